@@ -1,0 +1,83 @@
+"""What the engine tells about a request while it draws. No torch: pixels travel as numpy arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from engine.errors import EngineError
+
+__all__ = ["EngineEvent", "Failed", "Finished", "ImageDrawn", "PhaseTimes", "StepTaken", "WorkItem"]
+
+WorkKind = Literal["encode", "step", "decode"]
+
+
+@dataclass(frozen=True, slots=True)
+class StepTaken:
+    """One picture of a request has taken another denoising step."""
+
+    request_id: str
+    image_index: int
+    step: int
+    """Model calls taken so far, from 1 to `steps`."""
+    steps: int
+    """Model calls of this picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageDrawn:
+    """One picture of a request is finished."""
+
+    request_id: str
+    image_index: int
+    seed: int
+    pixels: npt.NDArray[np.uint8] = field(repr=False)
+    """(height, width, 3), RGB."""
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseTimes:
+    """Where a request's time in the engine went; work for others between its steps included."""
+
+    encode_s: float
+    denoise_s: float
+    decode_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Every picture of the request has been handed over."""
+
+    request_id: str
+    times: PhaseTimes
+    truncated_tokens: int
+    """Tokens of prompt and negative prompt that the text encoder could not read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The request has ended without all its pictures. Its neighbours go on."""
+
+    request_id: str
+    error: EngineError
+
+
+@dataclass(frozen=True, slots=True)
+class WorkItem:
+    """One piece of work has been done; for cost models, metrics and the watchdog."""
+
+    kind: WorkKind
+    seconds: float
+    rows: int
+    """Model rows in the call, padding included."""
+    height: int
+    """Pixels; 0 for text."""
+    width: int
+    """Pixels; 0 for text."""
+
+
+EngineEvent = StepTaken | ImageDrawn | Finished | Failed | WorkItem

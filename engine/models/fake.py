@@ -1,0 +1,89 @@
+"""A model without weights: tensors of the real shapes, every input visible in the output. For tests and benchmarks."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+import torch
+
+from engine.models.base import ModelInfo
+
+__all__ = ["FakeModel"]
+
+SEQUENCE_LENGTH: Final = 77
+EMBEDDING_SIZE: Final = 32
+LATENT_CHANNELS: Final = 4
+SCHEDULER_CONFIG: Final = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "num_train_timesteps": 1000,
+    "steps_offset": 1,
+    "set_alpha_to_one": False,
+    "clip_sample": False,
+    "skip_prk_steps": True,
+    "prediction_type": "epsilon",
+}
+"""That of Stable Diffusion 1.5."""
+
+
+class FakeModel:
+    """Draws a pattern from prompt, seed and timesteps in microseconds. Implements `DiffusionModel`.
+
+    Sensitive on purpose: another seed, prompt, timestep, guidance or neighbour's row changes the pixels.
+    """
+
+    def __init__(self, *, max_rows: int | None = None) -> None:
+        """Make one that runs out of memory beyond `max_rows` rows a call; None: never."""
+        self.info = ModelInfo(
+            model_id="fake",
+            device=torch.device("cpu"),
+            dtype=torch.float32,
+            native_height=512,
+            native_width=512,
+            latent_channels=LATENT_CHANNELS,
+            scheduler_config=SCHEDULER_CONFIG,
+        )
+        betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
+        self._signal_levels = (1 - betas).cumprod(0).sqrt()
+        self.max_rows = max_rows
+        self.num_calls = 0
+        """Calls of `denoise` so far."""
+        self.num_prompts = 0
+        """Calls of `encode_prompt` so far."""
+
+    def count_truncated_tokens(self, prompt: str) -> int:
+        """A token is a word here."""
+        return max(0, len(prompt.split()) - (SEQUENCE_LENGTH - 2))
+
+    def encode_prompt(self, prompt: str) -> torch.Tensor:
+        """(77, 32): noise whose seed is the prompt's hash."""
+        self.num_prompts += 1
+        digest = hashlib.sha256(prompt.encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+        return torch.randn(SEQUENCE_LENGTH, EMBEDDING_SIZE, generator=generator)
+
+    def denoise(self, latents: torch.Tensor, timesteps: torch.Tensor, prompt_embeds: torch.Tensor) -> torch.Tensor:
+        """Almost the noise that is there, bent by a pixel's neighbourhood and the prompt; no sums across rows."""
+        if self.max_rows is not None and latents.shape[0] > self.max_rows:
+            raise torch.OutOfMemoryError(f"{latents.shape[0]} rows do not fit (injected)")
+        self.num_calls += 1
+        signal, noise = self._levels(timesteps)
+        prompt = prompt_embeds[:, :LATENT_CHANNELS, :1].unsqueeze(-1)
+        mixed = latents + 0.5 * latents.roll(1, dims=-1) + 0.25 * latents.roll(1, dims=1) + prompt
+        return noise * latents + 0.5 * signal * (mixed / (1 + mixed.abs()))
+
+    def _levels(self, timesteps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """How much picture and how much noise latents hold at a timestep, fractional ones too; each (R, 1, 1, 1)."""
+        below = timesteps.floor().long()
+        above = (below + 1).clamp(max=len(self._signal_levels) - 1)
+        fraction = timesteps - below
+        signal = self._signal_levels[below] * (1 - fraction) + self._signal_levels[above] * fraction
+        return signal.view(-1, 1, 1, 1), (1 - signal * signal).sqrt().view(-1, 1, 1, 1)
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Three of the four channels, enlarged."""
+        colours = latents[:3] + 0.5 * latents[3:]
+        pixels = (127.5 + 50 * colours).clamp(0, 255).to(torch.uint8)
+        return pixels.permute(1, 2, 0).repeat_interleave(8, dim=0).repeat_interleave(8, dim=1)

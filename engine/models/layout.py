@@ -1,0 +1,261 @@
+"""What a model folder in diffusers layout must hold, and which models are served: read off its JSON files. No torch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.errors import ModelLoadError
+from engine.params import LIMITS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "PROMPT_TOKENS",
+    "WEIGHTS_STEM",
+    "ModelConfigs",
+    "check_tokenizer_class",
+    "find_weights",
+    "missing_files",
+    "read_configs",
+]
+
+PROMPT_TOKENS = 77
+"""What the text encoder reads of a prompt, its beginning and end included."""
+
+WEIGHTS_STEM = {
+    "unet": "diffusion_pytorch_model",
+    "vae": "diffusion_pytorch_model",
+    "text_encoder": "model",
+}
+"""Part of the model -> its weights file without suffix; the fp16 variant puts `.fp16` before the suffix."""
+
+# Tuples and not sets: what they are compared with comes from a file and may be unhashable.
+_CLASSES = {
+    "unet": ("UNet2DConditionModel",),
+    "vae": ("AutoencoderKL", "AutoencoderTiny"),
+    "text_encoder": ("CLIPTextModel",),
+    "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
+}
+# Of the scheduler only the noise levels are read, whatever its class; the caller chooses the sampler.
+_PARTS = (*_CLASSES, "scheduler")
+_PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
+_IGNORED_PARTS = ("safety_checker", "feature_extractor", "image_encoder")
+_LIBRARIES = ("diffusers", "transformers")
+_PICKLE_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth")
+
+# Each of these makes the UNet want inputs beyond latents, timestep and text.
+_UNET_EXTRA_INPUTS = (
+    "addition_embed_type",
+    "class_embed_type",
+    "encoder_hid_dim",
+    "encoder_hid_dim_type",
+    "num_class_embeds",
+    "time_cond_proj_dim",
+)
+_LATENT_CHANNELS = 4
+_BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
+_PREDICTION_TYPES = ("epsilon", "v_prediction")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfigs:
+    """The configuration files of a model that is served, as they stand."""
+
+    unet: Mapping[str, Any]
+    vae: Mapping[str, Any]
+    text_encoder: Mapping[str, Any]
+    scheduler: Mapping[str, Any]
+    native_height: int
+    """Pixels the model was trained at."""
+    native_width: int
+
+
+def read_configs(folder: Path) -> ModelConfigs:
+    """Read a model's configuration files and check that it is of a kind that is served: Stable Diffusion 1.x.
+
+    Raises:
+        ModelLoadError: a file is missing or damaged, or the model is of another kind; it names file and reason.
+    """
+    _check_index(folder / "model_index.json")
+    unet = _read_json(folder / "unet" / "config.json")
+    vae = _read_json(folder / "vae" / "config.json")
+    text_encoder = _read_json(folder / "text_encoder" / "config.json")
+    scheduler = _read_json(folder / "scheduler" / "scheduler_config.json")
+    _check_unet(folder / "unet" / "config.json", unet)
+    _check_vae(folder / "vae" / "config.json", vae)
+    _check_text_encoder(folder / "text_encoder" / "config.json", text_encoder, unet)
+    _check_scheduler(folder / "scheduler" / "scheduler_config.json", scheduler)
+    height, width = _sample_size(folder / "unet" / "config.json", unet)
+    factor = LIMITS.size_multiple
+    return ModelConfigs(unet, vae, text_encoder, scheduler, height * factor, width * factor)
+
+
+def missing_files(folder: Path) -> list[str]:
+    """The needed files that are not there, relative to the folder; one name where either of several would do.
+
+    Raises:
+        ModelLoadError: weights are there, but only as pickle files.
+    """
+    needed = ["model_index.json", "scheduler/scheduler_config.json"]
+    needed += [f"{part}/config.json" for part in WEIGHTS_STEM]
+    missing = [name for name in needed if not (folder / name).is_file()]
+    for part, stem in WEIGHTS_STEM.items():
+        if not _weights_candidates(folder, part):
+            _refuse_pickle(folder / part)
+            missing.append(f"{part}/{stem}.safetensors")
+    tokenizer = folder / "tokenizer"
+    if not (tokenizer / "tokenizer.json").is_file():
+        missing += [f"tokenizer/{n}" for n in ("vocab.json", "merges.txt") if not (tokenizer / n).is_file()]
+    return missing
+
+
+def find_weights(folder: Path, part: str, *, prefer_fp16: bool) -> Path:
+    """The safetensors file with the weights of `unet`, `vae` or `text_encoder`: the preferred variant if it is there.
+
+    Raises:
+        ModelLoadError: there is none.
+    """
+    found = _weights_candidates(folder, part)
+    if not found:
+        _refuse_pickle(folder / part)
+        raise ModelLoadError(f"{folder / part / WEIGHTS_STEM[part]}.safetensors is missing")
+    return found[-1] if prefer_fp16 else found[0]
+
+
+def check_tokenizer_class(path: Path) -> None:
+    """Check that a `tokenizer_config.json`, where there is one, asks for CLIP's tokenizer.
+
+    Raises:
+        ModelLoadError: it asks for another class, or is damaged.
+    """
+    class_name = _read_json(path).get("tokenizer_class") if path.is_file() else None
+    if class_name is not None:
+        _check_class(path, "tokenizer", class_name)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        ModelLoadError: no such file, or no JSON object in it.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ModelLoadError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise ModelLoadError(f"{path} is damaged: it holds no valid JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise ModelLoadError(f"{path} is damaged: a JSON object was expected")
+    return value
+
+
+def _weights_candidates(folder: Path, part: str) -> list[Path]:
+    """The weights files that are there, the full one first."""
+    stem = folder / part / WEIGHTS_STEM[part]
+    return [path for path in (Path(f"{stem}.safetensors"), Path(f"{stem}.fp16.safetensors")) if path.is_file()]
+
+
+def _refuse_pickle(part: Path) -> None:
+    pickles = sorted(p.name for p in part.iterdir() if p.suffix in _PICKLE_SUFFIXES) if part.is_dir() else []
+    if pickles:
+        raise ModelLoadError(
+            f"{part} has its weights only as {pickles[0]}: such files can run code when they are opened, "
+            "so only .safetensors is read; get the model's safetensors version"
+        )
+
+
+def _check_index(path: Path) -> None:
+    index = _read_json(path)
+    if index.get("text_encoder_2", [None, None]) not in (None, [None, None]):
+        raise ModelLoadError(f"{path}: a model with two text encoders (SDXL) is not served, only Stable Diffusion 1.x")
+    if index.get("_class_name") not in _PIPELINES:
+        raise ModelLoadError(f"{path}: {index.get('_class_name')!r} is not served, only Stable Diffusion 1.x")
+    for part, value in index.items():
+        if part in _IGNORED_PARTS or not (isinstance(value, list) and len(value) == 2 and value[1] is not None):
+            continue
+        library, class_name = value
+        if part not in _PARTS or library not in _LIBRARIES:
+            raise ModelLoadError(f"{path}: the part {part!r} ({library}, {class_name}) is not known; no code is loaded")
+        if part in _CLASSES:
+            _check_class(path, part, class_name)
+
+
+def _check_unet(path: Path, config: Mapping[str, Any]) -> None:
+    _check_class(path, "unet", config.get("_class_name"))
+    for name in ("in_channels", "out_channels"):
+        channels = config.get(name, _LATENT_CHANNELS)
+        if channels != _LATENT_CHANNELS:
+            hint = " (an inpainting or depth model?)" if name == "in_channels" else ""
+            raise ModelLoadError(f"{path}: {name} must be {_LATENT_CHANNELS}, not {channels!r}{hint}")
+    for name in _UNET_EXTRA_INPUTS:
+        if config.get(name) is not None:
+            raise ModelLoadError(f"{path}: {name} must not be set, as only latents, timestep and text are given")
+
+
+def _check_vae(path: Path, config: Mapping[str, Any]) -> None:
+    _check_class(path, "vae", config.get("_class_name"))
+    if config.get("latent_channels", _LATENT_CHANNELS) != _LATENT_CHANNELS:
+        raise ModelLoadError(f"{path}: latent_channels must be {_LATENT_CHANNELS}, not {config['latent_channels']!r}")
+    if config.get("upsampling_scaling_factor", 2) != 2:
+        raise ModelLoadError(f"{path}: upsampling_scaling_factor must be 2")
+    blocks = config.get("block_out_channels") or config.get("encoder_block_out_channels") or []
+    factor = 2 ** (len(blocks) - 1) if isinstance(blocks, list) and len(blocks) < 10 else 0
+    if factor != LIMITS.size_multiple:
+        raise ModelLoadError(f"{path}: block_out_channels must have 4 entries (a latent is 8x8 pixels), not {blocks!r}")
+
+
+def _check_text_encoder(path: Path, config: Mapping[str, Any], unet: Mapping[str, Any]) -> None:
+    # Old files carry no `architectures`; the index has named the class then.
+    architectures = config.get("architectures") or []
+    for class_name in architectures if isinstance(architectures, list) else [architectures]:
+        _check_class(path, "text_encoder", class_name)
+    if config.get("max_position_embeddings", PROMPT_TOKENS) != PROMPT_TOKENS:
+        raise ModelLoadError(f"{path}: max_position_embeddings must be {PROMPT_TOKENS}")
+    wanted = unet.get("cross_attention_dim", 1280)
+    hidden_size = config.get("hidden_size", 512)
+    if any(dim != hidden_size for dim in (wanted if isinstance(wanted, list) else [wanted])):
+        raise ModelLoadError(
+            f"{path}: hidden_size is {hidden_size!r}, but the UNet's cross_attention_dim is {wanted!r}; "
+            "text encoder and UNet are not of the same model"
+        )
+
+
+def _check_scheduler(path: Path, config: Mapping[str, Any]) -> None:
+    prediction_type = config.get("prediction_type", "epsilon")
+    if prediction_type not in _PREDICTION_TYPES:
+        raise ModelLoadError(f"{path}: prediction_type must be epsilon or v_prediction, not {prediction_type!r}")
+    schedule = config.get("beta_schedule", "linear")
+    if schedule not in _BETA_SCHEDULES:
+        raise ModelLoadError(f"{path}: beta_schedule must be one of {', '.join(_BETA_SCHEDULES)}")
+    num_train_timesteps = config.get("num_train_timesteps", 1000)
+    if not _is_whole(num_train_timesteps, 1, 100_000):
+        raise ModelLoadError(f"{path}: num_train_timesteps must be a whole number from 1, not {num_train_timesteps!r}")
+    trained_betas = config.get("trained_betas") or []
+    betas = [config.get("beta_start", 0.0001), config.get("beta_end", 0.02)]
+    betas += trained_betas if isinstance(trained_betas, list) else [trained_betas]
+    if not all(isinstance(beta, float | int) and 0 < beta < 1 for beta in betas):
+        raise ModelLoadError(f"{path}: beta_start, beta_end and trained_betas must lie between 0 and 1")
+
+
+def _sample_size(path: Path, unet: Mapping[str, Any]) -> tuple[int, int]:
+    """Height and width of the latents that the UNet was trained at."""
+    size = unet.get("sample_size")
+    pair: list[Any] = size if isinstance(size, list) else [size, size]
+    if len(pair) != 2 or not all(_is_whole(side, 1, LIMITS.max_size) for side in pair):
+        raise ModelLoadError(f"{path}: sample_size must be a positive whole number or a pair of them, not {size!r}")
+    height, width = pair
+    return height, width
+
+
+def _check_class(path: Path, part: str, class_name: object) -> None:
+    if class_name not in _CLASSES[part]:
+        raise ModelLoadError(f"{path}: {part} must be one of {', '.join(_CLASSES[part])}, not {class_name!r}")
+
+
+def _is_whole(value: object, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most

@@ -1,0 +1,265 @@
+"""Model folders with random weights, for tests and benchmarks: every file of a real model, no training behind it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from itertools import islice, product
+from string import ascii_lowercase
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from safetensors.torch import save_file
+from transformers.models.clip.configuration_clip import CLIPTextConfig
+from transformers.models.clip.modeling_clip import CLIPTextModel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from diffusers.models.modeling_utils import ModelMixin
+
+__all__ = ["Architecture", "AutoencoderKind", "PredictionType", "make_random_model"]
+
+Architecture = Literal["sd15", "tiny"]
+AutoencoderKind = Literal["kl", "tiny"]
+PredictionType = Literal["epsilon", "v_prediction"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Sizes:
+    unet: dict[str, Any]
+    autoencoder_kl: dict[str, Any]
+    autoencoder_tiny: dict[str, Any]
+    text_encoder: dict[str, Any]
+    vocabulary_size: int
+
+
+_SIZES: Final[dict[Architecture, _Sizes]] = {
+    # Stable Diffusion 1.5 as published: 859.5 M + 83.7 M + 123.1 M parameters; its tiny autoencoder is TAESD.
+    "sd15": _Sizes(
+        unet={
+            "sample_size": 64,
+            "block_out_channels": (320, 640, 1280, 1280),
+            "layers_per_block": 2,
+            "cross_attention_dim": 768,
+            "attention_head_dim": 8,
+        },
+        autoencoder_kl={
+            "sample_size": 512,
+            "block_out_channels": (128, 256, 512, 512),
+            "layers_per_block": 2,
+        },
+        autoencoder_tiny={},
+        text_encoder={
+            "hidden_size": 768,
+            "intermediate_size": 3072,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 12,
+            "projection_dim": 768,
+        },
+        vocabulary_size=49408,
+    ),
+    # Milliseconds a step. Channel counts stay multiples of 16, as others run far slower on CPUs.
+    "tiny": _Sizes(
+        unet={
+            "sample_size": 8,
+            "block_out_channels": (32, 64),
+            "layers_per_block": 1,
+            "cross_attention_dim": 32,
+            "attention_head_dim": 2,
+            "norm_num_groups": 8,
+            "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+            "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+        },
+        autoencoder_kl={
+            "sample_size": 64,
+            "block_out_channels": (16, 16, 16, 32),
+            "layers_per_block": 1,
+            "norm_num_groups": 8,
+        },
+        autoencoder_tiny={
+            "encoder_block_out_channels": (16, 16, 16, 16),
+            "decoder_block_out_channels": (16, 16, 16, 16),
+            "num_encoder_blocks": (1, 1, 1, 1),
+            "num_decoder_blocks": (1, 1, 1, 1),
+            # An untrained UNet takes no noise away, and the decoder would squash latents of its size flat.
+            "scaling_factor": 8.0,
+        },
+        text_encoder={
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "projection_dim": 32,
+        },
+        vocabulary_size=1024,
+    ),
+}
+
+
+def make_random_model(
+    folder: Path,
+    *,
+    arch: Architecture = "tiny",
+    seed: int = 0,
+    prediction_type: PredictionType = "epsilon",
+    vae: AutoencoderKind = "kl",
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write a model in diffusers layout whose weights are drawn from `seed`; the same arguments give the same files.
+
+    Args:
+        folder: Made if it is not there; files of the same names are overwritten.
+        arch: `sd15` is Stable Diffusion 1.5 in every size (2.1 GB in float16), `tiny` 64x64 pixels in milliseconds.
+        seed: Of the weights.
+        prediction_type: What the scheduler's configuration says that the UNet predicts.
+        vae: AutoencoderKL or AutoencoderTiny.
+        dtype: Of the weights on disk.
+    """
+    sizes = _SIZES[arch]
+    folder.mkdir(parents=True, exist_ok=True)
+    # One part at a time, so that only the largest is ever in memory; the caller's random numbers are left alone.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        _write_part(folder / "unet", _unet(sizes), dtype)
+        _write_part(folder / "vae", _autoencoder(sizes, vae), dtype)
+        _write_text_encoder(folder / "text_encoder", _text_encoder(sizes), dtype)
+    _write_tokenizer(folder / "tokenizer", sizes.vocabulary_size)
+    _write_json(folder / "scheduler" / "scheduler_config.json", _scheduler_config(prediction_type))
+    _write_json(folder / "model_index.json", _model_index(vae))
+
+
+def _unet(sizes: _Sizes) -> UNet2DConditionModel:
+    unet = UNet2DConditionModel(in_channels=4, out_channels=4, **sizes.unet)
+    with torch.no_grad():
+        for name, parameter in unet.named_parameters():
+            # A fresh layer's weights make the prompt all but invisible beside timestep and latents.
+            if ".attn2." in name and name.endswith("weight"):
+                parameter.mul_(3)
+    return unet
+
+
+def _autoencoder(sizes: _Sizes, kind: AutoencoderKind) -> AutoencoderKL | AutoencoderTiny:
+    if kind == "tiny":
+        tiny = AutoencoderTiny(**sizes.autoencoder_tiny)
+        with torch.no_grad():
+            # Fresh weights draw all but black; this gives pictures of middling brightness and contrast.
+            last = tiny.decoder.layers[-1]
+            pixels = tiny.decode(torch.randn(1, 4, 16, 16)).sample / 2 + 0.5
+            gain = 0.2 / pixels.std(dim=(0, 2, 3)).mean()
+            last.weight.mul_(gain)
+            last.bias.copy_(0.5 - gain * (pixels.mean(dim=(0, 2, 3)) - last.bias))
+        return tiny
+    blocks = len(sizes.autoencoder_kl["block_out_channels"])
+    return AutoencoderKL(
+        latent_channels=4,
+        scaling_factor=0.18215,
+        down_block_types=("DownEncoderBlock2D",) * blocks,
+        up_block_types=("UpDecoderBlock2D",) * blocks,
+        **sizes.autoencoder_kl,
+    )
+
+
+def _text_encoder(sizes: _Sizes) -> CLIPTextModel:
+    vocabulary_size = sizes.vocabulary_size
+    config = CLIPTextConfig(
+        architectures=["CLIPTextModel"],
+        vocab_size=vocabulary_size,
+        max_position_embeddings=77,
+        bos_token_id=vocabulary_size - 2,
+        eos_token_id=vocabulary_size - 1,
+        pad_token_id=vocabulary_size - 1,
+        **sizes.text_encoder,
+    )
+    return CLIPTextModel(config)
+
+
+def _write_part(folder: Path, model: ModelMixin, dtype: torch.dtype) -> None:
+    model.save_config(folder)
+    weights = {name: tensor.to(dtype).contiguous() for name, tensor in model.state_dict().items()}
+    save_file(weights, folder / "diffusion_pytorch_model.safetensors", {"format": "pt"})
+
+
+def _write_text_encoder(folder: Path, model: CLIPTextModel, dtype: torch.dtype) -> None:
+    model.config.save_pretrained(folder)
+    # The published files carry this prefix, which newer libraries have dropped.
+    weights = {
+        f"text_model.{name.removeprefix('text_model.')}": tensor.to(dtype).contiguous()
+        for name, tensor in model.state_dict().items()
+    }
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+def _write_tokenizer(folder: Path, vocabulary_size: int) -> None:
+    """A byte-level BPE tokenizer as CLIP's: all bytes, all bytes that end a word, merges, and two special tokens."""
+    letters = _byte_letters()
+    vocabulary = letters + [letter + "</w>" for letter in letters]
+    merges = list(islice(_merges(), vocabulary_size - len(vocabulary) - 2))
+    vocabulary += [left + right for left, right in merges]
+    vocabulary += ["<|startoftext|>", "<|endoftext|>"]
+    _write_json(folder / "vocab.json", {token: index for index, token in enumerate(vocabulary)}, indent=None)
+    lines = ["#version: 0.2", *(f"{left} {right}" for left, right in merges)]
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    special = {"bos_token": "<|startoftext|>"} | dict.fromkeys(("eos_token", "pad_token", "unk_token"), "<|endoftext|>")
+    _write_json(folder / "special_tokens_map.json", special)
+    _write_json(
+        folder / "tokenizer_config.json", {"model_max_length": 77, "tokenizer_class": "CLIPTokenizer", **special}
+    )
+
+
+def _byte_letters() -> list[str]:
+    """The printable letter that stands for each byte in a byte-level BPE, as in GPT-2 and CLIP."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(0x100) if byte not in printable]
+    return [chr(byte) for byte in printable] + [chr(0x100 + index) for index in range(len(others))]
+
+
+def _merges() -> Iterator[tuple[str, str]]:
+    """Pairs of letters, then three, then four: each pair of tokens that merge into one which did not exist."""
+    pairs = ["".join(pair) for pair in product(ascii_lowercase, repeat=2)]
+    endings = [letter + "</w>" for letter in ascii_lowercase]
+    yield from product(ascii_lowercase, ascii_lowercase)
+    yield from product(ascii_lowercase, endings)
+    yield from product(pairs, ascii_lowercase)
+    yield from product(pairs, endings)
+    yield from product(pairs, pairs)
+
+
+def _scheduler_config(prediction_type: PredictionType) -> dict[str, object]:
+    return {
+        "_class_name": "PNDMScheduler",
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "beta_start": 0.00085,
+        "clip_sample": False,
+        "num_train_timesteps": 1000,
+        "prediction_type": prediction_type,
+        "set_alpha_to_one": False,
+        "skip_prk_steps": True,
+        "steps_offset": 1,
+        "trained_betas": None,
+    }
+
+
+def _model_index(vae: AutoencoderKind) -> dict[str, object]:
+    return {
+        "_class_name": "StableDiffusionPipeline",
+        "feature_extractor": [None, None],
+        "image_encoder": [None, None],
+        "requires_safety_checker": False,
+        "safety_checker": [None, None],
+        "scheduler": ["diffusers", "PNDMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL" if vae == "kl" else "AutoencoderTiny"],
+    }
+
+
+def _write_json(path: Path, value: object, *, indent: int | None = 2) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=indent, ensure_ascii=False) + "\n", encoding="utf-8")

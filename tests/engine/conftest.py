@@ -1,0 +1,54 @@
+"""What the engine's tests share: a way to ask for pictures, and models small enough to draw in milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.models.locate import locate
+from engine.models.random_model import make_random_model
+from engine.models.stable_diffusion import StableDiffusion
+from engine.params import GenerationParams
+from tests.engine.drawing import Params
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> Iterator[None]:
+    """Where other processes want the same cores, threads that wait for each other make a step a hundred times slower."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def params() -> Params:
+    """A small guided request; a test states only what matters to it."""
+
+    def make(**wishes: object) -> GenerationParams:
+        ordinary = {"prompt": "a cat", "seed": 7, "num_inference_steps": 4, "height": 64, "width": 64}
+        return GenerationParams(**(ordinary | wishes))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Stable Diffusion of random weights, with the full-size autoencoder class."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    make_random_model(folder, arch="tiny", seed=1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_model_folder: Path) -> StableDiffusion:
+    return StableDiffusion.load(locate(str(tiny_model_folder)), torch.device("cpu"), torch.float32)
+
+
+@pytest.fixture(scope="session")
+def dreamlet() -> StableDiffusion:
+    """The built-in model."""
+    return StableDiffusion.load(locate("models/dreamlet"), torch.device("cpu"), torch.float32)

@@ -1,0 +1,95 @@
+"""The promise, on real networks: the same request gives the same file, alone and in any company."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from engine.engine import Engine
+from engine.events import EngineEvent, ImageDrawn
+from engine.models.stable_diffusion import StableDiffusion
+from engine.params import GenerationParams
+from server.images import encode_image
+from tests.engine.drawing import Params, add_all, run
+
+SAMPLERS = [("DPMSolver++", "karras"), ("Euler", "karras"), ("Euler a", "default"), ("DDIM", "default")]
+
+
+@pytest.fixture
+def requests(params: Params) -> list[GenerationParams]:
+    """Twelve, of mixed steps, guidance, samplers and sizes."""
+    return [
+        params(
+            prompt=f"a {('red', 'blue', 'green')[i % 3]} ball",
+            negative_prompt=("", "blurry")[i % 2],
+            seed=100 + i,
+            sampler=SAMPLERS[i % 4][0],
+            noise_schedule=SAMPLERS[i % 4][1],
+            num_inference_steps=2 + i % 4,
+            guidance_scale=(7.0, 1.0, 3.5)[i % 3],
+            height=(64, 72, 64)[i % 3],
+            width=(64, 64, 72)[i % 3],
+        )
+        for i in range(12)
+    ]
+
+
+def files(events: list[EngineEvent]) -> dict[str, bytes]:
+    """Request id -> PNG."""
+    return {
+        event.request_id: encode_image(event.pixels, "png").data for event in events if isinstance(event, ImageDrawn)
+    }
+
+
+@pytest.mark.parametrize("rows_per_call", [2, 6])
+@pytest.mark.parametrize("model_name", ["tiny_model", "dreamlet"])
+def test_the_same_request_gives_the_same_file_in_any_company(
+    request: pytest.FixtureRequest, requests: list[GenerationParams], model_name: str, rows_per_call: int
+):
+    """Alone, all at once, in reverse order, and joining midway."""
+    model: StableDiffusion = request.getfixturevalue(model_name)
+
+    def engine() -> Engine:
+        return Engine(model, rows_per_call=rows_per_call, max_images_in_flight=4)
+
+    alone: dict[str, bytes] = {}
+    for index, wish in enumerate(requests):
+        lonely = engine()
+        add_all(lonely, [wish], first_id=index)
+        alone |= files(run(lonely))
+
+    crowd = engine()
+    add_all(crowd, requests)
+    assert files(run(crowd)) == alone
+
+    reverse = engine()
+    for index in reversed(range(len(requests))):
+        reverse.add(reverse.prepare(str(index), requests[index]))
+    assert files(run(reverse)) == alone
+
+    joined = engine()
+    events: list[EngineEvent] = []
+    for index, wish in enumerate(requests):
+        joined.add(joined.prepare(str(index), wish))
+        events += joined.step() + joined.step()
+    assert files(events + run(joined)) == alone
+    assert len(set(alone.values())) == len(requests)
+
+
+def test_a_row_does_not_see_its_neighbours(tiny_model: StableDiffusion):
+    """What the promise rests on: at one shape of the call, a row's bits depend on that row alone."""
+    generator = torch.Generator().manual_seed(0)
+    embeds = torch.stack([tiny_model.encode_prompt(text) for text in ("a cat", "a dog", "", "a house")])
+    latents = torch.randn(4, 4, 8, 9, generator=generator)
+    timesteps = torch.tensor([999.0, 500.5, 20.0, 1.0])
+    with torch.inference_mode():
+        straight = tiny_model.denoise(latents, timesteps, embeds)
+        order = [2, 0, 3, 1]
+        shuffled = tiny_model.denoise(latents[order], timesteps[order], embeds[order])
+        first_alone = tiny_model.denoise(
+            torch.cat([latents[:1], torch.zeros(3, 4, 8, 9)]),
+            torch.cat([timesteps[:1], torch.zeros(3)]),
+            torch.cat([embeds[:1], torch.zeros_like(embeds[1:])]),
+        )
+    assert torch.equal(straight[order], shuffled)
+    assert torch.equal(straight[0], first_alone[0])

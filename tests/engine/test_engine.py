@@ -1,0 +1,335 @@
+"""What the engine promises about requests in company: bytes, calls, turns, cancels, memory and failures."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+
+from engine.engine import Engine
+from engine.errors import DeviceError, DoesNotFitError, InvalidParamsError
+from engine.events import EngineEvent, Failed, Finished, ImageDrawn, StepTaken, WorkItem
+from engine.models.fake import FakeModel
+from engine.params import GenerationParams
+from tests.engine.drawing import Params, add_all, images, run
+
+
+@pytest.fixture
+def mixed(params: Params) -> list[GenerationParams]:
+    """Twelve requests that differ in everything that may differ."""
+    samplers = [("DPMSolver++", "karras"), ("Euler", "default"), ("Euler a", "default"), ("DDIM", "default")]
+    return [
+        params(
+            prompt=f"picture {i}",
+            negative_prompt=f"not {i}",
+            seed=i,
+            sampler=samplers[i % 4][0],
+            noise_schedule=samplers[i % 4][1],
+            num_inference_steps=3 + i % 5,
+            guidance_scale=(1.0, 4.0, 7.5)[i % 3],
+            height=(64, 72)[i % 2],
+        )
+        for i in range(12)
+    ]
+
+
+def alone(request: GenerationParams, request_id: str = "0") -> bytes:
+    engine = Engine(FakeModel(), rows_per_call=6)
+    engine.add(engine.prepare(request_id, request))
+    return images(run(engine))[request_id, 0]
+
+
+@pytest.fixture
+def lonely(mixed: list[GenerationParams]) -> dict[tuple[str, int], bytes]:
+    return {(str(index), 0): alone(request) for index, request in enumerate(mixed)}
+
+
+def test_all_at_once_gives_the_bytes_of_each_alone(mixed, lonely):
+    engine = Engine(FakeModel(), rows_per_call=6)
+    add_all(engine, mixed)
+    assert images(run(engine)) == lonely
+    assert len(set(lonely.values())) == len(mixed)
+
+
+def test_the_order_of_arrival_changes_no_bytes(mixed, lonely):
+    engine = Engine(FakeModel(), rows_per_call=6, max_images_in_flight=5)
+    for index in reversed(range(len(mixed))):
+        engine.add(engine.prepare(str(index), mixed[index]))
+    assert images(run(engine)) == lonely
+
+
+def test_joining_midway_changes_no_bytes(mixed, lonely):
+    engine = Engine(FakeModel(), rows_per_call=6, max_images_in_flight=4)
+    events: list[EngineEvent] = []
+    for index, request in enumerate(mixed):
+        engine.add(engine.prepare(str(index), request))
+        events += engine.step() + engine.step()
+    assert images(events + run(engine)) == lonely
+
+
+def test_a_request_for_many_pictures_is_as_many_requests_with_the_next_seeds(params):
+    engine = Engine(FakeModel(), rows_per_call=6)
+    add_all(engine, [params(seed=40, num_images=3)])
+    together = images(run(engine))
+    assert [together["0", i] for i in range(3)] == [alone(params(seed=40 + i)) for i in range(3)]
+
+
+def test_every_wish_shows_in_the_picture(params):
+    """A fake that ignored an input would let a swapped one pass unseen."""
+    changes = [
+        {},
+        {"prompt": "a dog"},
+        {"negative_prompt": "blurry"},
+        {"seed": 8},
+        {"guidance_scale": 3.0},
+        {"num_inference_steps": 5},
+        {"sampler": "Euler", "noise_schedule": "default"},
+        {"noise_schedule": "default"},
+    ]
+    assert len({alone(params(**change)) for change in changes}) == len(changes)
+
+
+def test_a_batch_costs_far_fewer_model_calls_than_its_requests_one_by_one(params):
+    requests = [params(seed=seed, num_inference_steps=28) for seed in range(8)]
+    one_by_one, together = FakeModel(), FakeModel()
+    for request in requests:
+        engine = Engine(one_by_one, rows_per_call=16)
+        add_all(engine, [request])
+        run(engine)
+    engine = Engine(together, rows_per_call=16)
+    add_all(engine, requests)
+    run(engine)
+    assert one_by_one.num_calls == 8 * 28
+    assert together.num_calls <= one_by_one.num_calls / 3
+
+
+def test_every_call_of_one_size_has_the_same_number_of_rows(mixed):
+    engine = Engine(FakeModel(), rows_per_call=6)
+    add_all(engine, mixed)
+    steps = [event for event in run(engine) if isinstance(event, WorkItem) and event.kind == "step"]
+    assert {event.rows for event in steps} == {6}
+
+
+def test_without_reproducible_calls_nothing_is_padded(params):
+    engine = Engine(FakeModel(), rows_per_call=6, is_reproducible=False)
+    add_all(engine, [params(guidance_scale=1.0)])
+    assert {event.rows for event in run(engine) if isinstance(event, WorkItem) and event.kind == "step"} == {1}
+
+
+def test_a_newcomer_joins_at_the_next_step(params):
+    engine = Engine(FakeModel(), rows_per_call=4)
+    engine.add(engine.prepare("old", params(num_inference_steps=20)))
+    for _ in range(6):
+        engine.step()
+    engine.add(engine.prepare("new", params(num_inference_steps=3)))
+    order = [event.request_id for event in run(engine) if isinstance(event, Finished)]
+    assert order == ["new", "old"]
+
+
+def test_no_size_starves_another(params):
+    """A stream of small pictures does not hold up a tall one: sizes take turns."""
+    engine = Engine(FakeModel(), rows_per_call=4, max_images_in_flight=8)
+    engine.add(engine.prepare("tall", params(height=128, num_inference_steps=10)))
+    small = 0
+    for _ in range(200):
+        while len([state for state in engine._running if state.height == 64]) < 4:
+            engine.add(engine.prepare(f"small {small}", params(num_inference_steps=10)))
+            small += 1
+            engine._let_in()
+        if any(isinstance(event, Finished) and event.request_id == "tall" for event in engine.step()):
+            break
+    else:
+        pytest.fail("the tall picture never came")
+
+
+def test_pictures_beyond_the_limit_wait_in_order(params):
+    engine = Engine(FakeModel(), rows_per_call=4, max_images_in_flight=2)
+    add_all(engine, [params(seed=seed) for seed in range(5)])
+    order = [event.request_id for event in run(engine) if isinstance(event, Finished)]
+    assert order == ["0", "1", "2", "3", "4"]
+
+
+def test_a_cancelled_request_takes_no_further_step(params):
+    engine = Engine(FakeModel(), rows_per_call=4)
+    add_all(engine, [params(), params(seed=8)])
+    events: list[EngineEvent] = []
+    while not any(isinstance(event, StepTaken) for event in events):
+        events = engine.step()
+    engine.cancel("0")
+    rest = run(engine)
+    assert {event.request_id for event in rest if isinstance(event, StepTaken | ImageDrawn | Finished)} == {"1"}
+    assert images(rest) == {("1", 0): alone(params(seed=8))}
+
+
+def test_a_cancel_at_any_instant_leaves_nothing_behind_and_disturbs_nobody(params):
+    expected = alone(params(seed=1))
+    dice = random.Random(5)
+    for _ in range(60):
+        engine = Engine(FakeModel(), rows_per_call=4)
+        add_all(engine, [params(num_images=2), params(seed=1)])
+        events: list[EngineEvent] = []
+        for _ in range(dice.randrange(20)):
+            events += engine.step()
+        engine.cancel("0")
+        events += run(engine)
+        drawn = {key: pixels for key, pixels in images(events).items() if key[0] == "1"}
+        assert drawn == {("1", 0): expected}
+        assert not engine._requests
+
+
+def test_an_unknown_cancel_is_ignored():
+    Engine(FakeModel()).cancel("nobody")
+
+
+def test_progress_counts_the_model_calls(params):
+    engine = Engine(FakeModel())
+    add_all(engine, [params(num_inference_steps=3)])
+    steps = [(event.step, event.steps) for event in run(engine) if isinstance(event, StepTaken)]
+    assert steps == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_a_decode_does_not_hold_up_the_others_for_long(params):
+    """Between two decodes the running batch takes a step."""
+    engine = Engine(FakeModel(), rows_per_call=8)
+    requests = [params(seed=seed, num_inference_steps=2) for seed in range(3)]
+    add_all(engine, [*requests, params(num_inference_steps=9)])
+    kinds = [event.kind for event in run(engine) if isinstance(event, WorkItem)]
+    assert "decode,decode" not in ",".join(kinds[: kinds.index("decode") + 5])
+
+
+def test_each_text_is_read_once(params):
+    model = FakeModel()
+    engine = Engine(model, rows_per_call=8)
+    add_all(engine, [params(prompt="a cat", negative_prompt="blurry", seed=seed, num_images=2) for seed in range(4)])
+    run(engine)
+    assert model.num_prompts == 2
+
+
+def test_phase_times_and_truncated_tokens_are_told(params):
+    ticks = iter(range(10_000))
+    engine = Engine(FakeModel(), clock=lambda: float(next(ticks)))
+    add_all(engine, [params(prompt="word " * 80, num_inference_steps=3)])
+    finished = next(event for event in run(engine) if isinstance(event, Finished))
+    assert finished.truncated_tokens == 5
+    assert (finished.times.encode_s, finished.times.denoise_s, finished.times.decode_s) == (1.0, 5.0, 1.0)
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+def test_out_of_memory_costs_nobody_a_picture(mixed, lonely):
+    """Calls of more than three rows do not fit: the newest wait, and all get the pictures they would have got alone."""
+    engine = Engine(FakeModel(max_rows=3), rows_per_call=6)
+    add_all(engine, mixed)
+    assert images(run(engine)) == lonely
+
+
+def test_the_learned_limit_is_kept(params):
+    model = FakeModel(max_rows=4)
+    engine = Engine(model, rows_per_call=8)
+    for _ in range(2):
+        add_all(engine, [params(seed=seed) for seed in range(4)])
+        rows = [event.rows for event in run(engine) if isinstance(event, WorkItem) and event.kind == "step"]
+        assert set(rows) == {4}
+
+
+def test_a_picture_that_does_not_fit_alone_fails_and_its_neighbours_go_on(params):
+    engine = Engine(FakeModel(max_rows=1), rows_per_call=6)
+    add_all(engine, [params(), params(guidance_scale=1.0)])
+    events = run(engine)
+    (failed,) = [event for event in events if isinstance(event, Failed)]
+    assert failed.request_id == "0"
+    assert isinstance(failed.error, DoesNotFitError)
+    assert [event.request_id for event in events if isinstance(event, Finished)] == ["1"]
+
+
+class TightDecode(FakeModel):
+    """Has no memory to decode beside a running batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.engine: Engine | None = None
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        if self.engine is not None and self.engine._running:
+            raise torch.OutOfMemoryError("no room to decode (injected)")
+        return super().decode(latents)
+
+
+def test_a_decode_that_does_not_fit_waits_until_the_batch_has_left(params):
+    model = TightDecode()
+    engine = model.engine = Engine(model, rows_per_call=8, max_images_in_flight=3)
+    requests = [params(seed=seed, num_inference_steps=2 + seed) for seed in range(6)]
+    add_all(engine, requests)
+    assert images(run(engine)) == {(str(i), 0): alone(request) for i, request in enumerate(requests)}
+
+
+class NoDecode(FakeModel):
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError("no room to decode (injected)")
+
+
+def test_a_decode_that_never_fits_fails_with_a_clear_error(params):
+    engine = Engine(NoDecode(), rows_per_call=4)
+    add_all(engine, [params(), params()])
+    failures = [event for event in run(engine) if isinstance(event, Failed)]
+    assert [str(event.error) for event in failures] == [
+        "decoding 64x64 does not fit into the device's memory",
+        "decoding 64x64 does not fit into the device's memory",
+    ]
+
+
+# --- failures ---------------------------------------------------------------------------------------------------------
+
+
+class Allergic(FakeModel):
+    """Breaks on one prompt, at a chosen piece of work."""
+
+    def __init__(self, work: str) -> None:
+        super().__init__()
+        self.work = work
+        self.poison = super().encode_prompt("poison")
+
+    def encode_prompt(self, prompt: str) -> torch.Tensor:
+        if self.work == "encode" and prompt == "poison":
+            raise ValueError("injected")
+        return super().encode_prompt(prompt)
+
+    def denoise(self, latents: torch.Tensor, timesteps: torch.Tensor, prompt_embeds: torch.Tensor) -> torch.Tensor:
+        if self.work == "step" and any(torch.equal(row, self.poison) for row in prompt_embeds):
+            raise ValueError("injected")
+        return super().denoise(latents, timesteps, prompt_embeds)
+
+
+@pytest.mark.parametrize("work", ["encode", "step"])
+def test_one_requests_failure_never_ends_anothers(params, work):
+    engine = Engine(Allergic(work), rows_per_call=8)
+    add_all(engine, [params(), params(prompt="poison", num_images=2), params(seed=8)])
+    events = run(engine)
+    (failed,) = [event for event in events if isinstance(event, Failed)]
+    assert failed.request_id == "1"
+    drawn = images([event for event in events if not isinstance(event, Failed)])
+    assert drawn == {("0", 0): alone(params()), ("2", 0): alone(params(seed=8))}
+    assert not engine._requests
+
+
+class BrokenDevice(FakeModel):
+    def denoise(self, latents: torch.Tensor, timesteps: torch.Tensor, prompt_embeds: torch.Tensor) -> torch.Tensor:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+
+def test_a_broken_device_ends_the_engine(params):
+    """Nothing that the device says afterwards can be trusted, so no request is blamed for it."""
+    engine = Engine(BrokenDevice())
+    add_all(engine, [params()])
+    with pytest.raises(DeviceError, match="illegal memory access"):
+        run(engine)
+
+
+def test_a_sampler_that_clips_is_refused_when_the_request_is_prepared(params):
+    model = FakeModel()
+    config = {**model.info.scheduler_config, "clip_sample": True}
+    object.__setattr__(model.info, "scheduler_config", config)
+    with pytest.raises(InvalidParamsError, match="sampler must be linear"):
+        Engine(model).prepare("0", params(sampler="DDIM", noise_schedule="default"))

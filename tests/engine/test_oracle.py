@@ -1,0 +1,137 @@
+"""The engine against diffusers, which it never runs while drawing: the same latents, the same pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+
+from engine.engine import Engine
+from engine.models.locate import locate
+from engine.models.random_model import make_random_model
+from engine.models.stable_diffusion import StableDiffusion
+from engine.params import GenerationParams
+from engine.samplers import SAMPLERS
+from tests.engine.drawing import Params, add_all, images, run
+
+# How a user of diffusers would build each of our samplers; written by hand, so that a slip in `samplers.py` shows.
+DIFFUSERS = {
+    ("DPMSolver++", "default"): ("DPMSolverMultistepScheduler", {}),
+    ("DPMSolver++", "karras"): ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
+    ("Euler", "default"): ("EulerDiscreteScheduler", {}),
+    ("Euler", "karras"): ("EulerDiscreteScheduler", {"use_karras_sigmas": True}),
+    ("Euler a", "default"): ("EulerAncestralDiscreteScheduler", {}),
+    ("DDIM", "default"): ("DDIMScheduler", {}),
+}
+
+
+@pytest.fixture(scope="module", params=["epsilon", "v_prediction"])
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> StableDiffusion:
+    folder = tmp_path_factory.mktemp("models") / request.param
+    make_random_model(folder, arch="tiny", seed=3, prediction_type=request.param)
+    return StableDiffusion.load(locate(str(folder)), torch.device("cpu"), torch.float32)
+
+
+def test_every_sampler_and_schedule_is_compared():
+    assert set(DIFFUSERS) == {
+        (sampler.name, schedule) for sampler in SAMPLERS.values() for schedule in sampler.noise_schedules
+    }
+
+
+@pytest.mark.parametrize("guidance_scale", [1.0, 7.0])
+@pytest.mark.parametrize("num_inference_steps", [1, 7, 28])
+@pytest.mark.parametrize(("sampler", "noise_schedule"), list(DIFFUSERS))
+def test_latents_equal_those_of_diffusers_own_loop(
+    model: StableDiffusion,
+    params: Params,
+    monkeypatch: pytest.MonkeyPatch,
+    sampler: str,
+    noise_schedule: str,
+    num_inference_steps: int,
+    guidance_scale: float,
+):
+    """Relative error at most 1e-5 in float32; most of it is the order in which diffusers multiplies and adds."""
+    wish = params(
+        sampler=sampler,
+        noise_schedule=noise_schedule,
+        num_inference_steps=num_inference_steps,
+        guidance_scale=guidance_scale,
+        negative_prompt="a dog",
+        height=72,  # 9x8 latents: no multiple of 16 numbers, where one large draw of noise would differ
+    )
+    seen: list[torch.Tensor] = []
+    decode = model.decode
+    monkeypatch.setattr(model, "decode", lambda latents: (seen.append(latents.clone()), decode(latents))[1])
+    engine = Engine(model)
+    add_all(engine, [wish])
+    images(run(engine))
+    expected = _diffusers_latents(model, wish)
+    error = (seen[0] - expected).abs().max() / expected.abs().max()
+    assert error <= 1e-5
+
+
+@torch.inference_mode()
+def _diffusers_latents(model: StableDiffusion, wish: GenerationParams) -> torch.Tensor:
+    """The denoising loop of diffusers' StableDiffusionPipeline."""
+    name, options = DIFFUSERS[wish.sampler, wish.noise_schedule]
+    scheduler = getattr(diffusers, name).from_config(dict(model.info.scheduler_config), **options)
+    scheduler.set_timesteps(wish.num_inference_steps)
+    generator = torch.Generator().manual_seed(wish.seed)
+    latents = torch.randn(1, 4, wish.height // 8, wish.width // 8, generator=generator) * scheduler.init_noise_sigma
+    negative, positive = model.encode_prompt(wish.negative_prompt), model.encode_prompt(wish.prompt)
+    extra = {"generator": generator} if wish.sampler != "Euler" else {}
+    for timestep in scheduler.timesteps:
+        seen = scheduler.scale_model_input(latents, timestep)
+        both = torch.cat([seen, seen])
+        output = model.denoise(both, timestep.expand(2).float(), torch.stack([negative, positive]))
+        guided = output[:1] + wish.guidance_scale * (output[1:] - output[:1])
+        prediction = guided if wish.is_guided else output[1:]
+        latents = scheduler.step(prediction, timestep, latents, **extra).prev_sample
+    return latents[0]
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> Iterator[Any]:
+    """The built-in model in diffusers' own pipeline, with the sampler that the server uses by default."""
+    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(
+        str(locate("models/dreamlet").path), dtype=torch.float32, local_files_only=True
+    )
+    pipeline.scheduler = diffusers.DPMSolverMultistepScheduler.from_config(
+        pipeline.scheduler.config, use_karras_sigmas=True
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.mark.parametrize(("height", "width"), [(256, 256), (192, 320)])
+@pytest.mark.parametrize("prompt", ["a cat on a mat, digital art", "a dog in a yard", "mountain landscape"])
+def test_a_picture_equals_that_of_diffusers_pipeline(
+    dreamlet: StableDiffusion, pipeline: Any, params: Params, prompt: str, height: int, width: int
+):
+    """The built-in model, same seed and settings, float32: at most 2/255 anywhere."""
+    wish = params(
+        prompt=prompt,
+        negative_prompt="blurry, low quality",
+        num_inference_steps=28,
+        seed=42,
+        height=height,
+        width=width,
+    )
+    engine = Engine(dreamlet)
+    add_all(engine, [wish])
+    drawn = np.frombuffer(images(run(engine))["0", 0], dtype=np.uint8).reshape(height, width, 3)
+    expected = pipeline(
+        prompt,
+        negative_prompt=wish.negative_prompt,
+        num_inference_steps=28,
+        guidance_scale=7.0,
+        height=height,
+        width=width,
+        generator=torch.Generator().manual_seed(42),
+    ).images[0]
+    assert np.abs(drawn.astype(int) - np.asarray(expected).astype(int)).max() <= 2
+    assert drawn.std() > 10, "a flat picture would agree with anything"

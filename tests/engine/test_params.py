@@ -1,0 +1,65 @@
+"""What may be asked of the engine, and how a refusal is worded."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.errors import InvalidParamsError
+from tests.engine.drawing import Params
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("prompt", ""),
+        ("prompt", " \n"),
+        ("prompt", "x" * 8001),
+        ("prompt", "a\x00cat"),
+        ("prompt", "a \ud800 cat"),
+        ("negative_prompt", "\x1b[2J"),
+        ("num_inference_steps", 0),
+        ("num_inference_steps", 151),
+        ("guidance_scale", -0.1),
+        ("guidance_scale", float("nan")),
+        ("guidance_scale", float("inf")),
+        ("height", 56),
+        ("height", 2056),
+        ("width", 65),
+        ("seed", -1),
+        ("seed", 2**63),
+        ("num_images", 0),
+        ("num_images", 9),
+        ("sampler", "Euler the Great"),
+        ("noise_schedule", "lumpy"),
+    ],
+)
+def test_a_wish_beyond_the_limits_is_refused_by_field_rule_and_value(params: Params, field: str, value: object):
+    with pytest.raises(InvalidParamsError) as caught:
+        params(**{field: value})
+    assert caught.value.field == field
+    assert repr(caught.value.value).strip("'") in repr(value)
+    assert str(caught.value).startswith(f"{field} must ")
+
+
+def test_the_seed_of_the_last_picture_counts_too(params: Params):
+    assert params(seed=2**63 - 8, num_images=8).seeds[-1] == 2**63 - 1
+    with pytest.raises(InvalidParamsError, match="seed must be from 0 to 9223372036854775800"):
+        params(seed=2**63 - 7, num_images=8)
+
+
+def test_a_message_quotes_only_the_beginning_of_a_long_value(params: Params):
+    with pytest.raises(InvalidParamsError) as caught:
+        params(prompt="x" * 100_000)
+    assert len(str(caught.value)) < 200
+
+
+def test_work_units_count_model_rows_and_pixels(params: Params):
+    """28 guided steps at 512x512 are the unit."""
+    unit = params(num_inference_steps=28, height=512, width=512, guidance_scale=7.0)
+    assert unit.work_units == 1.0
+    assert params(num_inference_steps=28, height=512, width=512, guidance_scale=1.0).work_units == 0.5
+    assert params(num_inference_steps=14, height=256, width=512, num_images=4).work_units == 1.0
+
+
+def test_text_in_any_script_is_a_prompt(params: Params):
+    assert params(prompt="Eine Katze,\n猫\tна коврике 🐈").prompt

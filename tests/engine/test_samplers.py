@@ -1,0 +1,49 @@
+"""The names people know samplers by."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.errors import InvalidParamsError
+from engine.samplers import SAMPLERS, resolve_sampler
+
+
+@pytest.mark.parametrize(
+    ("label", "name", "noise_schedule"),
+    [
+        ("DPMSolver++", "DPMSolver++", "default"),
+        ("dpm++ 2m", "DPMSolver++", "default"),
+        ("DPM++ 2M Karras", "DPMSolver++", "karras"),
+        ("dpmpp_2m_karras", "DPMSolver++", "karras"),
+        ("DPMSolverMultistepScheduler", "DPMSolver++", "default"),
+        ("euler", "Euler", "default"),
+        ("Euler a", "Euler a", "default"),
+        ("euler_ancestral", "Euler a", "default"),
+        ("EulerAncestralDiscreteScheduler", "Euler a", "default"),
+        ("ddim", "DDIM", "default"),
+    ],
+)
+def test_a_sampler_answers_to_every_name_it_has(label: str, name: str, noise_schedule: str):
+    sampler, resolved = resolve_sampler(label)
+    assert (sampler.name, resolved) == (name, noise_schedule)
+
+
+def test_karras_is_preferred_only_where_it_exists_and_nothing_else_was_asked():
+    assert resolve_sampler("Euler", prefer_karras=True)[1] == "karras"
+    assert resolve_sampler("DDIM", prefer_karras=True)[1] == "default"
+    assert resolve_sampler("Euler", "default", prefer_karras=True)[1] == "default"
+
+
+def test_an_impossible_pair_is_refused_with_the_possible_ones():
+    with pytest.raises(InvalidParamsError, match="noise_schedule must be one of default with the sampler DDIM"):
+        resolve_sampler("DDIM", "karras")
+
+
+def test_a_label_and_a_schedule_that_disagree_are_refused():
+    with pytest.raises(InvalidParamsError, match="must agree with the sampler"):
+        resolve_sampler("DPM++ 2M Karras", "default")
+
+
+def test_no_two_samplers_share_a_name():
+    labels = [label.casefold() for sampler in SAMPLERS.values() for label in (sampler.name, *sampler.aliases)]
+    assert len(labels) == len(set(labels))
