@@ -1,1 +1,1 @@
-"""The service around the engine: HTTP, the queue, and the processes that draw. Nothing the gateway loads imports torch."""
+"""The service around the engine: HTTP, the queue, the processes that draw. What the gateway loads imports no torch."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import Any, Final
+from typing import Any
 
 import torch
 
@@ -16,11 +16,10 @@ from engine.models.loading import (
     load_unet,
     load_vae,
 )
+from engine.models.layout import PROMPT_TOKENS
 from engine.models.locate import ModelFolder
 
 __all__ = ["StableDiffusion"]
-
-PROMPT_TOKENS: Final = 77
 
 
 class StableDiffusion:

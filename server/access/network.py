@@ -1,0 +1,108 @@
+"""From where the service may be used while it has no API keys: from this machine, and nowhere else.
+
+Peer, `Host` and forwarding headers are looked at together. The peer alone is not enough: a web page in a local browser
+(DNS rebinding) and a reverse proxy on this machine are loopback peers too.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from server.config import StartError
+from server.errors import UnauthorizedError
+
+__all__ = ["LoopbackOnly", "refuse_open_host"]
+
+_OPEN_PATHS = frozenset({"/", "/docs", "/openapi.json", "/livez", "/readyz", "/health"})
+_OPEN_FOLDER = "/static/"
+
+_FORWARDING_HEADERS = (
+    "forwarded",
+    "via",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-forwarded-server",
+    "x-real-ip",
+    "cf-connecting-ip",
+    "true-client-ip",
+)
+
+
+class LoopbackOnly:
+    """Answers 401 to everyone who is not on this machine, except on the paths that are open to all."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request pass, or refuse it.
+
+        Raises:
+            UnauthorizedError: it does not come from this machine.
+        """
+        if scope["type"] == "http" and not _is_open(scope["path"]):
+            _refuse_strangers(scope)
+        await self._app(scope, receive, send)
+
+
+def refuse_open_host(host: str) -> None:
+    """Do not start on an address that other machines reach.
+
+    Raises:
+        StartError: `host` is not a loopback address.
+    """
+    if not _is_loopback(host):
+        raise StartError(
+            f"HOST must be a loopback address as long as the server has no API keys, not {host!r}: "
+            "set HOST=127.0.0.1 and reach it from elsewhere through an SSH tunnel"
+        )
+
+
+def _is_open(path: str) -> bool:
+    return path in _OPEN_PATHS or path.startswith(_OPEN_FOLDER)
+
+
+def _refuse_strangers(scope: Scope) -> None:
+    headers = Headers(scope=scope)
+    peer = scope.get("client")
+    hosts = headers.getlist("host")
+    forwarding = [name for name in _FORWARDING_HEADERS if name in headers]
+    if peer is None or not _is_loopback(peer[0]):
+        reason = "this request comes from another machine"
+    elif forwarding:
+        reason = f"this request was forwarded (it carries {forwarding[0]})"
+    elif len(hosts) != 1 or not _is_loopback(_host_name(hosts[0])):
+        reason = "this request's Host is not a loopback name"
+    else:
+        return
+    raise UnauthorizedError(
+        f"{reason}; as long as the server has no API keys it serves only this machine, at http://127.0.0.1"
+    )
+
+
+def _host_name(host: str) -> str:
+    """The name in a `Host` header, without its port; empty if it is none."""
+    try:
+        parts = urlsplit(f"//{host}")
+        is_plain = parts.netloc == host and parts.username is None and parts.port != 0
+    except ValueError:
+        return ""
+    else:
+        return parts.hostname or "" if is_plain else ""
+
+
+def _is_loopback(name: str) -> bool:
+    if name.lower() == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    else:
+        mapped = getattr(address, "ipv4_mapped", None)
+        return (mapped or address).is_loopback

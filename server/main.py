@@ -1,0 +1,170 @@
+"""The service as an ASGI app: `uvicorn server.main:app`, or `create_app()` for those who bring their own settings.
+
+Importing this module does nothing. Asking it for `app` reads the settings, once, and makes the app; the model begins to
+load when the app's lifespan begins.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import multiprocessing
+import sys
+import time
+from collections.abc import AsyncIterator
+from typing import Any, NoReturn
+
+import structlog
+from fastapi import FastAPI
+from fastapi.staticfiles import StaticFiles
+
+from engine.errors import EngineError
+from engine.models.locate import locate
+from server.access.body_limit import BodyLimit
+from server.access.network import LoopbackOnly, refuse_open_host
+from server.config import Settings, StartError, load_settings, misspelt_names
+from server.executors.base import Executor
+from server.executors.child_process import ChildProcessExecutor
+from server.executors.messages import Configure
+from server.generator import ImageGenerator
+from server.openapi import openapi_of
+from server.problems import add_problem_handlers
+from server.routes import generate, health, info
+from server.routes.dependencies import Service
+from server.schemas import Defaults
+from server.telemetry import RequestLog, configure_logging
+
+__all__ = ["STARTUP_FAILURE", "app_from_environment", "create_app"]
+
+STARTUP_FAILURE = 3
+"""Exit code; the one after which uvicorn does not start a failed worker again."""
+
+_log = structlog.get_logger("server")
+
+
+def create_app(settings: Settings | None = None, *, executor: Executor | None = None) -> FastAPI:
+    """Make the app. Nothing is started before its lifespan begins.
+
+    Args:
+        settings: None reads them from the environment and `.env`.
+        executor: where jobs are drawn; None is a child process with the model of the settings.
+
+    Raises:
+        StartError: it cannot start like this; one line.
+    """
+    settings = settings or load_settings()
+    refuse_open_host(settings.host)
+    try:
+        model = locate(settings.model_id)
+    except EngineError as error:
+        raise StartError(f"MODEL_ID: {error}") from None
+    defaults = Defaults(
+        num_inference_steps=settings.default_steps,
+        guidance_scale=settings.default_guidance_scale,
+        height=settings.default_height or model.native_height,
+        width=settings.default_width or model.native_width,
+        sampler=settings.sampler,
+        noise_schedule=settings.noise_schedule,
+        prefer_karras=settings.use_karras_sigmas,
+    )
+    generator = ImageGenerator(
+        executor or ChildProcessExecutor(_configure(settings)),
+        max_queued_requests=settings.max_queued_requests,
+        request_timeout_s=settings.request_timeout,
+    )
+    app = FastAPI(
+        title=info.NAME,
+        version=info.VERSION,
+        summary="Prompts in, pictures out, on your own GPU.",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=_lifespan,
+        telemetry={"auto_configure": False, "tracing": False, "metrics": False, "logs": False},
+    )
+    app.state.service = Service(settings=settings, generator=generator, defaults=defaults, started_at=time.monotonic())
+    # The last one added is the outermost.
+    app.add_middleware(LoopbackOnly)
+    app.add_middleware(BodyLimit)
+    app.add_middleware(RequestLog)
+    add_problem_handlers(app)
+    for routes in (info, health, generate):
+        app.include_router(routes.router)
+    app.mount("/static", StaticFiles(directory=info.STATIC_FOLDER))
+    app.openapi = functools.partial(openapi_of, app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+    return app
+
+
+def app_from_environment() -> FastAPI:
+    """Make the app of this process, with its logging, from the environment and `.env`.
+
+    Raises:
+        StartError: it cannot start like this; one line.
+    """
+    _refuse_workers()
+    settings = load_settings()
+    configure_logging(settings.log_level, settings.log_format)
+    for name, setting in misspelt_names().items():
+        _log.warning("a name in .env is no setting", name=name, did_you_mean=setting)
+    return create_app(settings)
+
+
+def _tell_and_exit(error: StartError) -> NoReturn:
+    """End the process with the error's one line."""
+    # Every worker finds the same fault at the same time; the first one tells it for all.
+    if multiprocessing.parent_process() is None or multiprocessing.current_process().name.endswith("-1"):
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201 -- the line is for whoever starts the server
+    raise SystemExit(STARTUP_FAILURE)
+
+
+def __getattr__(name: str) -> FastAPI:
+    # Uvicorn asks for `app` by name. Made here and not at import, so that importing reads no environment.
+    if name == "app":
+        return _app()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+@functools.cache
+def _app() -> FastAPI:
+    try:
+        return app_from_environment()
+    except StartError as error:
+        _tell_and_exit(error)
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    generator: ImageGenerator = app.state.service.generator
+    await generator.start()
+    try:
+        yield
+    finally:
+        await generator.stop()
+
+
+def _refuse_workers() -> None:
+    """End a server that was started as several processes: each would load its own model and keep its own queue.
+
+    Raises:
+        StartError: this is one worker of several.
+    """
+    # Uvicorn hands each worker its whole configuration as an argument, however the number was set (`--workers`,
+    # WEB_CONCURRENCY, UVICORN_WORKERS, `run()`); nothing public says as much. `--reload` starts such a process too, so
+    # being a child alone would not do.
+    arguments: dict[str, Any] = getattr(multiprocessing.current_process(), "_kwargs", {})
+    if getattr(arguments.get("config"), "workers", 1) > 1:
+        raise StartError("the server must run as one process: leave --workers (and WEB_CONCURRENCY) out")
+
+
+def _configure(settings: Settings) -> Configure:
+    return Configure(
+        model_id=settings.model_id,
+        device=settings.device,
+        dtype=settings.torch_dtype,
+        rows_per_call=settings.rows_per_call,
+        max_images_in_flight=settings.max_concurrent_requests,
+        reproducible=settings.reproducible,
+        sampler=settings.sampler,
+        noise_schedule=settings.noise_schedule,
+        num_inference_steps=settings.default_steps,
+    )

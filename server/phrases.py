@@ -1,0 +1,70 @@
+"""How a wrong value is told: field, rule and value, in one line that any terminal, log and JSON parser can take."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["rule_of", "shortened"]
+
+LONGEST_VALUE = 80
+"""Characters of a caller's value that are ever repeated back."""
+
+_RULES = {
+    "missing": "is required",
+    "extra_forbidden": "is not a field of this request",
+    "json_invalid": "must be valid JSON",
+    "model_attributes_type": "must be a JSON object",
+    "model_type": "must be a JSON object",
+    "dict_type": "must be a JSON object",
+    "string_unicode": "must not contain lone surrogates",
+    "int_type": "must be an integer",
+    "int_from_float": "must be an integer",
+    "int_parsing": "must be an integer",
+    "int_parsing_size": "must be an integer of reasonable size",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_parsing": "must be true or false",
+    "string_type": "must be a string",
+}
+"""pydantic's error types -> our phrase, where its own would not read well after the field's name."""
+
+
+def rule_of(finding: Mapping[str, Any]) -> str:
+    """What holds for every legal value, as a phrase after the field's name, from one of pydantic's errors."""
+    phrase = _RULES.get(finding["type"])
+    if phrase is not None:
+        return phrase
+    message = str(finding["msg"]).removeprefix("Value error, ")
+    for theirs, ours in (("Input should be ", "must be "), ("Input should ", "must "), ("String should ", "must ")):
+        message = message.replace(theirs, ours)
+    return message
+
+
+def shortened(value: object) -> str | int | float | bool | None:
+    """A caller's value, fit to be repeated in JSON: never long, never NaN, nothing that UTF-8 cannot carry."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int) and abs(value) < 2**53:
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    if isinstance(value, int):
+        return f"an integer of about {max(1, int(value.bit_length() * math.log10(2)))} digits"
+    if isinstance(value, str):
+        return _cut(value)
+    if isinstance(value, bytes | bytearray):
+        return f"{len(value)} bytes"
+    if isinstance(value, list | tuple):
+        return f"a list of {len(value)}"
+    if isinstance(value, dict):
+        return f"an object of {len(value)}"
+    return _cut(str(value))
+
+
+def _cut(text: str) -> str:
+    # Escaped before it is cut, so that what is repeated is short however it is made.
+    start = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: LONGEST_VALUE + 1])
+    return start if len(start) <= LONGEST_VALUE else start[:LONGEST_VALUE] + "…"

@@ -1,0 +1,123 @@
+"""Any error -> the problem document (RFC 9457) that the caller gets. Status and code come from `errors.py`.
+
+Nothing of a traceback, a file or a caller's whole value ever gets into a document.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from engine.errors import EngineError, InvalidParamsError
+from server.errors import PROBLEMS, ProblemKind, ServerError, UnauthorizedError
+from server.phrases import rule_of, shortened
+from server.schemas import Problem, ProblemEntry
+
+__all__ = ["PROBLEM_MEDIA_TYPE", "add_problem_handlers", "problem_response"]
+
+PROBLEM_MEDIA_TYPE = "application/problem+json"
+
+_MOST_ENTRIES = 20
+"""Wrong values told about; a body of a thousand unknown fields is not echoed."""
+
+_HTTP_CODES = {
+    400: ProblemKind(400, "malformed_body", "The body cannot be read"),
+    404: ProblemKind(404, "not_found", "No such path"),
+    405: ProblemKind(405, "method_not_allowed", "The path does not take this method"),
+    413: ProblemKind(413, "content_too_large", "The body is too large"),
+}
+"""What the framework finds wrong by itself."""
+
+_INVALID = PROBLEMS[InvalidParamsError]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Told:
+    """What is told about one error, before it is bound to a request."""
+
+    kind: ProblemKind
+    detail: str
+    entries: list[ProblemEntry] | None = None
+    retry_after_s: float | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def add_problem_handlers(app: FastAPI) -> None:
+    """Answer every error that is raised inside the app with its problem document."""
+
+    async def answer(request: Request, error: Exception) -> JSONResponse:
+        return problem_response(request, error)
+
+    for error_type in (EngineError, ServerError, RequestValidationError, HTTPException):
+        app.add_exception_handler(error_type, answer)
+
+
+def problem_response(request: Request, error: Exception) -> JSONResponse:
+    """The answer to a request that ended in `error`; an error nobody expected is a 500 that says nothing."""
+    told = _told(error)
+    problem = Problem(
+        type=f"urn:semantic-bit:problem:{told.kind.code}",
+        title=told.kind.title,
+        status=told.kind.status,
+        detail=told.detail,
+        instance=str(shortened(request.url.path)),
+        code=told.kind.code,
+        request_id=request.state.request_id,
+        errors=told.entries,
+        retry_after=None if told.retry_after_s is None else max(1, math.ceil(told.retry_after_s)),
+    )
+    headers = dict(told.headers)
+    if problem.retry_after is not None:
+        headers["Retry-After"] = str(problem.retry_after)
+    request.state.log["code"] = problem.code
+    return JSONResponse(problem.as_json(), told.kind.status, headers, media_type=PROBLEM_MEDIA_TYPE)
+
+
+def _told(error: Exception) -> _Told:
+    match error:
+        case InvalidParamsError():
+            entry = ProblemEntry(field=error.field, rule=error.rule, value=shortened(error.value))
+            return _Told(kind=_INVALID, detail=str(error), entries=[entry])
+        case RequestValidationError():
+            return _told_of_validation(error)
+        case HTTPException():
+            kind = _HTTP_CODES.get(error.status_code)
+            if kind is None:
+                kind = ProblemKind(error.status_code, "http_error", HTTPStatus(error.status_code).phrase)
+            return _Told(kind=kind, detail=str(error.detail), headers=error.headers or {})
+        case ServerError() | EngineError():
+            # RFC 9110 wants every 401 to name a way to authenticate.
+            headers = {"WWW-Authenticate": "Bearer"} if isinstance(error, UnauthorizedError) else {}
+            retry_after_s = error.retry_after_s if isinstance(error, ServerError) else None
+            return _Told(kind=_kind_of(error), detail=str(error), retry_after_s=retry_after_s, headers=headers)
+        case _:
+            detail = "something went wrong that should not; the server's log has more under this request_id"
+            return _Told(kind=PROBLEMS[ServerError], detail=detail)
+
+
+def _kind_of(error: Exception) -> ProblemKind:
+    return next(PROBLEMS[ancestor] for ancestor in type(error).__mro__ if ancestor in PROBLEMS)
+
+
+def _told_of_validation(error: RequestValidationError) -> _Told:
+    findings = error.errors()
+    if findings[0]["type"] == "json_invalid":
+        why = f"{findings[0]['ctx']['error']} at character {findings[0]['loc'][-1]}"
+        return _Told(kind=_HTTP_CODES[400], detail=f"the body must be valid JSON: {why}")
+    entries = [
+        ProblemEntry(
+            field=str(shortened(".".join(str(part) for part in finding["loc"][1:]) or "body")),
+            rule=rule_of(finding),
+            value=None if finding["type"] == "missing" else shortened(finding["input"]),
+        )
+        for finding in findings[:_MOST_ENTRIES]
+    ]
+    others = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
+    return _Told(kind=_INVALID, detail=f"{entries[0].field} {entries[0].rule}{others}", entries=entries)

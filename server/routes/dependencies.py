@@ -1,0 +1,34 @@
+"""What routes ask the app for: settings, defaults and the generator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from server.config import Settings
+from server.generator import ImageGenerator
+from server.schemas import Defaults
+
+__all__ = ["Service", "ServiceOf"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """What one app is made of."""
+
+    settings: Settings
+    generator: ImageGenerator
+    defaults: Defaults
+    started_at: float
+    """`time.monotonic()` when the app was made."""
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+ServiceOf = Annotated[Service, Depends(_service)]
+"""The app's `Service`, as a route's parameter."""

@@ -1,0 +1,142 @@
+"""What this server is and what may be asked of it: `GET /`, and the API's own pages, `GET /docs` and `/static`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastapi import APIRouter
+from fastapi.responses import FileResponse
+from pydantic import BaseModel, ConfigDict
+
+from engine.params import LIMITS
+from engine.samplers import SAMPLERS
+from server.routes.dependencies import ServiceOf
+from server.schemas import MEDIA_TYPES
+
+__all__ = ["NAME", "STATIC_FOLDER", "VERSION", "router"]
+
+NAME = "Semantic Bit GPU server"
+VERSION = "0.1.0"
+
+STATIC_FOLDER = Path(__file__).resolve().parent.parent / "static"
+
+_DOCS_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+    "font-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""Swagger UI sets styles inline; everything else comes from this server or not at all."""
+
+
+class SamplerInfo(BaseModel):
+    """A sampler, by the names it may be asked by."""
+
+    name: str
+    aliases: list[str]
+    noise_schedules: list[str]
+    is_stochastic: bool
+
+
+class InfoDefaults(BaseModel):
+    """What a request gets that does not say."""
+
+    num_inference_steps: int
+    guidance_scale: float
+    height: int
+    width: int
+    sampler: str
+    noise_schedule: str
+    output_format: str
+    num_images: int
+
+
+class InfoLimits(BaseModel):
+    """The largest wishes that are granted."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    max_prompt_characters: int
+    max_num_inference_steps: int
+    max_guidance_scale: float
+    min_size: int
+    """Pixels, of either side."""
+    max_size: int
+    """Pixels, of either side."""
+    size_multiple: int
+    max_seed: int
+    max_num_images: int
+    max_queued_requests: int
+    request_timeout_s: float
+
+
+class Info(BaseModel):
+    """The API at a glance."""
+
+    name: str
+    version: str
+    model: str
+    links: dict[str, str]
+    defaults: InfoDefaults
+    limits: InfoLimits
+    samplers: list[SamplerInfo]
+    output_formats: list[str]
+
+
+router = APIRouter(tags=["about"])
+
+
+@router.get("/", summary="What this server is, and what may be asked of it")
+async def info(service: ServiceOf) -> Info:
+    """Name, model, links, defaults, limits and samplers."""
+    defaults = service.defaults
+    return Info(
+        name=NAME,
+        version=VERSION,
+        model=service.settings.model_id,
+        links={
+            "generate": "/generate",
+            "health": "/health",
+            "livez": "/livez",
+            "readyz": "/readyz",
+            "docs": "/docs",
+            "openapi": "/openapi.json",
+        },
+        defaults=InfoDefaults(
+            num_inference_steps=defaults.num_inference_steps,
+            guidance_scale=defaults.guidance_scale,
+            height=defaults.height,
+            width=defaults.width,
+            sampler=defaults.sampler,
+            noise_schedule=defaults.noise_schedule,
+            output_format="png",
+            num_images=1,
+        ),
+        limits=InfoLimits(
+            max_prompt_characters=LIMITS.max_prompt_characters,
+            max_num_inference_steps=LIMITS.max_num_inference_steps,
+            max_guidance_scale=LIMITS.max_guidance_scale,
+            min_size=LIMITS.min_size,
+            max_size=LIMITS.max_size,
+            size_multiple=LIMITS.size_multiple,
+            max_seed=LIMITS.max_seed,
+            max_num_images=LIMITS.max_num_images,
+            max_queued_requests=service.settings.max_queued_requests,
+            request_timeout_s=service.settings.request_timeout,
+        ),
+        samplers=[
+            SamplerInfo(
+                name=sampler.name,
+                aliases=list(sampler.aliases),
+                noise_schedules=list(sampler.noise_schedules),
+                is_stochastic=sampler.is_stochastic,
+            )
+            for sampler in SAMPLERS.values()
+        ],
+        output_formats=list(MEDIA_TYPES.values()),
+    )
+
+
+@router.get("/docs", include_in_schema=False)
+async def docs() -> FileResponse:
+    """The API's pages, made of our own files: they work without any network."""
+    headers = {"Content-Security-Policy": _DOCS_POLICY, "Cache-Control": "no-cache"}
+    return FileResponse(STATIC_FOLDER / "docs.html", headers=headers)

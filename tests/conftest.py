@@ -1,0 +1,83 @@
+"""Real servers over loopback, for every test that speaks HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import pytest
+import uvicorn
+
+from server.config import Settings
+from server.executors.fake import FakeExecutor
+from server.main import create_app
+from server.serving import DrainingServer, bound_socket
+
+
+@dataclass(kw_only=True)
+class RunningServer:
+    """The service on a free port, in a thread of its own, with a fake engine."""
+
+    url: str
+    port: int
+    executor: FakeExecutor
+    loop: asyncio.AbstractEventLoop
+    stop: Callable[[], None] = field(repr=False)
+
+    def call(self, function, *arguments):
+        """Call something that belongs to the server's event loop, there."""
+
+        async def called():
+            return function(*arguments)
+
+        return asyncio.run_coroutine_threadsafe(called(), self.loop).result(5)
+
+
+@contextlib.contextmanager
+def _running(executor, settings) -> Iterator[RunningServer]:
+    executor = executor or FakeExecutor()
+    app = create_app(Settings(_env_file=None, **{"model_id": "fake", **settings}), executor=executor)
+    config = uvicorn.Config(
+        app, lifespan="on", log_config=None, access_log=False, proxy_headers=False, timeout_graceful_shutdown=2
+    )
+    server = DrainingServer(config)
+    listener = bound_socket("127.0.0.1", 0)
+    port = listener.getsockname()[1]
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def main() -> None:
+        loops.append(asyncio.get_running_loop())
+        await server.serve(sockets=[listener])
+
+    thread = threading.Thread(target=asyncio.run, args=(main(),), name=f"server on {port}")
+    thread.start()
+
+    def stop() -> None:
+        server.should_exit = True
+        thread.join(15)
+        assert not thread.is_alive(), "the server did not stop"
+
+    try:
+        while not server.started:
+            assert thread.is_alive(), "the server did not start"
+            thread.join(0.005)
+        yield RunningServer(url=f"http://127.0.0.1:{port}", port=port, executor=executor, loop=loops[0], stop=stop)
+    finally:
+        stop()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., RunningServer]]:
+    """Start a server: `serve(FakeExecutor(step_s=0.01), max_queued_requests=2)`."""
+    with contextlib.ExitStack() as servers:
+        yield lambda executor=None, **settings: servers.enter_context(_running(executor, settings))
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RunningServer]:
+    """One server with the default settings, for tests that leave it as it was."""
+    with _running(None, {}) as running:
+        yield running

@@ -1,0 +1,130 @@
+"""Parts that are easier to ask directly: the pace, the fake engine, the Accept header, the log set-up."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import subprocess
+import sys
+import zlib
+
+import httpx2
+import pytest
+import structlog
+
+from engine.params import GenerationParams
+from server.executors.fake import fake_png
+from server.jobs.pace import Pace
+from server.routes.accept import preferred
+
+
+def test_the_pace_is_unknown_until_something_was_drawn():
+    assert Pace().seconds_per_work_unit is None
+
+
+def test_the_pace_counts_only_time_in_which_something_ran():
+    pace = Pace()
+    pace.begin(0.0)
+    pace.work_done(1.0, 2.0)
+    pace.pause(2.5)
+    pace.begin(100.0)
+    pace.work_done(1.0, 102.5)
+    assert pace.seconds_per_work_unit == pytest.approx(2.5)
+
+
+def test_neighbours_in_one_batch_make_the_pace_faster():
+    pace = Pace()
+    pace.begin(0.0)
+    for now in (1.0, 1.0, 2.0, 2.0):
+        pace.work_done(0.5, now)
+    assert pace.seconds_per_work_unit == pytest.approx(1.0, rel=0.1)
+
+
+def test_recent_work_counts_most():
+    pace = Pace()
+    pace.begin(0.0)
+    pace.work_done(10.0, 100.0)
+    pace.work_done(20.0, 120.0)
+    assert pace.seconds_per_work_unit == pytest.approx(1.0, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("accept", "expected"),
+    [
+        (None, "image/png"),
+        ("*/*", "image/png"),
+        ("application/json;q=1.0, */*;q=0.1", "application/json"),
+        ("image/png;q=0.1, image/*;q=0.9, application/json;q=0.5", "application/json"),
+        ("IMAGE/PNG", "image/png"),
+        ("image/png;q=2", None),
+        ("text/html", None),
+        (",,;;,", None),
+        ("*/*;q=0", None),
+    ],
+)
+def test_the_most_specific_range_decides_and_the_servers_order_breaks_ties(accept, expected):
+    assert preferred(accept, ["image/png", "application/json"]) == expected
+
+
+def test_a_fake_picture_is_a_valid_png_and_depends_on_everything():
+    wish = {"prompt": "a cat", "seed": 1}
+    data = fake_png(GenerationParams(**wish), 1)
+    assert data[:8] == b"\x89PNG\r\n\x1a\n"
+    (length,) = struct.unpack(">I", data[33:37])
+    assert data[37:41] == b"IDAT"
+    assert len(zlib.decompress(data[41 : 41 + length])) == 8 * (8 * 3 + 1)
+    assert fake_png(GenerationParams(**wish), 1) == data
+    for change in ({"prompt": "a dog"}, {"negative_prompt": "x"}, {"width": 256}, {"guidance_scale": 1.0}):
+        assert fake_png(GenerationParams(**wish | change), 1) != data
+    assert fake_png(GenerationParams(**wish), 2) != data
+
+
+def test_one_line_a_request_with_what_was_drawn_and_never_the_prompt(serve):
+    with structlog.testing.capture_logs() as lines:
+        running = serve()
+        with httpx2.Client(base_url=running.url) as client:
+            client.post("/generate", json={"prompt": "my secret dream", "seed": 5, "num_inference_steps": 3})
+            client.post("/generate", json={"prompt": "my secret dream\u0000", "seed": 5})
+            client.post("/generate", json={"prompt": ["my secret dream"]})
+            client.get("/my%20secret?prompt=secret-dream")
+        running.stop()
+    assert "secret dream" not in json.dumps(lines)
+    assert "secret-dream" not in json.dumps(lines)
+    drawn, *refused = [line for line in lines if line["event"] == "request"]
+    assert (drawn["method"], drawn["path"], drawn["status"]) == ("POST", "/generate", 200)
+    assert (drawn["seed"], drawn["steps"], drawn["size"], drawn["sampler"]) == (5, 3, "512x512", "DPMSolver++")
+    assert drawn["server_timing"].keys() == {"queue", "encode", "denoise", "decode", "png"}
+    assert drawn["duration_ms"] >= drawn["server_timing"]["queue"]
+    assert [(line["status"], line["code"]) for line in refused] == [
+        (422, "invalid_request"), (422, "invalid_request"), (404, "not_found"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("log_format", ["json", "pretty"])
+def test_our_lines_and_other_peoples_share_one_format(log_format):
+    program = (
+        "import logging, structlog\n"
+        "from server.telemetry import configure_logging\n"
+        f"configure_logging('info', {log_format!r})\n"
+        "structlog.get_logger('server').info('ours', seed=1)\n"
+        "structlog.get_logger('server').debug('too much')\n"
+        "logging.getLogger('uvicorn.error').warning('theirs %d', 2)\n"
+        "logging.getLogger('uvicorn.access').info('not this')\n"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        check=True,
+        text=True,
+        timeout=20,
+        env={**os.environ, "NO_COLOR": "1"},
+    )
+    ours, theirs = finished.stderr.splitlines()
+    if log_format == "json":
+        assert json.loads(ours).items() >= {"event": "ours", "seed": 1, "level": "info", "logger": "server"}.items()
+        assert json.loads(theirs).items() >= {"event": "theirs 2", "level": "warning"}.items()
+    else:
+        assert "ours" in ours
+        assert "seed" in ours
+        assert "theirs 2" in theirs
