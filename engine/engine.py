@@ -17,7 +17,7 @@ from engine.batch import Batch
 from engine.batch_scheduler import BatchScheduler
 from engine.errors import DeviceError, DoesNotFitError, EngineError
 from engine.events import EngineEvent, Failed, Finished, ImageDrawn, PhaseTimes, StepTaken, WorkItem
-from engine.journey import JourneyCache
+from engine.journey import JourneyCache, Route
 from engine.models.base import DiffusionModel
 from engine.pacing import Pacer
 from engine.params import GenerationParams
@@ -108,7 +108,14 @@ class Engine:
             InvalidParamsError: this model cannot do what was asked.
         """
         sampler, noise_schedule = resolve_sampler(params.sampler, params.noise_schedule)
-        journey = self.journeys.get(sampler, noise_schedule, params.num_inference_steps)
+        journey = self.journeys.get(
+            Route(
+                sampler=sampler,
+                noise_schedule=noise_schedule,
+                num_inference_steps=params.num_inference_steps,
+                eta=params.eta if params.eta is not None else sampler.default_eta,
+            )
+        )
         info = self.model.info
         states = [
             make_state(request_id, params, index, journey, latent_channels=info.latent_channels, device=info.device)

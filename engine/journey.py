@@ -9,22 +9,19 @@ the table is replayed once against the scheduler with large random tensors. Whil
 from __future__ import annotations
 
 import copy
-import inspect
-import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
-import diffusers
 import torch
 
 from engine.errors import InvalidParamsError
-from engine.samplers import EXCLUSIVE_SCHEDULE_OPTIONS, NOISE_SCHEDULES, Sampler
+from engine.samplers import Sampler
+from engine.schedulers import Scheduler, make_scheduler, noise_from, set_timesteps
 
-__all__ = ["Journey", "JourneyCache", "advance", "make_scheduler", "probe", "replay_error"]
+__all__ = ["Journey", "JourneyCache", "Route", "advance", "probe", "replay_error"]
 
 # While probing, an "image" is a float64 tensor with one channel per axis of the space that the step is linear in.
 NUM_AXES: Final = 16
@@ -34,9 +31,6 @@ PROBE_SHAPE: Final = (1, NUM_AXES, 1, 1)
 
 # Linear samplers replay to 4e-7 (diffusers casts to float32 inside some of them), clipping ones miss by 5 or more.
 MAX_REPLAY_ERROR: Final = 1e-5
-
-# `randn_tensor` is swapped in the scheduler's module, which all threads share.
-_probing = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,15 +42,17 @@ class Journey:
     """
 
     timesteps: torch.Tensor
-    """(n,), float32: what the network is told. Fractional for some samplers."""
+    """(n,): what the network is told. Fractional for some samplers."""
     input_scales: torch.Tensor
-    """(n,), float32."""
+    """(n,)."""
     matrices: torch.Tensor
-    """(n, k, k + 2), float32: columns are the k slots, the network's output, fresh noise."""
+    """(n, k, k + 2): columns are the k slots, the network's output, fresh noise."""
     draws: tuple[bool, ...]
     """(n,): whether diffusers draws fresh noise at that call, even if its coefficient is 0."""
     initial_noise_scale: float
     """Text to image starts from this times standard normal noise."""
+    entry_blend: tuple[float, float]
+    """Image to image starts from `entry_blend[0]` times the image's latents plus `entry_blend[1]` times noise."""
 
     @property
     def num_calls(self) -> int:
@@ -68,20 +64,38 @@ class Journey:
         """Remembered tensors, k."""
         return self.matrices.shape[1]
 
+    def to(self, dtype: torch.dtype) -> Journey:
+        """The same journey in another precision."""
+        return replace(
+            self,
+            timesteps=self.timesteps.to(dtype),
+            input_scales=self.input_scales.to(dtype),
+            matrices=self.matrices.to(dtype),
+        )
 
-def make_scheduler(sampler: Sampler, noise_schedule: str, config: Mapping[str, object]) -> Any:  # noqa: ANN401 - diffusers ships no types
-    """Build the diffusers scheduler as a pipeline would: from the checkpoint's own configuration, plus the choice.
 
-    Args:
-        sampler: which class and options.
-        noise_schedule: a key of `NOISE_SCHEDULES`.
-        config: what the checkpoint's `scheduler_config.json` says.
-    """
-    scheduler_class = getattr(diffusers, sampler.scheduler_class)
-    known = inspect.signature(scheduler_class.__init__).parameters
-    options: dict[str, object] = {name: False for name in EXCLUSIVE_SCHEDULE_OPTIONS if name in known}
-    options |= {**sampler.options, **NOISE_SCHEDULES[noise_schedule]}
-    return scheduler_class.from_config(dict(config), **options)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """Which journey: everything that its table depends on, besides the checkpoint's scheduler configuration."""
+
+    sampler: Sampler
+    noise_schedule: str
+    """A key of `NOISE_SCHEDULES`."""
+    num_inference_steps: int
+    begin: int = 0
+    """The step at which the journey is entered: 0 from pure noise, more from a noisy image."""
+    eta: float | None = None
+    """Share of fresh noise, for the samplers that leave it to the caller."""
+
+    @property
+    def step_options(self) -> dict[str, object]:
+        """What the scheduler's `step()` is given besides tensors."""
+        return {**self.sampler.step_options, **({} if self.eta is None else {"eta": self.eta})}
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What tells it from other routes."""
+        return self.sampler.name, self.noise_schedule, self.num_inference_steps, self.begin, self.eta
 
 
 class JourneyCache:
@@ -90,52 +104,55 @@ class JourneyCache:
     def __init__(self, scheduler_config: Mapping[str, object], *, max_entries: int = 256) -> None:
         self._config = dict(scheduler_config)
         self._max_entries = max_entries
-        self._journeys: OrderedDict[tuple[str, str, int], Journey] = OrderedDict()
+        self._journeys: OrderedDict[tuple[object, ...], Journey] = OrderedDict()
         # Building some schedulers lays out 1000 steps (up to 0.3 s): done once, copied for every table.
-        self._prototypes: dict[tuple[str, str], Any] = {}
+        self._prototypes: dict[tuple[str, str], Scheduler] = {}
         self._lock = threading.Lock()
 
-    def get(self, sampler: Sampler, noise_schedule: str, num_inference_steps: int) -> Journey:
-        """The journey of a sampler over so many steps.
+    def get(self, route: Route) -> Journey:
+        """The journey along a route.
 
         Raises:
-            InvalidParamsError: with this model's configuration the sampler is no table.
+            InvalidParamsError: with this model's configuration the sampler is no table, or not over so many steps.
         """
-        key = (sampler.name, noise_schedule, num_inference_steps)
+        key = route.key
         with self._lock:
             journey = self._journeys.get(key)
             if journey is None:
-                journey = self._make(sampler, noise_schedule, num_inference_steps)
+                journey = self._make(route)
                 self._journeys[key] = journey
                 if len(self._journeys) > self._max_entries:
                     self._journeys.popitem(last=False)
             self._journeys.move_to_end(key)
             return journey
 
-    def _make(self, sampler: Sampler, noise_schedule: str, num_inference_steps: int) -> Journey:
+    def _make(self, route: Route) -> Journey:
+        sampler, noise_schedule = route.sampler, route.noise_schedule
         prototype = self._prototypes.get((sampler.name, noise_schedule))
         if prototype is None:
             prototype = make_scheduler(sampler, noise_schedule, self._config)
             self._prototypes[sampler.name, noise_schedule] = prototype
-        options = sampler.step_options
-        matrices, journey = probe(copy.deepcopy(prototype), num_inference_steps, options)
-        error = replay_error(copy.deepcopy(prototype), matrices, num_inference_steps, options)
+        scheduler = copy.deepcopy(prototype)
+        timesteps = set_timesteps(scheduler, sampler, noise_schedule, route.num_inference_steps, route.begin)
+        exact = probe(copy.deepcopy(scheduler), timesteps, route)
+        error = replay_error(scheduler, timesteps, route, exact)
         if not error <= MAX_REPLAY_ERROR:
             raise InvalidParamsError(
                 "sampler", f"must be linear as this model configures it (replay differs by {error:.1g})", sampler.name
             )
-        return journey
+        return exact.to(torch.float32)
 
 
-def probe(
-    scheduler: Any,  # noqa: ANN401 - diffusers ships no types
-    num_inference_steps: int,
-    step_options: Mapping[str, object],
-) -> tuple[torch.Tensor, Journey]:
+def probe(scheduler: Scheduler, timesteps: torch.Tensor, route: Route) -> Journey:
     """Read a scheduler's table off itself. Consumes the scheduler.
 
+    Args:
+        scheduler: as `set_timesteps` left it.
+        timesteps: what that returned.
+        route: where the journey goes.
+
     Returns:
-        The matrices in float64 (n, k, k + 2), and the journey.
+        The journey, in float64.
 
     Raises:
         InvalidParamsError: a coefficient is not finite (diffusers divides by zero in some configurations).
@@ -145,14 +162,14 @@ def probe(
     scales: list[float] = []
     draws: list[bool] = []
     matrices: list[torch.Tensor] = []
-    scheduler.set_timesteps(num_inference_steps)
-    with _noise_from(scheduler, axes[NOISE_AXIS].clone, drawn):
-        for timestep in scheduler.timesteps:
+    blend = scheduler.add_noise(axes[0], axes[1], timesteps[:1]).flatten()[:2].tolist()
+    with noise_from(scheduler, axes[NOISE_AXIS].clone, drawn):
+        for timestep in timesteps:
             for slot, (holder, key) in enumerate(_remembered(scheduler, PROBE_SHAPE), start=1):
                 holder[key] = axes[slot].clone()
             drawn.clear()
             scales.append(float(scheduler.scale_model_input(axes[0].clone(), timestep).flatten()[0]))
-            stepped = scheduler.step(axes[OUTPUT_AXIS].clone(), timestep, axes[0].clone(), **step_options)
+            stepped = scheduler.step(axes[OUTPUT_AXIS].clone(), timestep, axes[0].clone(), **route.step_options)
             after = [stepped.prev_sample, *(holder[key] for holder, key in _remembered(scheduler, PROBE_SHAPE))]
             if len(drawn) > 1 or len(after) > OUTPUT_AXIS:
                 raise AssertionError(f"{type(scheduler).__name__} draws or remembers more than a table has room for")
@@ -161,28 +178,31 @@ def probe(
     table = _trim(matrices)
     if not table.isfinite().all():
         raise InvalidParamsError(
-            "num_inference_steps",
-            f"must give finite coefficients with {type(scheduler).__name__} as this model configures it",
-            num_inference_steps,
+            "noise_schedule",
+            f"must give the sampler {route.sampler.name} finite coefficients over {route.num_inference_steps} steps "
+            "(diffusers divides by zero)",
+            route.noise_schedule,
         )
-    return table, Journey(
-        timesteps=scheduler.timesteps.to(torch.float32),
-        input_scales=torch.tensor(scales, dtype=torch.float32),
-        matrices=table.to(torch.float32),
+    return Journey(
+        timesteps=timesteps.double(),
+        input_scales=torch.tensor(scales, dtype=torch.float64),
+        matrices=table,
         draws=tuple(draws),
         initial_noise_scale=float(scheduler.init_noise_sigma),
+        entry_blend=(blend[0], blend[1]),
     )
 
 
-def replay_error(
-    scheduler: Any,  # noqa: ANN401 - diffusers ships no types
-    matrices: torch.Tensor,
-    num_inference_steps: int,
-    step_options: Mapping[str, object],
-) -> float:
+def replay_error(scheduler: Scheduler, timesteps: torch.Tensor, route: Route, journey: Journey) -> float:
     """Follow a table and its scheduler with the same large random tensors. Consumes the scheduler.
 
     The tensors are 8 times standard normal, so that anything that clips or thresholds shows itself.
+
+    Args:
+        scheduler: as `set_timesteps` left it.
+        timesteps: what that returned.
+        route: the journey's.
+        journey: in float64.
 
     Returns:
         The largest difference of the latents, relative to their largest value; at the first step beyond
@@ -196,15 +216,14 @@ def replay_error(
 
     drawn: list[torch.Tensor] = []
     worst = 0.0
-    slots = torch.zeros(1, matrices.shape[1], *shape[1:], dtype=torch.float64)
+    slots = torch.zeros(1, journey.num_slots, *shape[1:], dtype=torch.float64)
     slots[:, 0] = latents = random()
-    scheduler.set_timesteps(num_inference_steps)
-    with _noise_from(scheduler, random, drawn):
-        for timestep, matrix in zip(scheduler.timesteps, matrices, strict=True):
+    with noise_from(scheduler, random, drawn):
+        for timestep, matrix in zip(timesteps, journey.matrices, strict=True):
             output = random()
             drawn.clear()
             scheduler.scale_model_input(latents, timestep)
-            latents = scheduler.step(output, timestep, latents, **step_options).prev_sample.double()
+            latents = scheduler.step(output, timestep, latents, **route.step_options).prev_sample.double()
             slots = advance(slots, output, drawn[0] if drawn else None, matrix[None])
             error = float((slots[:, 0] - latents).abs().max() / latents.abs().max())
             if not error <= MAX_REPLAY_ERROR:  # NaN too
@@ -251,27 +270,6 @@ def _remembered(scheduler: object, shape: Sequence[int]) -> Iterator[tuple[Any, 
 
 def _has_shape(value: object, shape: Sequence[int]) -> bool:
     return isinstance(value, torch.Tensor) and tuple(value.shape) == tuple(shape)
-
-
-@contextmanager
-def _noise_from(scheduler: object, draw: Any, drawn: list[torch.Tensor]) -> Iterator[None]:  # noqa: ANN401 - a thunk
-    """Let the scheduler's module take its noise from `draw`, and record every tensor it took in `drawn`."""
-    module = sys.modules[type(scheduler).__module__]
-
-    def randn_tensor(*_: object, **__: object) -> torch.Tensor:
-        drawn.append(draw())
-        return drawn[-1]
-
-    with _probing:
-        original = getattr(module, "randn_tensor", None)
-        setattr(module, "randn_tensor", randn_tensor)  # noqa: B010 - a module of the library, unknown to the type checker
-        try:
-            yield
-        finally:
-            if original is None:
-                delattr(module, "randn_tensor")
-            else:
-                setattr(module, "randn_tensor", original)  # noqa: B010 - as above
 
 
 def _trim(matrices: list[torch.Tensor]) -> torch.Tensor:

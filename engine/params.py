@@ -61,6 +61,8 @@ class GenerationParams:
     """A name in `engine.samplers.SAMPLERS`."""
     noise_schedule: str = "karras"
     """A name in `engine.samplers.NOISE_SCHEDULES` that the sampler takes."""
+    eta: float | None = None
+    """Share of fresh noise in every step, 0 to 1, for DDIM and TCD; None: the sampler's own default."""
 
     def __post_init__(self) -> None:
         _check_prompt("prompt", self.prompt)
@@ -75,7 +77,11 @@ class GenerationParams:
                 raise InvalidParamsError(name, f"must be a multiple of {LIMITS.size_multiple}", pixels)
         _check_range("num_images", self.num_images, 1, LIMITS.max_num_images)
         _check_range("seed", self.seed, 0, LIMITS.max_seed - self.num_images + 1)
-        resolve_sampler(self.sampler, self.noise_schedule)
+        sampler, _ = resolve_sampler(self.sampler, self.noise_schedule)
+        if self.eta is not None:
+            if sampler.default_eta is None:
+                raise InvalidParamsError("eta", f"must be left out with the sampler {sampler.name}", self.eta)
+            _check_range("eta", self.eta, 0, 1)
 
     @property
     def seeds(self) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from statistics import median
 from typing import Final
 
@@ -66,17 +67,26 @@ def _seconds_per_call(model: DiffusionModel, rows: int, prompt_embeds: torch.Ten
     return median(seconds[1:])
 
 
-def warm_up(engine: Engine) -> None:
-    """Draw one picture of two steps at the native size, so that the first request finds every kernel chosen.
+def warm_up(engine: Engine, *, sampler: str, noise_schedule: str, num_inference_steps: int) -> None:
+    """Read the default request's table, and draw a picture of two steps at the native size.
+
+    The first request then finds its table made and every kernel chosen.
 
     Raises:
         EngineError: the model cannot draw even that.
     """
     info = engine.model.info
-    params = GenerationParams(
-        prompt="warm-up", num_inference_steps=2, height=info.native_height, width=info.native_width, seed=0
+    default = GenerationParams(
+        prompt="warm-up",
+        num_inference_steps=num_inference_steps,
+        height=info.native_height,
+        width=info.native_width,
+        seed=0,
+        sampler=sampler,
+        noise_schedule=noise_schedule,
     )
-    engine.add(engine.prepare("warm-up", params))
+    engine.prepare("warm-up", default)
+    engine.add(engine.prepare("warm-up", replace(default, num_inference_steps=2)))
     while engine.has_work:
         for event in engine.step():
             if isinstance(event, Failed):

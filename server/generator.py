@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import math
 import secrets
+import time
 
 from engine.errors import EngineError
 from engine.params import GenerationParams
@@ -243,4 +244,5 @@ class ImageGenerator:
 
 
 def _now() -> float:
-    return asyncio.get_running_loop().time()
+    # Not the loop's own time: uvloop counts whole milliseconds.
+    return time.monotonic()

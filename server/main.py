@@ -29,7 +29,7 @@ from server.executors.messages import Configure
 from server.generator import ImageGenerator
 from server.openapi import openapi_of
 from server.problems import add_problem_handlers
-from server.routes import generate, health, info
+from server.routes import generate, health, info, samplers
 from server.routes.dependencies import Service
 from server.schemas import Defaults
 from server.telemetry import RequestLog, configure_logging
@@ -88,7 +88,7 @@ def create_app(settings: Settings | None = None, *, executor: Executor | None = 
     app.add_middleware(BodyLimit)
     app.add_middleware(RequestLog)
     add_problem_handlers(app)
-    for routes in (info, health, generate):
+    for routes in (info, health, samplers, generate):
         app.include_router(routes.router)
     app.mount("/static", StaticFiles(directory=info.STATIC_FOLDER))
     app.openapi = functools.partial(openapi_of, app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it

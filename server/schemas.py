@@ -81,9 +81,11 @@ class GenerateRequest(BaseModel):
     seed: int | None = Field(default=None, ge=0, le=LIMITS.max_seed)
     """The same seed and settings give the same picture. Left out, one is drawn, and the answer says which."""
     sampler: str | None = Field(default=None, max_length=100)
-    """A sampler's name or alias, as `GET /` lists them."""
+    """A sampler's name or alias, as `GET /v1/samplers` lists them."""
     noise_schedule: str | None = Field(default=None, max_length=100)
-    """Which noise levels the sampler visits, as `GET /` lists them."""
+    """Which noise levels the sampler visits, as `GET /v1/samplers` lists them."""
+    eta: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
+    """Share of fresh noise in every step, for the samplers that take it (DDIM, TCD)."""
     output_format: OutputFormat | None = None
     """File format. Left out, what `Accept` prefers, else PNG."""
     num_images: int | None = Field(default=None, ge=1, le=LIMITS.max_num_images)
@@ -109,6 +111,7 @@ class GenerateRequest(BaseModel):
             num_images=_given(self.num_images, 1),
             sampler=sampler,
             noise_schedule=noise_schedule,
+            eta=self.eta,
         )
 
     def _sampler_and_schedule(self, defaults: Defaults) -> tuple[str, str]:
@@ -144,6 +147,7 @@ class GenerateResponse(BaseModel):
     model: str
     sampler: str
     noise_schedule: str
+    eta: float | None
     num_inference_steps: int
     guidance_scale: float
     height: int
@@ -164,6 +168,7 @@ class GenerateResponse(BaseModel):
             model=model_id,
             sampler=params.sampler,
             noise_schedule=params.noise_schedule,
+            eta=params.eta,
             num_inference_steps=params.num_inference_steps,
             guidance_scale=params.guidance_scale,
             height=params.height,

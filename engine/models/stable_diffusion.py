@@ -9,6 +9,7 @@ import torch
 
 from engine.errors import ModelNotFoundError
 from engine.models.base import ModelInfo
+from engine.models.layout import PROMPT_TOKENS
 from engine.models.loading import (
     load_scheduler_config,
     load_text_encoder,
@@ -16,7 +17,6 @@ from engine.models.loading import (
     load_unet,
     load_vae,
 )
-from engine.models.layout import PROMPT_TOKENS
 from engine.models.locate import ModelFolder
 
 __all__ = ["StableDiffusion"]

@@ -13,7 +13,6 @@ from engine.errors import ModelLoadError
 from engine.models.base import DiffusionModel
 from engine.models.fake import FakeModel
 from engine.models.locate import locate
-from engine.samplers import resolve_sampler
 from engine.warm_up import measure_rows_per_call, warm_up
 from server.executors.messages import Configure, EngineInfo
 
@@ -41,9 +40,12 @@ def start_engine(configuration: Configure, report: Callable[[str, float], None])
         max_images_in_flight=configuration.max_images_in_flight,
         is_reproducible=configuration.reproducible,
     )
-    sampler, noise_schedule = resolve_sampler(configuration.sampler, configuration.noise_schedule)
-    engine.journeys.get(sampler, noise_schedule, configuration.num_inference_steps)
-    warm_up(engine)
+    warm_up(
+        engine,
+        sampler=configuration.sampler,
+        noise_schedule=configuration.noise_schedule,
+        num_inference_steps=configuration.num_inference_steps,
+    )
     report("warm_up", time.perf_counter() - loaded)
     info = model.info
     return engine, EngineInfo(

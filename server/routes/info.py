@@ -27,15 +27,6 @@ _DOCS_POLICY = (
 """Swagger UI sets styles inline; everything else comes from this server or not at all."""
 
 
-class SamplerInfo(BaseModel):
-    """A sampler, by the names it may be asked by."""
-
-    name: str
-    aliases: list[str]
-    noise_schedules: list[str]
-    is_stochastic: bool
-
-
 class InfoDefaults(BaseModel):
     """What a request gets that does not say."""
 
@@ -71,13 +62,16 @@ class InfoLimits(BaseModel):
 class Info(BaseModel):
     """The API at a glance."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     name: str
     version: str
     model: str
     links: dict[str, str]
     defaults: InfoDefaults
     limits: InfoLimits
-    samplers: list[SamplerInfo]
+    samplers: list[str]
+    """By name; `GET /v1/samplers` tells the rest."""
     output_formats: list[str]
 
 
@@ -94,6 +88,7 @@ async def info(service: ServiceOf) -> Info:
         model=service.settings.model_id,
         links={
             "generate": "/generate",
+            "samplers": "/v1/samplers",
             "health": "/health",
             "livez": "/livez",
             "readyz": "/readyz",
@@ -122,15 +117,7 @@ async def info(service: ServiceOf) -> Info:
             max_queued_requests=service.settings.max_queued_requests,
             request_timeout_s=service.settings.request_timeout,
         ),
-        samplers=[
-            SamplerInfo(
-                name=sampler.name,
-                aliases=list(sampler.aliases),
-                noise_schedules=list(sampler.noise_schedules),
-                is_stochastic=sampler.is_stochastic,
-            )
-            for sampler in SAMPLERS.values()
-        ],
+        samplers=list(SAMPLERS),
         output_formats=list(MEDIA_TYPES.values()),
     )
 

@@ -17,7 +17,7 @@ from tests.engine.drawing import Params
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> Iterator[None]:
-    """Where other processes want the same cores, threads that wait for each other make a step a hundred times slower."""
+    """Where other processes want the same cores, threads that wait for each other make steps a hundred times slower."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

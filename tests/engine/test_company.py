@@ -9,6 +9,7 @@ from engine.engine import Engine
 from engine.events import EngineEvent, ImageDrawn
 from engine.models.stable_diffusion import StableDiffusion
 from engine.params import GenerationParams
+from engine.samplers import SAMPLERS as ALL_SAMPLERS
 from server.images import encode_image
 from tests.engine.drawing import Params, add_all, run
 
@@ -74,6 +75,37 @@ def test_the_same_request_gives_the_same_file_in_any_company(
         events += joined.step() + joined.step()
     assert files(events + run(joined)) == alone
     assert len(set(alone.values())) == len(requests)
+
+
+def test_one_batch_holds_every_sampler_at_once(tiny_model: StableDiffusion, params: Params):
+    """Staggered, each at another step, some with two slots and some with five: the bytes are those of a lonely run."""
+    wishes = [
+        params(
+            prompt=f"a ball, {name}",
+            seed=index,
+            sampler=name,
+            noise_schedule=sampler.noise_schedules[index % len(sampler.noise_schedules)],
+            num_inference_steps=3 + index % 4,
+        )
+        for index, (name, sampler) in enumerate(ALL_SAMPLERS.items())
+    ]
+
+    def engine() -> Engine:
+        return Engine(tiny_model, rows_per_call=2 * len(wishes))
+
+    alone: dict[str, bytes] = {}
+    for index, wish in enumerate(wishes):
+        lonely = engine()
+        add_all(lonely, [wish], first_id=index)
+        alone |= files(run(lonely))
+    together = engine()
+    events: list[EngineEvent] = []
+    for index, wish in enumerate(wishes):
+        together.add(together.prepare(str(index), wish))
+        if index % 5 == 4:
+            events += together.step() + together.step()
+    assert files(events + run(together)) == alone
+    assert len(set(alone.values())) == len(wishes)
 
 
 def test_a_row_does_not_see_its_neighbours(tiny_model: StableDiffusion):

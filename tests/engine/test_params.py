@@ -31,6 +31,7 @@ from tests.engine.drawing import Params
         ("num_images", 9),
         ("sampler", "Euler the Great"),
         ("noise_schedule", "lumpy"),
+        ("eta", 0.5),
     ],
 )
 def test_a_wish_beyond_the_limits_is_refused_by_field_rule_and_value(params: Params, field: str, value: object):
@@ -63,3 +64,9 @@ def test_work_units_count_model_rows_and_pixels(params: Params):
 
 def test_text_in_any_script_is_a_prompt(params: Params):
     assert params(prompt="Eine Katze,\n猫\tна коврике 🐈").prompt
+
+
+def test_eta_is_for_the_samplers_that_take_it(params: Params):
+    assert params(sampler="DDIM", noise_schedule="default", eta=1.0).eta == 1.0
+    with pytest.raises(InvalidParamsError, match="eta must be from 0 to 1, not 1.5"):
+        params(sampler="TCD", noise_schedule="default", eta=1.5)

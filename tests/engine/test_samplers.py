@@ -21,6 +21,14 @@ from engine.samplers import SAMPLERS, resolve_sampler
         ("euler_ancestral", "Euler a", "default"),
         ("EulerAncestralDiscreteScheduler", "Euler a", "default"),
         ("ddim", "DDIM", "default"),
+        ("DPM++ 2M SDE Karras", "DPM++ 2M SDE", "karras"),
+        ("DPM++ 2M SDE Exponential", "DPM++ 2M SDE", "exponential"),
+        ("DPM++ SDE Karras", "DPM++ SDE", "karras"),
+        ("DPM2 a Karras", "DPM2 a", "karras"),
+        ("LMS Karras", "LMS", "karras"),
+        ("PLMS", "PNDM", "default"),
+        ("Euler AYS", "Euler", "ays"),
+        ("UniPC", "UniPC", "default"),
     ],
 )
 def test_a_sampler_answers_to_every_name_it_has(label: str, name: str, noise_schedule: str):
@@ -35,7 +43,7 @@ def test_karras_is_preferred_only_where_it_exists_and_nothing_else_was_asked():
 
 
 def test_an_impossible_pair_is_refused_with_the_possible_ones():
-    with pytest.raises(InvalidParamsError, match="noise_schedule must be one of default with the sampler DDIM"):
+    with pytest.raises(InvalidParamsError, match="noise_schedule must be one of default, .* with the sampler DDIM"):
         resolve_sampler("DDIM", "karras")
 
 

@@ -21,14 +21,14 @@ def post(url, client, **wish):
 
 async def until(condition, timeout_s=5.0):
     async with asyncio.timeout(timeout_s):
-        while not condition():  # noqa: ASYNC110 -- what is waited for belongs to another thread
+        while not condition():
             await asyncio.sleep(0.005)
 
 
 async def until_waiting(running, client, num_requests):
     """Until so many requests wait: what is sent next comes after them, however slow this machine is."""
     async with asyncio.timeout(5):
-        while (await client.get(f"{running.url}/health")).json()["queue"]["requests_waiting"] != num_requests:  # noqa: ASYNC110 -- what is waited for is in another thread
+        while (await client.get(f"{running.url}/health")).json()["queue"]["requests_waiting"] != num_requests:
             await asyncio.sleep(0.005)
 
 

@@ -1,0 +1,320 @@
+"""Every sampler's table against diffusers' own loop: `python -m tests.engine.sampler_table` writes docs/samplers.md.
+
+The network is a small fixed function, so that what differs is the sampler alone; `test_oracle.py` compares whole
+engines on real networks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import inspect
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import diffusers
+import torch
+from torch.nn.functional import conv2d
+
+from engine.errors import InvalidParamsError
+from engine.journey import JourneyCache, Route, advance, probe
+from engine.models.fake import SCHEDULER_CONFIG
+from engine.samplers import AYS, SAMPLERS, Sampler
+from engine.schedulers import make_scheduler, set_timesteps
+
+REPOSITORY = Path(__file__).parents[2]
+DOCUMENT = REPOSITORY / "docs" / "samplers.md"
+COEFFICIENTS = Path(__file__).with_name("sampler_coefficients.json")
+PREDICTIONS = ("epsilon", "v_prediction")
+STEPS = (7, 20, 28)
+MIDDLE = 0.4
+"""Of the steps, where a journey is entered in the middle."""
+SHAPE = (1, 4, 8, 8)
+MAX_ERROR = {torch.float32: 1e-5, torch.float64: 1e-7}
+
+Network = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """One journey, compared."""
+
+    errors: dict[torch.dtype, float]
+    """Precision -> largest difference of the final latents, relative to their largest value."""
+    num_calls: int
+    num_slots: int
+
+
+def pairs() -> list[tuple[Sampler, str]]:
+    """Every sampler with every noise schedule it takes."""
+    return [(sampler, schedule) for sampler in SAMPLERS.values() for schedule in sampler.noise_schedules]
+
+
+def route(sampler: Sampler, schedule: str, steps: int, begin: int) -> Route:
+    return Route(
+        sampler=sampler, noise_schedule=schedule, num_inference_steps=steps, begin=begin, eta=sampler.default_eta
+    )
+
+
+def compare(wanted: Route, prediction: str) -> Comparison:
+    """Follow the table and diffusers from the same start, with the same network and the same noise."""
+    config = {**SCHEDULER_CONFIG, "prediction_type": prediction}
+    journey = JourneyCache(config).get(wanted)
+    errors = {}
+    for dtype in (torch.float32, torch.float64):
+        start, noise = _start(dtype)
+        expected, num_drawn = diffusers_loop(wanted, config, start, noise, dtype)
+        ours = table_loop(wanted, config, start, noise, dtype)
+        assert num_drawn == sum(journey.draws), "the table and diffusers draw different amounts of noise"
+        errors[dtype] = float((ours - expected).abs().max() / expected.abs().max())
+    return Comparison(errors=errors, num_calls=journey.num_calls, num_slots=journey.num_slots)
+
+
+def _start(dtype: torch.dtype) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """An image's latents, and all the noise that a journey may need."""
+    generator = torch.Generator().manual_seed(11)
+    numbers = torch.randn(80, *SHAPE, generator=generator, dtype=torch.float64).to(dtype)
+    return numbers[0], list(numbers[1:])
+
+
+@cache
+def _network(dtype: torch.dtype) -> Network:
+    weights = torch.randn(4, 4, 3, 3, generator=torch.Generator().manual_seed(5), dtype=torch.float64).to(dtype)
+
+    def predict(latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(0.4 * conv2d(latents, weights, padding=1) + torch.sin(timestep.to(dtype) / 300))
+
+    return predict
+
+
+def table_loop(
+    wanted: Route,
+    config: dict[str, Any],
+    image: torch.Tensor,
+    noise: list[torch.Tensor],
+    dtype: torch.dtype,
+    network: Network | None = None,
+) -> torch.Tensor:
+    """Draw along the table; the first noise is the initial one."""
+    network = network or _network(dtype)
+    if dtype == torch.float32:
+        journey = JourneyCache(config).get(wanted)
+    else:
+        scheduler = make_scheduler(wanted.sampler, wanted.noise_schedule, config)
+        timesteps = set_timesteps(
+            scheduler, wanted.sampler, wanted.noise_schedule, wanted.num_inference_steps, wanted.begin
+        )
+        journey = probe(scheduler, timesteps, wanted)
+    draws = iter(noise)
+    slots = torch.zeros(1, journey.num_slots, *SHAPE[1:], dtype=dtype)
+    first, (keep, add) = next(draws), journey.entry_blend
+    slots[:, 0] = keep * image + add * first if wanted.begin else journey.initial_noise_scale * first
+    for call, draw in enumerate(journey.draws):
+        output = network(slots[:, 0] * journey.input_scales[call], journey.timesteps[call])
+        slots = advance(slots, output, next(draws) if draw else None, journey.matrices[call : call + 1])
+    return slots[:, 0]
+
+
+def diffusers_loop(
+    wanted: Route,
+    config: dict[str, Any],
+    image: torch.Tensor,
+    noise: list[torch.Tensor],
+    dtype: torch.dtype,
+    network: Network | None = None,
+) -> tuple[torch.Tensor, int]:
+    """The denoising loop of diffusers' pipelines, with `noise` for its random numbers.
+
+    Returns:
+        The final latents, and how many draws were taken after the initial one.
+    """
+    network = network or _network(dtype)
+    sampler = wanted.sampler
+    scheduler = _scheduler_class(sampler.scheduler_class, dtype).from_config(
+        dict(config), **sampler.options, **_OPTIONS.get(wanted.noise_schedule, {})
+    )
+    if wanted.noise_schedule == AYS:
+        # Our own interpolation for other counts than ten; what is compared is what diffusers makes of the timesteps.
+        ours = make_scheduler(sampler, AYS, config)
+        set_timesteps(ours, sampler, AYS, wanted.num_inference_steps)
+        scheduler.set_timesteps(timesteps=_whole_steps(ours))
+    else:
+        scheduler.set_timesteps(wanted.num_inference_steps)
+    begin = wanted.begin
+    if begin and sampler.name == "LMS":
+        scheduler.timesteps, scheduler.sigmas = scheduler.timesteps[begin:], scheduler.sigmas[begin:]
+        begin = 0
+    elif begin and sampler.name == "PNDM":
+        steps = sorted({int(step) for step in scheduler.timesteps}, reverse=True)[begin:]
+        scheduler.timesteps = torch.tensor([steps[0], *steps[1:2], *steps[1:]])
+        begin = 0
+    begin *= scheduler.order
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(begin)
+    timesteps = scheduler.timesteps[begin:]
+    draws = iter(noise)
+    taken: list[torch.Tensor] = []
+    first = next(draws)
+    latents = scheduler.add_noise(image, first, timesteps[:1]) if wanted.begin else first * scheduler.init_noise_sigma
+    with _noise(scheduler, draws, taken):
+        for timestep in timesteps:
+            output = network(scheduler.scale_model_input(latents, timestep), timestep)
+            latents = scheduler.step(output, timestep, latents, **wanted.step_options).prev_sample
+    return latents, len(taken)
+
+
+# Written by hand, so that a slip in `samplers.py` shows.
+_OPTIONS: dict[str, dict[str, object]] = {
+    "leading": {"timestep_spacing": "leading"},
+    "trailing": {"timestep_spacing": "trailing"},
+    "linspace": {"timestep_spacing": "linspace"},
+    "karras": {"use_karras_sigmas": True},
+    "exponential": {"use_exponential_sigmas": True},
+    "beta": {"use_beta_sigmas": True},
+    "lu": {"use_lu_lambdas": True},
+}
+
+
+def _whole_steps(scheduler: Any) -> list[int]:
+    """The timesteps of a laid-out scheduler, without the second call that some make at each."""
+    return list(dict.fromkeys(int(step) for step in scheduler.timesteps))
+
+
+@cache
+def _scheduler_class(name: str, dtype: torch.dtype) -> Any:
+    """The diffusers class; for float64 without the casts to float32 that three of them make inside a step."""
+    original = getattr(diffusers, name)
+    if dtype != torch.float64:
+        return original
+    module = sys.modules[original.__module__]
+    source = inspect.getsource(module).replace("sample = sample.to(torch.float32)", "pass")
+    exact = ModuleType(f"{module.__name__}_exact")
+    exact.__spec__ = importlib.util.spec_from_loader(exact.__name__, loader=None)
+    exact.__package__ = module.__package__
+    sys.modules[exact.__name__] = exact
+    exec(compile(source, exact.__name__, "exec"), vars(exact))
+    return getattr(exact, name)
+
+
+@contextmanager
+def _noise(scheduler: Any, draws: Iterator[torch.Tensor], taken: list[torch.Tensor]) -> Iterator[None]:
+    module = sys.modules[type(scheduler).__module__]
+
+    def take(*_: object, **__: object) -> torch.Tensor:
+        taken.append(next(draws))
+        return taken[-1]
+
+    if hasattr(scheduler, "noise_sampler"):
+        scheduler.noise_sampler = _TwoDraws(take)
+    original = getattr(module, "randn_tensor", None)
+    module.randn_tensor = take  # type: ignore[attr-defined] # the module's own source of noise
+    try:
+        yield
+    finally:
+        module.randn_tensor = original  # type: ignore[attr-defined] # as above
+
+
+class _TwoDraws:
+    """A Brownian path from two independent draws a step, for DPM++ SDE: increments over a step and its first part."""
+
+    def __init__(self, take: Callable[[], torch.Tensor]) -> None:
+        self.take = take
+        self.first: tuple[float, torch.Tensor] | None = None
+
+    def __call__(self, sigma: torch.Tensor, sigma_next: torch.Tensor) -> torch.Tensor:
+        begin, end = float(sigma), float(sigma_next)
+        if self.first is None:
+            self.first = end, self.take()
+            return self.first[1]
+        middle, increment = self.first
+        self.first = None
+        path = math.sqrt(begin - middle) * increment + math.sqrt(middle - end) * self.take()
+        return path / math.sqrt(begin - end)
+
+
+# --- coefficients, to notice a library that changes them --------------------------------------------------------------
+
+
+def fingerprint(sampler: Sampler, schedule: str) -> list[float]:
+    """A few numbers that change if any coefficient, timestep or scale of a seven-step table does."""
+    journey = JourneyCache(SCHEDULER_CONFIG).get(route(sampler, schedule, 7, 0))
+    numbers = torch.cat([journey.matrices.flatten(), journey.timesteps, journey.input_scales]).double()
+    weights = torch.cos(torch.arange(len(numbers), dtype=torch.float64))
+    return [float(f"{value:.9g}") for value in (numbers.abs().sum(), (numbers * weights).sum())]
+
+
+# --- the document -----------------------------------------------------------------------------------------------------
+
+
+def write_document() -> None:
+    lines = [_HEAD]
+    worst = dict.fromkeys(MAX_ERROR, 0.0)
+    for sampler, schedule in pairs():
+        for prediction in PREDICTIONS:
+            cells = []
+            calls, slots, exact = [], 0, 0.0
+            for begin_share in (0.0, MIDDLE):
+                for steps in STEPS:
+                    try:
+                        found = compare(route(sampler, schedule, steps, int(steps * begin_share)), prediction)
+                    except InvalidParamsError as error:
+                        cells.append(f"refused: {error}")
+                        continue
+                    cells.append(f"{found.errors[torch.float32]:.0e}")
+                    exact = max(exact, found.errors[torch.float64])
+                    slots = max(slots, found.num_slots)
+                    for dtype, error in found.errors.items():
+                        worst[dtype] = max(worst[dtype], error)
+                    if not begin_share:
+                        calls.append(str(found.num_calls))
+            name = sampler.name + (" ¹" if sampler.is_cut_when_entered else "")
+            row = [name, schedule, prediction.removesuffix("_prediction"), str(slots), ", ".join(calls), *cells]
+            lines.append("| " + " | ".join([*row, f"{exact:.0e}"]) + " |")
+            sys.stdout.write(lines[-1] + "\n")
+    lines.append(f"\nWorst of all: float32 {worst[torch.float32]:.1e}, float64 {worst[torch.float64]:.1e}.\n")
+    DOCUMENT.write_text("\n".join(lines))
+
+
+_HEAD = f"""# Samplers
+
+Written by `make sampler-table` with diffusers {diffusers.__version__} and torch {torch.__version__.split("+")[0]}.
+
+Every row compares our table (see [architecture](architecture.md)) with diffusers' own loop: same network, same noise,
+same start. *Start* is from pure noise, *middle* enters after {MIDDLE:.0%} of the steps, as image to image does. The
+figures are the largest difference of the final latents relative to their largest value; *float64* is the worst of the
+six journeys in double precision, where diffusers' own casts to float32 inside a step are taken out of the comparison.
+*Slots* are the remembered tensors of one picture, *calls* the model calls at {", ".join(map(str, STEPS))} steps.
+
+* DPM++ SDE draws its Brownian path as two independent increments a step instead of a tree: the same law, other bits
+  than diffusers gives for a seed. Both sides of its rows are given the same path.
+* ¹ Entered in the middle by cutting the schedule: diffusers' own way in takes the sampler's order from steps that were
+  never taken and leaves noise in the picture. Both sides of these rows are cut.
+* AYS is published for ten steps; other counts are interpolated by us, and both sides visit the same timesteps.
+* Pairs that are not listed do not exist in diffusers, and a request for one is refused with the ones that do.
+
+| sampler | schedule | prediction | slots | calls | start 7 | 20 | 28 | middle 7 | 20 | 28 | float64 |
+|---|---|---|---|---|---|---|---|---|---|---|---|"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--coefficients", action="store_true", help="write the fingerprints that a test compares")
+    diffusers.utils.logging.set_verbosity_error()
+    torch.set_num_threads(1)
+    if parser.parse_args().coefficients:
+        found = {f"{sampler.name} / {schedule}": fingerprint(sampler, schedule) for sampler, schedule in pairs()}
+        COEFFICIENTS.write_text(json.dumps(found, indent=1) + "\n")
+    else:
+        write_document()
+
+
+if __name__ == "__main__":
+    main()

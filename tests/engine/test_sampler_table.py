@@ -1,0 +1,113 @@
+"""Every sampler's table equals diffusers' own loop; the full comparison is docs/samplers.md."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import diffusers.schedulers.scheduling_euler_ancestral_discrete
+import pytest
+import torch
+
+from engine.errors import InvalidParamsError
+from engine.journey import JourneyCache
+from engine.models.fake import SCHEDULER_CONFIG
+from engine.samplers import SAMPLERS, Sampler
+from tests.engine.sampler_table import (
+    COEFFICIENTS,
+    DOCUMENT,
+    MAX_ERROR,
+    PREDICTIONS,
+    compare,
+    fingerprint,
+    pairs,
+    route,
+    table_loop,
+)
+
+by_sampler = pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS.keys())
+
+
+@by_sampler
+@pytest.mark.parametrize(("prediction", "begin"), [("epsilon", 0), ("v_prediction", 2)])
+def test_the_table_follows_diffusers_from_the_start_and_from_the_middle(sampler: Sampler, prediction: str, begin: int):
+    for schedule in sampler.noise_schedules:
+        found = compare(route(sampler, schedule, 7, begin), prediction)
+        for dtype, error in found.errors.items():
+            assert error <= MAX_ERROR[dtype], f"{sampler.name} / {schedule}, {dtype}"
+
+
+@by_sampler
+@pytest.mark.parametrize("steps", [1, 2, 5, 20])
+def test_model_calls_are_known_before_the_table_is(sampler: Sampler, steps: int):
+    """The gateway prices a request without torch."""
+    cache = JourneyCache(SCHEDULER_CONFIG)
+    assert cache.get(route(sampler, "default", steps, 0)).num_calls == sampler.model_calls(steps)
+    middle = int(steps * 0.4)
+    assert cache.get(route(sampler, "default", steps, middle)).num_calls == sampler.model_calls(steps - middle)
+
+
+@by_sampler
+def test_stochastic_samplers_are_those_that_use_noise(sampler: Sampler):
+    journey = JourneyCache(SCHEDULER_CONFIG).get(route(sampler, "default", 7, 0))
+    assert bool(journey.matrices[..., -1].any()) == (sampler.is_stochastic or bool(sampler.default_eta))
+
+
+@by_sampler
+def test_no_coefficient_has_changed_under_us(sampler: Sampler):
+    """A diffusers that steps otherwise than the one our pictures were drawn with; see `make sampler-coefficients`."""
+    recorded = json.loads(COEFFICIENTS.read_text())
+    for schedule in sampler.noise_schedules:
+        expected = recorded[f"{sampler.name} / {schedule}"]
+        assert fingerprint(sampler, schedule) == pytest.approx(expected, rel=1e-5), f"{sampler.name} / {schedule}"
+
+
+@pytest.mark.parametrize("name", ["DDIM", "DPMSolver++", "PNDM", "LMS", "Heun", "UniPC", "DEIS", "DPM2"])
+def test_a_perfect_network_brings_back_the_image_from_the_middle(name: str):
+    """Where diffusers' own way into PNDM and LMS leaves up to a quarter of the noise in the picture."""
+    image = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    wanted = route(SAMPLERS[name], "default", 20, 8)
+    final = table_loop(wanted, SCHEDULER_CONFIG, image, [noise], torch.float64, lambda _latents, _timestep: noise)
+    left_over = float((final * noise).mean() / (noise * noise).mean() - (image * noise).mean() / (noise * noise).mean())
+    assert abs(left_over) < 0.04
+    assert float((final - image).abs().max()) < 0.15
+
+
+@pytest.mark.parametrize("sampler", ["LCM", "TCD"])
+def test_more_steps_than_a_distilled_sampler_has_are_refused(sampler: str):
+    with pytest.raises(InvalidParamsError, match="num_inference_steps must suit the sampler"):
+        JourneyCache(SCHEDULER_CONFIG).get(route(SAMPLERS[sampler], "default", 60, 0))
+
+
+def test_a_schedulers_noise_source_is_given_back():
+    module = diffusers.schedulers.scheduling_euler_ancestral_discrete
+    before = module.randn_tensor
+    JourneyCache(SCHEDULER_CONFIG).get(route(SAMPLERS["Euler a"], "default", 7, 0))
+    assert module.randn_tensor is before
+
+
+def test_journeys_are_made_once_and_the_oldest_are_forgotten():
+    cache = JourneyCache(SCHEDULER_CONFIG, max_entries=2)
+    first = cache.get(route(SAMPLERS["DDIM"], "default", 5, 0))
+    assert cache.get(route(SAMPLERS["DDIM"], "default", 5, 0)) is first
+    for steps in (6, 7):
+        cache.get(route(SAMPLERS["DDIM"], "default", steps, 0))
+    assert cache.get(route(SAMPLERS["DDIM"], "default", 5, 0)) is not first
+
+
+def test_the_document_has_every_row_and_every_figure_holds():
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in DOCUMENT.read_text().splitlines()
+        if re.match(r"\| .* \| (epsilon|v) \| \d+ \|", line)
+    ]
+    listed = {(row[0].removesuffix(" ¹"), row[1], row[2]) for row in rows}
+    assert listed == {
+        (sampler.name, schedule, prediction.removesuffix("_prediction"))
+        for sampler, schedule in pairs()
+        for prediction in PREDICTIONS
+    }
+    for row in rows:
+        assert all(float(cell) <= MAX_ERROR[torch.float32] for cell in row[5:11]), row
+        assert float(row[11]) <= MAX_ERROR[torch.float64], row
