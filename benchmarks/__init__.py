@@ -1,0 +1,1 @@
+"""How fast, how soon, how large: one script a question, started as `python -m benchmarks.NAME`. See README.md."""
