@@ -1,0 +1,1 @@
+"""Turns a scene's description into a picture. Knows nothing of captions or networks."""
