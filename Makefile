@@ -44,3 +44,47 @@ lock: install ## Pin what pyproject.toml newly asks for; UPGRADE=1 takes the new
 clean: ## Remove caches and build leftovers; .venv and var/ stay.
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist ./*.egg-info
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+.PHONY: test-gpu
+test-gpu: install ## Run the tests that need a CUDA device.
+	$(PYTHON) -m pytest -m gpu tests/gpu $(ARGS)
+
+.PHONY: mutate
+mutate: install ## Plant one-line bugs in a copy of the code, one at a time; each must make a named test fail.
+	$(PYTHON) scripts/mutate.py $(ARGS)
+
+.PHONY: sampler-table
+sampler-table: install ## Compare every sampler with diffusers and write docs/samplers.md (ten minutes).
+	$(PYTHON) -W ignore -m tests.engine.sampler_table
+
+.PHONY: sampler-coefficients
+sampler-coefficients: install ## Record the samplers' coefficients anew, after diffusers has changed them and we agree.
+	$(PYTHON) -W ignore -m tests.engine.sampler_table --coefficients
+
+BENCHMARKS := model_calls sampler_tables mixed_update cold_start memory http_overhead three_prompts against_diffusers
+.PHONY: benchmarks
+benchmarks: install ## Measure speed, start and memory into benchmarks/results; one alone: make benchmarks ONLY=cold_start.
+	@mkdir -p benchmarks/results
+	@for name in $(or $(ONLY),$(BENCHMARKS)); do \
+	  echo "==> $$name"; $(PYTHON) -m benchmarks.$$name > benchmarks/results/$$name.txt || exit 1; \
+	  cat benchmarks/results/$$name.txt; \
+	done
+
+.PHONY: changelog
+changelog: install ## Print what is not released yet.
+	@$(PYTHON) scripts/assemble_changelog.py
+
+DREAMLET_RUN := var/dreamlet
+PRESET := cpu
+MINUTES := 60
+.PHONY: train-dreamlet
+train-dreamlet: install ## Train the built-in model: autoencoder, judge, diffusion; PRESET=cpu|h100, MINUTES=60 each; resumes.
+	$(PYTHON) -m training.dreamlet.train_autoencoder --preset $(PRESET) --minutes $(MINUTES) --out $(DREAMLET_RUN)/vae
+	$(PYTHON) -m training.dreamlet.judge --preset $(PRESET) --minutes $(MINUTES) --out $(DREAMLET_RUN)/judge.safetensors
+	$(PYTHON) -m training.dreamlet.train_diffusion --preset $(PRESET) --minutes $(MINUTES) --out $(DREAMLET_RUN)/run \
+	  --autoencoder $(DREAMLET_RUN)/vae
+
+.PHONY: evaluate-dreamlet
+evaluate-dreamlet: install ## Let the judge read 600 pictures of the built-in model, and print the table.
+	$(PYTHON) -m training.dreamlet.evaluate --pipeline models/dreamlet --judge $(DREAMLET_RUN)/judge.safetensors \
+	  --out $(DREAMLET_RUN)/evaluation

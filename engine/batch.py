@@ -56,13 +56,14 @@ class Batch:
 
     def gather(self) -> ModelInput:
         """Build the model's input. Padding rows are zeros: whatever they give is thrown away."""
-        latents = [state.latents * state.input_scales[state.call_index] for state in self.states]
+        latents = [state.latents for state in self.states]
+        scales = [state.input_scales[state.call_index] for state in self.states]
         timesteps = [state.timesteps[state.call_index] for state in self.states]
         num_guided = len(self.guided)
         embeds = [state.negative_prompt_embeds for state in self.guided]
         embeds += [state.prompt_embeds for state in self.states]
         return ModelInput(
-            self._padded(torch.stack(latents[:num_guided] + latents)),
+            self._padded(torch.stack(latents[:num_guided] + latents) * torch.stack(scales[:num_guided] + scales)),
             self._padded(torch.stack(timesteps[:num_guided] + timesteps)),
             self._padded(torch.stack([row for row in embeds if row is not None])),
         )

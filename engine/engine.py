@@ -11,11 +11,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from engine.batch import Batch
 from engine.batch_scheduler import BatchScheduler
-from engine.errors import DeviceError, DoesNotFitError, EngineError
+from engine.errors import DeviceError, DoesNotFitError, EngineError, NotFiniteError
 from engine.events import EngineEvent, Failed, Finished, ImageDrawn, PhaseTimes, StepTaken, WorkItem
 from engine.journey import JourneyCache, Route
 from engine.models.base import DiffusionModel
@@ -28,6 +30,8 @@ from engine.state import DenoisingState, make_state
 __all__ = ["Engine", "PreparedRequest"]
 
 logger = logging.getLogger(__name__)
+
+_OUT_OF_MEMORY_PHRASES = ("ALLOC_FAILED", "CUDA error: out of memory", "unable to find an engine to execute")
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,10 +182,10 @@ class Engine:
             prompt_embeds = self._prompts.encode(state.prompt)
             if state.negative_prompt is not None:
                 state.negative_prompt_embeds = self._prompts.encode(state.negative_prompt)
-        except torch.OutOfMemoryError:
-            # Text takes so little memory that nothing else would fit either.
-            return [self._fail(state.request_id, DoesNotFitError("the prompt does not fit into the device's memory"))]
         except Exception as error:  # noqa: BLE001 - whatever a model raises ends only the request it is raised for
+            if _is_out_of_memory(error):
+                # Text takes so little memory that nothing else would fit either.
+                error = DoesNotFitError("the prompt does not fit into the device's memory")
             return [self._fail(state.request_id, self._translated(error, "reading the prompt"))]
         state.prompt_embeds = prompt_embeds
         seconds = self._clock() - began
@@ -194,9 +198,9 @@ class Engine:
         batch = self._batch_scheduler.next_batch(self._running)
         try:
             return self._take_step(batch)
-        except torch.OutOfMemoryError:
-            return self._make_room(batch)
-        except Exception as error:  # noqa: BLE001 - whatever a model raises ends only the request it is raised for
+        except Exception as error:  # noqa: BLE001 - as above
+            if _is_out_of_memory(error):
+                return self._make_room(batch)
             translated = self._translated(error, "taking a step")
             if len(batch.states) == 1:
                 return [self._fail(batch.states[0].request_id, translated)]
@@ -247,16 +251,15 @@ class Engine:
         request = self._requests[state.request_id]
         began = self._clock()
         try:
-            pixels = self.model.decode(state.latents).cpu().numpy()
-        except torch.OutOfMemoryError:
-            self._free_memory()
-            if self._running:
-                # Wait until the running pictures have left, and let nobody in meanwhile.
-                self._is_draining_for_memory = True
-                return []
-            error = f"decoding {state.width}x{state.height} does not fit into the device's memory"
-            return [self._fail(state.request_id, DoesNotFitError(error))]
-        except Exception as error:  # noqa: BLE001 - whatever a model raises ends only the request it is raised for
+            pixels = self._pixels(state)
+        except Exception as error:  # noqa: BLE001 - as above
+            if _is_out_of_memory(error):
+                self._free_memory()
+                if self._running:
+                    # Wait until the running pictures have left, and let nobody in meanwhile.
+                    self._is_draining_for_memory = True
+                    return []
+                error = DoesNotFitError(f"decoding {state.width}x{state.height} does not fit into the device's memory")
             return [self._fail(state.request_id, self._translated(error, "decoding"))]
         seconds = self._clock() - began
         self._denoised.remove(state)
@@ -271,6 +274,12 @@ class Engine:
             events.append(Finished(request.id, request.times(), request.truncated_tokens))
         return events
 
+    def _pixels(self, state: DenoisingState) -> npt.NDArray[np.uint8]:
+        """Decode, and hand over a picture or an error, never a black square."""
+        if not bool(state.latents.isfinite().all()):
+            raise NotFiniteError("the network gave numbers that are not finite; try another sampler or less guidance")
+        return self.model.decode(state.latents).cpu().numpy()
+
     def _fail(self, request_id: str, error: EngineError) -> Failed:
         self.cancel(request_id)
         return Failed(request_id, error)
@@ -281,6 +290,8 @@ class Engine:
         Raises:
             DeviceError: the error is the device's.
         """
+        if isinstance(error, EngineError):
+            return error
         # cuBLAS and cuDNN report a broken context as plain RuntimeErrors that begin with the same words.
         if isinstance(error, torch.AcceleratorError) or str(error).startswith(("CUDA error", "cuDNN error")):
             raise DeviceError(f"the device failed while {doing}: {error}") from error
@@ -290,3 +301,11 @@ class Engine:
     def _free_memory(self) -> None:
         if self.model.info.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether a smaller call may succeed; cuBLAS and cuDNN say it in words of their own."""
+    words = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(phrase in words for phrase in _OUT_OF_MEMORY_PHRASES)
+    )

@@ -3,6 +3,7 @@
 EngineError                     something went wrong; the message is fit for the caller's eyes
 ├── InvalidParamsError          the request asks for what cannot be: names field, rule and value
 ├── DoesNotFitError             the picture does not fit into the device's memory, even alone
+├── NotFiniteError              the network's arithmetic broke down: there is no picture
 ├── ModelNotFoundError          no such model on this machine; the message says how to get it
 ├── ModelLoadError              the model is there and cannot be used
 └── DeviceError                 the device failed and this process must end: nothing on it can be trusted
@@ -17,6 +18,7 @@ __all__ = [
     "InvalidParamsError",
     "ModelLoadError",
     "ModelNotFoundError",
+    "NotFiniteError",
 ]
 
 _LONGEST_QUOTED_VALUE = 80
@@ -47,6 +49,10 @@ class InvalidParamsError(EngineError):
 
 class DoesNotFitError(EngineError):
     """One picture alone needs more memory than the device has."""
+
+
+class NotFiniteError(EngineError):
+    """The network or the decoder gave infinities or NaN: half precision has overflowed, or the weights are damaged."""
 
 
 class ModelNotFoundError(EngineError):

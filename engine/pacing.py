@@ -15,7 +15,7 @@ class Pacer:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._is_asynchronous = device.type == "cuda"
+        self._device = device
         self._last: torch.cuda.Event | None = None
         self._last_but_one: torch.cuda.Event | None = None
 
@@ -26,6 +26,7 @@ class Pacer:
 
     def mark(self) -> None:
         """Say that a step has been launched."""
-        if self._is_asynchronous:
+        if self._device.type == "cuda":
             self._last_but_one, self._last = self._last, torch.cuda.Event()  # type: ignore[no-untyped-call] # torch has no types for it
-            self._last.record()
+            # Without it: the current device's stream, which with DEVICE=cuda:1 is another GPU's.
+            self._last.record(torch.cuda.current_stream(self._device))

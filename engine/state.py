@@ -124,12 +124,17 @@ def make_state(
         seed=seed,
         prompt=params.prompt,
         negative_prompt=params.negative_prompt if params.is_guided else None,
-        guidance_scale=torch.full((1, 1, 1), params.guidance_scale, device=device),
+        guidance_scale=_sent(torch.full((1, 1, 1), params.guidance_scale), device),
         num_calls=journey.num_calls,
-        timesteps=journey.timesteps.to(device),
-        input_scales=journey.input_scales.view(-1, 1, 1, 1).to(device),
-        matrices=journey.matrices.to(device),
+        timesteps=_sent(journey.timesteps, device),
+        input_scales=_sent(journey.input_scales.view(-1, 1, 1, 1), device),
+        matrices=_sent(journey.matrices, device),
         draws=journey.draws,
-        slots=slots.to(device),
-        noise=noise[1:].to(device),
+        slots=_sent(slots, device),
+        noise=_sent(noise[1:], device),
     )
+
+
+def _sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor on its way to the device. A copy from pageable memory would wait for the steps before it."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

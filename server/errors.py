@@ -28,6 +28,7 @@ from engine.errors import (
     InvalidParamsError,
     ModelLoadError,
     ModelNotFoundError,
+    NotFiniteError,
 )
 
 __all__ = [
@@ -110,6 +111,7 @@ PROBLEMS: Mapping[type[Exception], ProblemKind] = MappingProxyType(
     {
         InvalidParamsError: ProblemKind(422, "invalid_request", "The request asks for something that cannot be"),
         DoesNotFitError: ProblemKind(422, "does_not_fit", "The picture does not fit into the device's memory"),
+        NotFiniteError: ProblemKind(500, "not_finite", "The network's arithmetic broke down"),
         ModelNotFoundError: ProblemKind(503, "engine_failed", "The model cannot be served"),
         ModelLoadError: ProblemKind(503, "engine_failed", "The model cannot be served"),
         DeviceError: ProblemKind(503, "engine_lost", "The engine failed while drawing"),

@@ -97,8 +97,9 @@ def load_tokenizer(folder: Path) -> CLIPTokenizer:
         raise ModelLoadError(f"{path} cannot be read: {_first_line(error)}") from error
     vocabulary_size = text_encoder.get("vocab_size", 49408)
     # On a GPU an unknown token is an error after which the whole process must end.
-    if len(tokenizer) > vocabulary_size:
-        raise ModelLoadError(f"{path} has {len(tokenizer)} tokens, but the text encoder knows only {vocabulary_size}")
+    largest = max(tokenizer.get_vocab().values())
+    if largest >= vocabulary_size:
+        raise ModelLoadError(f"{path} has the token {largest}, but the text encoder knows only {vocabulary_size}")
     if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
         raise ModelLoadError(f"{path} has no tokens for the beginning and the end of a prompt")
     # Without the file's own figure the library means "no limit".

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from engine.errors import ModelNotFoundError
+from engine.errors import ModelNotFoundError, NotFiniteError
 from engine.models.base import ModelInfo
 from engine.models.layout import PROMPT_TOKENS
 from engine.models.loading import (
@@ -87,5 +87,7 @@ class StableDiffusion:
         """See `DiffusionModel.decode`."""
         scaled = (latents / self._vae.config.scaling_factor).to(self.info.dtype)
         images: torch.Tensor = self._vae.decode(scaled[None], return_dict=False)[0]
+        if not bool(images.isfinite().all()):
+            raise NotFiniteError("the decoder gave numbers that are not finite; try TORCH_DTYPE=float32")
         pixels = ((images[0].float() / 2 + 0.5).clamp(0, 1) * 255).round()
         return pixels.to(torch.uint8).permute(1, 2, 0).contiguous()

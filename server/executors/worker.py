@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 
 from engine.engine import Engine, PreparedRequest
-from engine.errors import DoesNotFitError, EngineError, InvalidParamsError
+from engine.errors import DeviceError, DoesNotFitError, EngineError, InvalidParamsError
 from engine.events import EngineEvent, Failed, Finished, ImageDrawn, StepTaken, WorkItem
 from server.executors.messages import (
     Cancel,
@@ -51,7 +51,7 @@ class EngineWorker:
     def __init__(self, engine: Engine, send: Callable[[FromEngine], None]) -> None:
         self._engine = engine
         self._send = send
-        self._commands: queue.SimpleQueue[PreparedRequest | Cancel | Ping | _Stop] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[PreparedRequest | Cancel | Ping | _Stop | DeviceError] = queue.SimpleQueue()
         # One thread, so that a job's pictures are sent in order and before its end.
         self._files = ThreadPoolExecutor(1, thread_name_prefix="picture-files")
         self._formats: dict[str, str] = {}
@@ -72,6 +72,9 @@ class EngineWorker:
             self._fail(message.job_id, error)
         except torch.OutOfMemoryError:
             self._fail(message.job_id, DoesNotFitError("the request does not fit into the device's memory"))
+        except torch.AcceleratorError as error:
+            # The engine's thread may be idle, and would never learn that its device is gone.
+            self._commands.put(DeviceError(f"the device failed while preparing a request: {error}"))
         except Exception:
             logger.exception("preparing a job failed")
             self._fail(message.job_id, EngineError("the engine failed while preparing the request"))
@@ -115,6 +118,8 @@ class EngineWorker:
                 case Ping(number):
                     self._send(Pong(number))
                     must_wait = not self._engine.has_work and self._commands.empty()
+                case DeviceError():
+                    raise command
                 case _Stop():
                     return
 

@@ -39,7 +39,7 @@ WRONG_VALUES: dict[str, list[str]] = {
     "negative_prompt": [*NOT_TEXT, *(f'"{text}"' for text in (*CONTROL, *SURROGATES)), f'"{"x" * 100_000}"'],
     "sampler": [*NOT_TEXT, '""', '"Eulerr"', '"DPMSolver++ Karras Karras"', '"__class__"', '"../../etc/passwd"',
                 f'"{"x" * 100_000}"', '"\\u0000"', '"\\ud800"', '"DDIM Karras"'],
-    "noise_schedule": [*NOT_TEXT, '""', '"beta"', '"KARRAS\\u0000"', '"\\ud800"', f'"{"k" * 5000}"'],
+    "noise_schedule": [*NOT_TEXT, '""', '"cosine"', '"KARRAS\\u0000"', '"\\ud800"', f'"{"k" * 5000}"'],
     "output_format": ["1", "true", "[]", "{}", '""', '"PNG"', '"gif"', '"svg"', '"image/png"', '"../png"', '"\\ud800"'],
     "user": ["1", "true", "[]", "{}", f'"{"u" * 65}"', '"\\ud800"'],
     "prompts": ['["a cat"]'],
@@ -260,7 +260,7 @@ def test_a_pair_that_cannot_be_names_those_that_can(client):
     [entry] = answer.json()["errors"]
     assert entry == {
         "field": "noise_schedule",
-        "rule": "must be one of default with the sampler DDIM",
+        "rule": "must be one of default, leading, trailing, linspace with the sampler DDIM",
         "value": "karras",
     }
 

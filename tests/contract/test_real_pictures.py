@@ -1,4 +1,4 @@
-"""The whole road with the built-in model: HTTP, queue, engine process, picture files; and never a step on the network."""
+"""The whole road with the built-in model: HTTP, queue, engine process, picture files; and never the network."""
 
 from __future__ import annotations
 

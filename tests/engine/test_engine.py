@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from engine.engine import Engine
-from engine.errors import DeviceError, DoesNotFitError, InvalidParamsError
+from engine.errors import DeviceError, DoesNotFitError, InvalidParamsError, NotFiniteError
 from engine.events import EngineEvent, Failed, Finished, ImageDrawn, StepTaken, WorkItem
 from engine.models.fake import FakeModel
 from engine.params import GenerationParams
@@ -312,6 +312,38 @@ def test_one_requests_failure_never_ends_anothers(params, work):
     drawn = images([event for event in events if not isinstance(event, Failed)])
     assert drawn == {("0", 0): alone(params()), ("2", 0): alone(params(seed=8))}
     assert not engine._requests
+
+
+class Overflowing(FakeModel):
+    def denoise(self, latents: torch.Tensor, timesteps: torch.Tensor, prompt_embeds: torch.Tensor) -> torch.Tensor:
+        prediction = super().denoise(latents, timesteps, prompt_embeds)
+        prediction[0, 0, 0, 0] = torch.nan  # the negative prompt of the oldest guided picture
+        return prediction
+
+
+def test_a_picture_that_is_not_finite_is_an_error_and_not_a_black_square(params):
+    engine = Engine(Overflowing(), rows_per_call=4)
+    add_all(engine, [params(), params(seed=8)])
+    events = run(engine)
+    failures = {event.request_id: event.error for event in events if isinstance(event, Failed)}
+    assert failures.keys() == {"0"}
+    assert isinstance(failures["0"], NotFiniteError)
+    assert [event.request_id for event in events if isinstance(event, Finished)] == ["1"]
+
+
+class OutOfMemoryInOtherWords(FakeModel):
+    """cuBLAS and cuDNN say it as plain RuntimeErrors."""
+
+    def denoise(self, latents: torch.Tensor, timesteps: torch.Tensor, prompt_embeds: torch.Tensor) -> torch.Tensor:
+        if latents.shape[0] > 2:
+            raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)` (injected)")
+        return super().denoise(latents, timesteps, prompt_embeds)
+
+
+def test_out_of_memory_is_known_by_every_name_it_has(params):
+    engine = Engine(OutOfMemoryInOtherWords(), rows_per_call=6)
+    add_all(engine, [params(), params(seed=8)])
+    assert images(run(engine)) == {("0", 0): alone(params()), ("1", 0): alone(params(seed=8))}
 
 
 class BrokenDevice(FakeModel):

@@ -284,7 +284,7 @@ def test_a_damaged_tokenizer_is_named(folder, file):
 
 def test_a_tokenizer_that_knows_more_than_the_text_encoder_is_refused(folder):
     edit_json(folder / "text_encoder" / "config.json", vocab_size=1000)
-    with pytest.raises(ModelLoadError, match="1024 tokens, but the text encoder knows only 1000"):
+    with pytest.raises(ModelLoadError, match="the token 1023, but the text encoder knows only 1000"):
         load_tokenizer(folder)
 
 

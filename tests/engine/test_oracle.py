@@ -85,7 +85,8 @@ def test_latents_equal_those_of_diffusers_own_loop(
         num_inference_steps=num_inference_steps,
         guidance_scale=guidance_scale,
         negative_prompt="a dog",
-        height=72,  # 9x8 latents: no multiple of 16 numbers, where one large draw of noise would differ
+        height=72,  # 9x9 latents: no multiple of 16 numbers, where one large draw of noise would differ
+        width=72,
     )
     seen: list[torch.Tensor] = []
     decode = model.decode

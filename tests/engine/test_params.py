@@ -68,5 +68,5 @@ def test_text_in_any_script_is_a_prompt(params: Params):
 
 def test_eta_is_for_the_samplers_that_take_it(params: Params):
     assert params(sampler="DDIM", noise_schedule="default", eta=1.0).eta == 1.0
-    with pytest.raises(InvalidParamsError, match="eta must be from 0 to 1, not 1.5"):
+    with pytest.raises(InvalidParamsError, match=r"eta must be from 0 to 1, not 1\.5"):
         params(sampler="TCD", noise_schedule="default", eta=1.5)

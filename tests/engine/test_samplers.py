@@ -43,7 +43,7 @@ def test_karras_is_preferred_only_where_it_exists_and_nothing_else_was_asked():
 
 
 def test_an_impossible_pair_is_refused_with_the_possible_ones():
-    with pytest.raises(InvalidParamsError, match="noise_schedule must be one of default, .* with the sampler DDIM"):
+    with pytest.raises(InvalidParamsError, match=r"noise_schedule must be one of default, .* with the sampler DDIM"):
         resolve_sampler("DDIM", "karras")
 
 

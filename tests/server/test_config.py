@@ -106,7 +106,7 @@ def test_a_sampler_may_be_named_as_people_know_it(monkeypatch, scheduler_type, u
         ("DEFAULT_GUIDANCE_SCALE", "nan", "must be a finite number"),
         ("DEFAULT_HEIGHT", "63", "must be a multiple of 8"),
         ("DEFAULT_WIDTH", "8192", "must be less than or equal to 2048"),
-        ("SCHEDULER_TYPE", "Eulerr", "must be one of DPMSolver++, Euler"),
+        ("SCHEDULER_TYPE", "Eulerr", "must be one of DPMSolver++, DPM++ 3M"),
         ("OFFLINE_MODE", "false", "must be true: the server never downloads; `python scripts/download_model.py ID`"),
         ("LOCAL_FILES_ONLY", "0", "must be true: the server never downloads"),
         ("MAX_CONCURRENT_REQUESTS", "0", "must be greater than or equal to 1"),

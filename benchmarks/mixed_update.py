@@ -1,0 +1,90 @@
+"""What the mixed update costs: one step of 16 pictures of 8 samplers at 64x64 latents, against one full-size UNet call.
+
+The UNet is Stable Diffusion 1.5's with random weights, in float32 on this machine's CPU; timings do not depend on the
+values. Goal: the update takes at most 2 % of the call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from statistics import median
+
+import torch
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+from benchmarks.common.report import Report
+from engine.batch import Batch
+from engine.journey import JourneyCache, Route
+from engine.models.fake import SCHEDULER_CONFIG
+from engine.params import GenerationParams
+from engine.samplers import SAMPLERS
+from engine.state import DenoisingState, make_state
+
+NUM_IMAGES = 16
+MIXED = ("DPMSolver++", "DPM++ 3M SDE", "Euler a", "Heun", "PNDM", "UniPC", "DDIM", "SA-Solver")
+GOAL = 0.02
+
+
+def main() -> None:
+    """Measure in turn, and print."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.mixed_update", description=__doc__)
+    parser.add_argument("--repeats", type=int, default=5, help="rounds; medians are told (default: %(default)s)")
+    wishes = parser.parse_args()
+    report = Report("mixed_update", {"pictures": NUM_IMAGES, "samplers": len(MIXED), "repeats": wishes.repeats})
+    unet = _full_size_unet()
+    prediction = torch.randn(2 * NUM_IMAGES, 4, 64, 64)
+    update_s, call_s = [], []
+    with torch.inference_mode():
+        states = _states()
+        for _ in range(wishes.repeats):
+            update_s.append(median(_seconds(lambda: _update(states, prediction)) for _ in range(10)))
+            call_s.append(_seconds(lambda: unet(torch.randn(2, 4, 64, 64), 500.0, torch.randn(2, 77, 768))))
+    update, call = median(update_s), median(call_s)
+    report.table(
+        "One step at 64x64 latents",
+        ["work", "ms"],
+        [
+            [f"guidance and update of {NUM_IMAGES} pictures, {len(MIXED)} samplers", f"{update * 1e3:.2f}"],
+            ["full-size UNet call, 2 rows", f"{call * 1e3:.1f}"],
+        ],
+    )
+    report.goal("update / UNet call", update / call, GOAL)
+    report.finish({"update_s": update, "unet_call_2_rows_s": call, "share": update / call})
+
+
+def _full_size_unet() -> UNet2DConditionModel:
+    unet = UNet2DConditionModel(
+        block_out_channels=(320, 640, 1280, 1280), layers_per_block=2, cross_attention_dim=768, attention_head_dim=8
+    )
+    return unet.eval().to(memory_format=torch.channels_last)
+
+
+def _states() -> list[DenoisingState]:
+    journeys = JourneyCache(SCHEDULER_CONFIG)
+    states = []
+    for index in range(NUM_IMAGES):
+        sampler = SAMPLERS[MIXED[index % len(MIXED)]]
+        params = GenerationParams(prompt="x", seed=index, sampler=sampler.name, noise_schedule="default")
+        route = Route(sampler=sampler, noise_schedule="default", num_inference_steps=28, eta=sampler.default_eta)
+        journey = journeys.get(route)
+        states.append(make_state("x", params, 0, journey, latent_channels=4, device=torch.device("cpu")))
+    return states
+
+
+def _update(states: list[DenoisingState], prediction: torch.Tensor) -> None:
+    """One whole scatter: guidance, noise, the fused update; from the tenth call of each picture."""
+    for state in states:
+        state.call_index, state.noise_index = 10, 10 * any(state.draws)
+    Batch.of(states, prediction.shape[0]).scatter(prediction)
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    main()
