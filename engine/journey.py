@@ -29,8 +29,9 @@ OUTPUT_AXIS: Final = NUM_AXES - 2
 NOISE_AXIS: Final = NUM_AXES - 1
 PROBE_SHAPE: Final = (1, NUM_AXES, 1, 1)
 
-# Linear samplers replay to 4e-7 (diffusers casts to float32 inside some of them), clipping ones miss by 5 or more.
-MAX_REPLAY_ERROR: Final = 1e-5
+# Linear samplers replay to 4e-7 over 28 steps and 2e-5 over 150 (diffusers casts to float32 inside some of them);
+# those that clip miss by 5 or more.
+MAX_REPLAY_ERROR: Final = 1e-3
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -100,7 +100,10 @@ def draw_noise(seed: int, shape: tuple[int, int, int], num_draws: int) -> torch.
         (num_draws, C, H/8, W/8), float32, on the CPU.
     """
     generator = torch.Generator().manual_seed(seed)
-    return torch.stack([torch.randn((1, *shape), generator=generator)[0] for _ in range(num_draws)])
+    noise = torch.empty(num_draws, *shape)
+    for draw in noise:
+        torch.randn((1, *shape), generator=generator, out=draw[None])
+    return noise
 
 
 def make_state(

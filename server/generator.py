@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import math
 import secrets
 import time
@@ -167,6 +168,8 @@ class ImageGenerator:
             self._running[first.job.id] = first
             self._pace.begin(_now())
             first.task = asyncio.create_task(self._run(first), name=f"draw {first.job.id}")
+            # Not in the task's own `finally`: a task that is cancelled before its first turn never gets there.
+            first.task.add_done_callback(functools.partial(self._has_ended, first))
 
     def _has_room_for(self, accepted: AcceptedJob) -> bool:
         info: EngineInfo | None = self.executor.info
@@ -191,11 +194,12 @@ class ImageGenerator:
             accepted.finish(await self._draw(accepted))
         except Exception as error:  # noqa: BLE001 -- whatever it was, the caller must not wait for ever
             accepted.fail(error)
-        finally:
-            del self._running[accepted.job.id]
-            if not self._running:
-                self._pace.pause(_now())
-            self._hand_over()
+
+    def _has_ended(self, accepted: AcceptedJob, _task: asyncio.Task[None]) -> None:
+        del self._running[accepted.job.id]
+        if not self._running:
+            self._pace.pause(_now())
+        self._hand_over()
 
     async def _draw(self, accepted: AcceptedJob) -> Drawing:
         params = accepted.job.params

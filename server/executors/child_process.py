@@ -6,12 +6,12 @@ The gateway never imports torch and never waits for the device: whatever the eng
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -58,7 +58,7 @@ class ChildProcessExecutor(MessageExecutor):
         self._state = "stopped"
         if self._supervisor is not None:
             self._supervisor.cancel()
-            with suppress(asyncio.CancelledError):
+            with contextlib.suppress(asyncio.CancelledError):
                 await self._supervisor
         self._lost("the server is shutting down")
 
@@ -70,7 +70,10 @@ class ChildProcessExecutor(MessageExecutor):
         backoff_s = FIRST_BACKOFF_S
         while True:
             began = time.monotonic()
-            await self._run_once()
+            try:
+                await self._run_once()
+            except Exception:  # whatever it was (no descriptors, no memory), the next attempt may succeed
+                logger.exception("the engine process could not be run")
             if self._failure is not None:
                 return
             if time.monotonic() - began > STABLE_AFTER_S:
@@ -84,7 +87,8 @@ class ChildProcessExecutor(MessageExecutor):
     async def _run_once(self) -> None:
         """Start an engine process and listen to it until it ends."""
         ours, theirs = socket.socketpair()
-        with theirs:
+        with theirs, contextlib.ExitStack() as unless_started:
+            unless_started.callback(ours.close)
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
@@ -96,6 +100,7 @@ class ChildProcessExecutor(MessageExecutor):
                 # Ctrl+C reaches the whole foreground group: the gateway decides when the engine ends.
                 start_new_session=True,
             )
+            unless_started.pop_all()
         self._process = process
         reader, writer = await asyncio.open_connection(sock=ours, limit=2**20)
         self._writer = writer
@@ -111,7 +116,7 @@ class ChildProcessExecutor(MessageExecutor):
             self._lost(f"the engine process ended while drawing (exit code {process.returncode})")
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
-        with suppress(asyncio.IncompleteReadError, ConnectionError):
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 (length,) = HEADER.unpack(await reader.readexactly(HEADER.size))
                 if length > MAX_FRAME_BYTES:
@@ -133,7 +138,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     except TimeoutError:
         logger.warning("the engine process %d does not end by itself: killed", process.pid)
     finally:
-        with suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError):
             process.kill()
         await process.wait()
 

@@ -1,7 +1,7 @@
 """Runs one `Engine` on its thread: messages in, messages out. Lives in the engine process, or in a test's own.
 
-Three threads share the work: the caller's prepares requests (tables, noise) while the batch goes on, the engine's
-draws, and a third writes picture files. This module imports torch; the gateway does not import it.
+Three threads share the work: one prepares requests (tables, noise) while the batch goes on, the engine's draws, and one
+writes picture files. This module imports torch; the gateway does not import it.
 """
 
 from __future__ import annotations
@@ -44,28 +44,37 @@ class _Stop:
 class EngineWorker:
     """Turns messages into work for one engine, and its events into messages.
 
-    `handle` may be called from one thread, `run` owns the engine's; `send` is called from both and from the thread that
-    writes files.
+    `handle` may be called from one thread and returns at once, `run` owns the engine's; `send` is called from that one
+    and from the threads that prepare and that write files.
     """
 
     def __init__(self, engine: Engine, send: Callable[[FromEngine], None]) -> None:
         self._engine = engine
         self._send = send
         self._commands: queue.SimpleQueue[PreparedRequest | Cancel | Ping | _Stop | DeviceError] = queue.SimpleQueue()
+        # A large request takes seconds to prepare; cancels and pings do not wait behind it.
+        self._preparing = ThreadPoolExecutor(1, thread_name_prefix="prepare")
         # One thread, so that a job's pictures are sent in order and before its end.
         self._files = ThreadPoolExecutor(1, thread_name_prefix="picture-files")
         self._formats: dict[str, str] = {}
-        """Job -> output format, for the jobs the engine has. Written before a job is queued, removed at its end."""
+        """Job -> output format. Written when a job comes in, removed at its end or cancel: what is missing is over."""
         self._file_seconds: dict[str, float] = {}
         """Job -> seconds spent on its files so far. Belongs to the thread that writes files."""
         self._is_stopping = threading.Event()
 
     def handle(self, message: Submit | Cancel | Ping) -> None:
-        """Take a message in. A new job is prepared here, on the caller's thread."""
-        if not isinstance(message, Submit):
-            self._commands.put(message)
+        """Take a message in."""
+        if isinstance(message, Submit):
+            self._formats[message.job_id] = message.output_format
+            self._preparing.submit(self._prepare, message)
             return
-        self._formats[message.job_id] = message.output_format
+        if isinstance(message, Cancel):
+            self._formats.pop(message.job_id, None)
+        self._commands.put(message)
+
+    def _prepare(self, message: Submit) -> None:
+        if message.job_id not in self._formats:
+            return  # cancelled while others were prepared
         try:
             prepared = self._engine.prepare(message.job_id, message.params)
         except EngineError as error:
@@ -93,6 +102,7 @@ class EngineWorker:
                 for event in self._engine.step():
                     self._tell(event)
         finally:
+            self._preparing.shutdown(wait=True, cancel_futures=True)
             self._files.shutdown(wait=True, cancel_futures=True)
 
     def stop(self) -> None:
@@ -111,10 +121,11 @@ class EngineWorker:
             must_wait = False
             match command:
                 case PreparedRequest():
-                    self._engine.add(command)
+                    if command.request_id in self._formats:  # else it was cancelled while it was prepared
+                        self._engine.add(command)
                 case Cancel(job_id):
                     self._engine.cancel(job_id)
-                    self._formats.pop(job_id, None)
+                    self._forget_files(job_id)
                 case Ping(number):
                     self._send(Pong(number))
                     must_wait = not self._engine.has_work and self._commands.empty()
@@ -138,6 +149,7 @@ class EngineWorker:
                     self._files.submit(self._finish, event)
             case Failed():
                 self._fail(event.request_id, event.error)
+                self._forget_files(event.request_id)
 
     def _write_file(self, image: ImageDrawn, output_format: str) -> None:
         began = time.perf_counter()
@@ -151,6 +163,10 @@ class EngineWorker:
         seconds = time.perf_counter() - began
         self._file_seconds[image.request_id] = self._file_seconds.get(image.request_id, 0.0) + seconds
         self._send(ImageReady(image.request_id, image.image_index, image.seed, file.data, file.media_type))
+
+    def _forget_files(self, job_id: str) -> None:
+        # On the thread that counts, behind the files that are still being written.
+        self._files.submit(self._file_seconds.pop, job_id, None)
 
     def _finish(self, finished: Finished) -> None:
         file_s = self._file_seconds.pop(finished.request_id, 0.0)

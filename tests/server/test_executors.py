@@ -140,6 +140,23 @@ async def test_a_killed_engine_fails_its_jobs_and_is_replaced(child: ChildProces
     assert isinstance((await events_of(child, job()))[-1], JobDone)
 
 
+async def test_an_engine_that_cannot_be_started_is_tried_again(monkeypatch: pytest.MonkeyPatch):
+    """No descriptors left, say; the supervisor must not die of it in silence."""
+    start = asyncio.create_subprocess_exec
+    refusals = iter([OSError("too many open files (injected)")])
+
+    async def sometimes(*arguments: object, **options: object) -> asyncio.subprocess.Process:
+        for refusal in refusals:
+            raise refusal
+        return await start(*arguments, **options)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", sometimes)
+    running = ChildProcessExecutor(FAKE)
+    await running.start()
+    await ready(running)
+    await running.stop()
+
+
 async def test_a_hung_engine_is_silent_and_the_loop_goes_on(child: ChildProcessExecutor):
     assert child.process_id is not None
     os.kill(child.process_id, signal.SIGSTOP)

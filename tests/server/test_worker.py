@@ -12,7 +12,7 @@ from engine.engine import Engine
 from engine.models.fake import FakeModel
 from engine.params import GenerationParams
 from server.executors import worker
-from server.executors.messages import Cancel, FromEngine, ImageReady, JobDone, Progress, Submit
+from server.executors.messages import Cancel, FromEngine, ImageReady, JobDone, Ping, Pong, Progress, Submit
 from server.executors.worker import EngineWorker
 
 
@@ -67,3 +67,48 @@ def test_the_end_of_a_job_never_overtakes_its_pictures(monkeypatch: pytest.Monke
     said = conversation(submit("pair", num_images=2), "pair")
     told = [message for message in said if isinstance(message, ImageReady | JobDone)]
     assert [getattr(message, "image_index", "done") for message in told] == [0, 1, "done"]
+
+
+def test_what_is_cancelled_while_it_waits_to_be_prepared_costs_nothing(monkeypatch: pytest.MonkeyPatch):
+    """Large requests take seconds to prepare; callers who hang up at once must not hold up the next one."""
+    prepare = Engine.prepare
+    prepared: list[str] = []
+    first_is_being_prepared, go_on = threading.Event(), threading.Event()
+
+    def slow_prepare(engine: Engine, request_id: str, params: GenerationParams):
+        prepared.append(request_id)
+        if request_id == "first":
+            first_is_being_prepared.set()
+            assert go_on.wait(20)
+        return prepare(engine, request_id, params)
+
+    monkeypatch.setattr(Engine, "prepare", slow_prepare)
+    said: list[FromEngine] = []
+    done = threading.Event()
+
+    def hear(message: FromEngine) -> None:
+        said.append(message)
+        if isinstance(message, JobDone):
+            done.set()
+
+    engine_worker = EngineWorker(Engine(FakeModel()), hear)
+    thread = threading.Thread(target=engine_worker.run, daemon=True)
+    thread.start()
+    engine_worker.handle(submit("first"))
+    assert first_is_being_prepared.wait(20)
+    for index in range(5):
+        engine_worker.handle(submit(f"hung up {index}"))
+        engine_worker.handle(Cancel(f"hung up {index}"))
+    engine_worker.handle(Cancel("first"))
+    engine_worker.handle(Ping(3))
+    while Pong(3) not in said:
+        time.sleep(0.01)  # answered while the first is still being prepared
+    engine_worker.handle(submit("next"))
+    go_on.set()
+    assert done.wait(20)
+    engine_worker.stop()
+    thread.join(20)
+    assert prepared == ["first", "next"]
+    assert {message.job_id for message in said if isinstance(message, Progress)} == {"next"}
+    assert not engine_worker._formats
+    assert not engine_worker._file_seconds
