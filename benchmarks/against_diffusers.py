@@ -65,8 +65,8 @@ def main() -> None:
     parser.add_argument(
         "--omp-wait-policy",
         choices=("passive", "unset", "both"),
-        default="passive",
-        help="of both contenders' threads: passive is what the server gives its engine (default: %(default)s)",
+        default="unset",
+        help="of both contenders' threads; passive suits machines with other work (default: %(default)s)",
     )
     asked = parser.parse_args()
     model = ChosenModel.of(parser, asked.model, asked.size)

@@ -57,7 +57,7 @@ def main() -> None:
     wishes = parser.parse_args()
     report = Report("http_overhead", {**vars(wishes), "steps": STEPS})
     with RunningServer.started(MODEL_ID=FAKE_MODEL_ID) as server:
-        pairs = in_fresh_process("passive", measured_pairs, server, wishes.repeats)
+        pairs = in_fresh_process("unset", measured_pairs, server, wishes.repeats)
     results = {f"{size}x{size}": summarized(of_size) for size, of_size in pairs.items()}
     for title, figures in results.items():
         report.table(

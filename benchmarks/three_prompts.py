@@ -48,7 +48,7 @@ def main() -> None:
         health = server.wait_until_ready(http)
         info = health["generator_info"]
         seconds = in_fresh_process(
-            "passive", measured_seconds, server, model, info["device"], info["dtype"], asked.repeats
+            "unset", measured_seconds, server, model, info["device"], info["dtype"], asked.repeats
         )
     where = f"{health['engine']['device_name']}, {info['dtype']}, {model.width}x{model.height}"
     report.table(

@@ -81,7 +81,8 @@ def _sheet(
         pen.text((left + MARGIN, top + TILE // 2 - 10), sampler, fill="black", font=font)
         for column, count in enumerate(steps):
             x = left + LABEL_WIDTH + column * (TILE + MARGIN)
-            pen.text((x, head - 26), f"{count} steps", fill="black", font=font)
+            if top == head:
+                pen.text((x, head - 26), f"{count} steps", fill="black", font=font)
             sheet.paste(pictures[sampler, count].resize((TILE, TILE), Image.Resampling.LANCZOS), (x, top))
     return sheet
 

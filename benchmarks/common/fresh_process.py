@@ -15,7 +15,7 @@ Parameters = ParamSpec("Parameters")
 ResultT = TypeVar("ResultT")
 
 WaitPolicy = Literal["passive", "unset"]
-"""`passive` is what the server gives its engine; `unset` is what a Python program has that does not care."""
+"""`passive` threads sleep while they wait; `unset` is what the server and any Python program have that do not care."""
 
 _NAME = "OMP_WAIT_POLICY"
 

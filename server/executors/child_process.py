@@ -147,9 +147,6 @@ def _engine_environment() -> dict[str, str]:
     """What the engine process sees: this package importable from any folder, and no way to the network."""
     paths = [str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH", "")]
     return {
-        # Threads that spin while they wait for each other make a step ten times slower as soon as anything else wants
-        # the cores (benchmarks/LOG.md); the operator's own choice wins.
-        "OMP_WAIT_POLICY": "passive",
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
         "HF_HUB_OFFLINE": "1",

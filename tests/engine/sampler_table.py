@@ -298,7 +298,10 @@ six journeys in double precision, where diffusers' own casts to float32 inside a
 * ¹ Entered in the middle by cutting the schedule: diffusers' own way in takes the sampler's order from steps that were
   never taken and leaves noise in the picture. Both sides of these rows are cut.
 * AYS is published for ten steps; other counts are interpolated by us, and both sides visit the same timesteps.
-* Pairs that are not listed do not exist in diffusers, and a request for one is refused with the ones that do.
+* Pairs that are not listed do not exist in diffusers, and a request for one is refused with the ones that do. Euler a,
+  DDIM, DDPM and PNDM have no Karras, exponential or beta levels there; DPM++ 2S and 3S have no spacings; Lu's levels
+  are the multistep DPM++'s alone; AYS needs a class that takes a list of timesteps; LCM and TCD visit the timesteps
+  they were distilled for, whatever the spacing. Flow matching is not Stable Diffusion 1.x.
 
 | sampler | schedule | prediction | slots | calls | start 7 | 20 | 28 | middle 7 | 20 | 28 | float64 |
 |---|---|---|---|---|---|---|---|---|---|---|---|"""

@@ -90,6 +90,17 @@ def test_every_wish_shows_in_the_picture(params):
     assert len({alone(params(**change)) for change in changes}) == len(changes)
 
 
+def test_eta_changes_the_picture_in_one_engine(params):
+    """Tables are kept, and eta is part of what they are kept by."""
+    engine = Engine(FakeModel(), rows_per_call=6)
+    wishes = [params(sampler="DDIM", noise_schedule="default", eta=eta) for eta in (None, 0.0, 0.5, 1.0)]
+    add_all(engine, wishes)
+    drawn = list(images(run(engine)).values())
+    assert drawn == [alone(wish) for wish in wishes]
+    assert drawn[0] == drawn[1]
+    assert len(set(drawn)) == 3
+
+
 def test_a_batch_costs_far_fewer_model_calls_than_its_requests_one_by_one(params):
     requests = [params(seed=seed, num_inference_steps=28) for seed in range(8)]
     one_by_one, together = FakeModel(), FakeModel()
