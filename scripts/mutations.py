@@ -386,8 +386,8 @@ MUTATIONS: Final = (
     Mutation(
         name="end-before-the-pictures",
         file=WORKER,
-        old="ThreadPoolExecutor(1, ",
-        new="ThreadPoolExecutor(4, ",
+        old="self._files = ThreadPoolExecutor(1, ",
+        new="self._files = ThreadPoolExecutor(4, ",
         test="tests/server/test_worker.py::test_the_end_of_a_job_never_overtakes_its_pictures",
         why="A job would end while its pictures are still being written, and its caller would get an error.",
     ),
