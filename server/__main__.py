@@ -1,22 +1,18 @@
-"""The command line: `python -m server serve`."""
+"""`python -m server`: the command line, which is in `cli/arguments.py`."""
 
 from __future__ import annotations
 
-import argparse
+import sys
 
-from server.serving import serve
+from server.cli.arguments import main
 
-__all__ = ["main"]
+__all__ = ["run"]
 
 
-def main() -> None:
-    """Do what the command line asks."""
-    parser = argparse.ArgumentParser(prog="python -m server", description="The Semantic Bit GPU server.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    serving = commands.add_parser("serve", help="start the server; its settings are in docs/configuration.md")
-    serving.set_defaults(run=serve)
-    parser.parse_args().run()
+def run() -> None:
+    """Do what the command line asks, and end with its exit code."""
+    sys.exit(main())
 
 
 if __name__ == "__main__":
-    main()
+    run()

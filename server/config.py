@@ -90,6 +90,20 @@ class Settings(BaseSettings):
     max_queued_requests: int = Field(default=100, ge=0, le=100_000)
     """Requests that may wait their turn. Beyond that they are answered with 503 and `Retry-After`."""
 
+    data_dir: Path = Path("var")
+    """Folder for everything that is kept: jobs, pictures, sockets. A relative one is in the repository's root."""
+    keep_results_hours: float = Field(default=168.0, gt=0, le=1e6, allow_inf_nan=False)
+    """Hours that picture files are kept after their job has ended."""
+    keep_results_mib: int = Field(default=2048, ge=1, le=10**9)
+    """MiB that all picture files together may take; the oldest are deleted first."""
+    keep_jobs_days: float = Field(default=90.0, gt=0, le=1e6, allow_inf_nan=False)
+    """Days that a job, and its idempotency key, are known after it has ended."""
+    drain_timeout: float = Field(default=60.0, ge=0, le=86400, allow_inf_nan=False)
+    """Seconds that jobs which are being drawn get to finish when the server is told to stop."""
+    watchdog_min: float = Field(default=10.0, ge=0.5, le=86400, allow_inf_nan=False)
+    """Seconds without a sign of life after which the engine is replaced, at the least; 20 times its longest work item
+    if that is more."""
+
     reproducible: bool = True
     """Give every model call the same number of rows, so that a picture's bytes do not depend on what else is drawn."""
     rows_per_call: int | None = Field(default=None, ge=1, le=1024)
@@ -127,6 +141,11 @@ class Settings(BaseSettings):
         if not is_offline:
             raise ValueError("must be true: the server never downloads; `python scripts/download_model.py ID` does")
         return is_offline
+
+    @property
+    def server_folder(self) -> Path:
+        """Where the server keeps its own things."""
+        return REPOSITORY / self.data_dir / "server"
 
     @property
     def sampler(self) -> str:

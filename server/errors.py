@@ -4,7 +4,17 @@
     ├── UnauthorizedError           this caller may not use this route
     ├── NotAcceptableError          no representation that the caller accepts
     ├── UnsupportedMediaTypeError   the body is not JSON
-    ├── IdempotencyUnsupportedError the request asks for a promise that cannot be kept yet
+    ├── IdempotencyKeyError         the header Idempotency-Key cannot be used like this
+    ├── IdempotencyMismatchError    the Idempotency-Key belongs to another request
+    ├── JobNotFoundError            there is no such job, or it is another key's
+    ├── NotDoneError                the job has no pictures (yet)
+    ├── NotDeadError                only a dead job can be requeued
+    ├── ResultExpiredError          the job's pictures are not kept any more
+    ├── JobCancelledError           the job that was waited for was cancelled
+    ├── JobDeadError                the job lost its engine too often
+    ├── JobFailedError              the job ended without pictures, for the reason that its code names
+    ├── OperatorOnlyError           only the command line on this machine may do this
+    ├── StoreTroubleError           the disk takes nothing
     ├── QueueFullError              as many requests wait as may wait
     ├── DrainingError               the server is shutting down
     ├── EngineFailedError           the engine cannot serve until the operator has acted
@@ -37,14 +47,25 @@ __all__ = [
     "DrainingError",
     "EngineFailedError",
     "EngineLostError",
-    "IdempotencyUnsupportedError",
+    "IdempotencyKeyError",
+    "IdempotencyMismatchError",
+    "JobCancelledError",
+    "JobDeadError",
+    "JobFailedError",
+    "JobNotFoundError",
     "NotAcceptableError",
+    "NotDeadError",
+    "NotDoneError",
+    "OperatorOnlyError",
     "ProblemKind",
     "QueueFullError",
     "RequestTimeoutError",
+    "ResultExpiredError",
     "ServerError",
+    "StoreTroubleError",
     "UnauthorizedError",
     "UnsupportedMediaTypeError",
+    "kind_of",
 ]
 
 
@@ -69,8 +90,52 @@ class UnsupportedMediaTypeError(ServerError):
     """The body is declared to be something other than JSON."""
 
 
-class IdempotencyUnsupportedError(ServerError):
-    """An `Idempotency-Key` promises that a retry never draws twice, and nothing here could keep that promise."""
+class IdempotencyKeyError(ServerError):
+    """The header `Idempotency-Key` is there more than once, empty, too long or not plain."""
+
+
+class IdempotencyMismatchError(ServerError):
+    """The `Idempotency-Key` was used for another request before, whose job is still kept."""
+
+
+class JobNotFoundError(ServerError):
+    """There is no such job or picture for this caller."""
+
+
+class NotDoneError(ServerError):
+    """The job has no pictures: it is not done, or ended without."""
+
+
+class NotDeadError(ServerError):
+    """Only a dead job can be requeued."""
+
+
+class ResultExpiredError(ServerError):
+    """The job's pictures were deleted when their time was over."""
+
+
+class JobCancelledError(ServerError):
+    """The job that the caller waited for was cancelled."""
+
+
+class JobDeadError(ServerError):
+    """The job was given up after it had lost its engine too often."""
+
+
+class JobFailedError(ServerError):
+    """The job ended without pictures some time ago; what is still known is the code of its error."""
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class OperatorOnlyError(ServerError):
+    """Only the command line on this machine may do this."""
+
+
+class StoreTroubleError(ServerError):
+    """The job store cannot be written or read: a full disk, most likely."""
 
 
 class QueueFullError(ServerError):
@@ -119,7 +184,19 @@ PROBLEMS: Mapping[type[Exception], ProblemKind] = MappingProxyType(
         UnauthorizedError: ProblemKind(401, "unauthorized", "Not authorized"),
         NotAcceptableError: ProblemKind(406, "not_acceptable", "Nothing that the Accept header allows"),
         UnsupportedMediaTypeError: ProblemKind(415, "unsupported_media_type", "The body must be JSON"),
-        IdempotencyUnsupportedError: ProblemKind(422, "idempotency_unsupported", "Idempotency-Key is not supported"),
+        IdempotencyKeyError: ProblemKind(422, "invalid_idempotency_key", "The Idempotency-Key cannot be used"),
+        IdempotencyMismatchError: ProblemKind(
+            422, "idempotency_key_reused", "The Idempotency-Key was used for another request"
+        ),
+        JobNotFoundError: ProblemKind(404, "job_not_found", "No such job"),
+        NotDoneError: ProblemKind(409, "job_not_done", "The job has no pictures"),
+        NotDeadError: ProblemKind(409, "job_not_dead", "The job is not dead"),
+        ResultExpiredError: ProblemKind(410, "result_expired", "The pictures are not kept any more"),
+        JobCancelledError: ProblemKind(409, "cancelled", "The job was cancelled"),
+        JobDeadError: ProblemKind(500, "job_dead", "The job was given up"),
+        JobFailedError: ProblemKind(500, "job_failed", "The job failed"),
+        OperatorOnlyError: ProblemKind(403, "operator_only", "Only for the operator"),
+        StoreTroubleError: ProblemKind(503, "store_unavailable", "Nothing can be written down right now"),
         QueueFullError: ProblemKind(503, "queue_full", "The queue is full"),
         DrainingError: ProblemKind(503, "draining", "The server is shutting down"),
         EngineFailedError: ProblemKind(503, "engine_failed", "The model cannot be served"),
@@ -131,3 +208,13 @@ PROBLEMS: Mapping[type[Exception], ProblemKind] = MappingProxyType(
     }
 )
 """Error type -> what HTTP says. An error that is not here is looked up by its nearest parent."""
+
+
+_BY_CODE = {kind.code: kind for kind in PROBLEMS.values()}
+
+
+def kind_of(error: Exception) -> ProblemKind:
+    """What HTTP says about an error of ours."""
+    if isinstance(error, JobFailedError) and error.code in _BY_CODE:
+        return _BY_CODE[error.code]
+    return next(PROBLEMS[ancestor] for ancestor in type(error).__mro__ if ancestor in PROBLEMS)

@@ -1,252 +1,413 @@
-"""The one object that routes ask for pictures: accepts, lets wait, hands to the executor, times out, drains.
+"""The one object that routes ask for pictures: accepts, waits, tells how far a job is, cancels, drains.
 
-Knows nothing of HTTP. Who is next is in `jobs/queue.py`; where a job is drawn is in `executors/`.
+Knows nothing of HTTP. What a job is, is in `jobs/record.py`; what is kept of it is written by `jobs/keeping.py`; who is
+next, who runs and who is tried again, is in `jobs/dispatcher.py`; where it is drawn is in `executors/`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
-import math
-import secrets
 import time
+from collections.abc import AsyncGenerator, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
-from engine.errors import EngineError
+import structlog
+
 from engine.params import GenerationParams
 from server.errors import (
     DrainingError,
-    EngineFailedError,
-    EngineLostError,
+    JobCancelledError,
+    JobDeadError,
+    JobFailedError,
+    JobNotFoundError,
+    NotDeadError,
+    NotDoneError,
     QueueFullError,
     RequestTimeoutError,
+    StoreTroubleError,
 )
-from server.executors.base import Executor, Job
-from server.executors.messages import EngineInfo, ImageReady, JobDone, Progress
-from server.jobs.life import AcceptedJob, Drawing
-from server.jobs.pace import Pace
-from server.jobs.queue import JobQueue
+from server.executors.base import Executor
+from server.executors.messages import ImageReady, Preview
+from server.jobs.dispatcher import Dispatcher
+from server.jobs.estimates import Estimates
+from server.jobs.keeping import Keeping, Retention
+from server.jobs.record import JobRecord, JobStatus, NewJob, StoredImage
 
-__all__ = ["ImageGenerator"]
+__all__ = ["ImageGenerator", "JobState"]
+
+_log = structlog.get_logger("server.jobs")
+
+_QUEUE_REFRESH_S: Final = 1.0
+"""How often a waiting job's position is looked up for those who watch it."""
+_ONE_PICTURE: Final = GenerationParams(prompt="?", seed=0)
+_SETTLE_S: Final = 5.0
+"""What is still being written at the end gets so long."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobState:
+    """A job at one moment: what is kept of it, and what only this process knows."""
+
+    record: JobRecord
+    step: int
+    """Model calls taken so far, all its pictures together."""
+    steps: int
+    queue_position: int | None = None
+    """0 is next; None unless it waits."""
+    eta_s: float | None = None
+    """Seconds until it is done; None if that is unknown, or over."""
+    preview: Preview | None = None
+    is_left: bool = False
+    """Whether this process will not go on with it, though it has not ended: the server shuts down."""
 
 
 class ImageGenerator:
     """Draws pictures for many callers with one warm model. Belongs to the event loop's thread.
 
-    Pictures *in flight* are with the executor, at most as many as it says; requests beyond them wait, at most
-    `max_queued_requests`. While the model loads, all wait.
+    Jobs beyond what the executor takes wait, at most `max_queued_requests`. While the model loads, all wait. A job is
+    in the store before anybody is told of it.
     """
 
-    def __init__(self, executor: Executor, *, max_queued_requests: int, request_timeout_s: float) -> None:
+    def __init__(
+        self,
+        executor: Executor,
+        folder: Path,
+        *,
+        max_queued_requests: int,
+        request_timeout_s: float,
+        retention: Retention,
+    ) -> None:
         self.executor = executor
-        self._queue = JobQueue(max_queued_requests)
+        self.max_waiting = max_queued_requests
+        """Jobs that may wait."""
+        self._folder = folder
         self._request_timeout_s = request_timeout_s
-        self._running: dict[str, AcceptedJob] = {}
-        self._pace = Pace()
-        self._watch: asyncio.Task[None] | None = None
+        self._retention = retention
+        self._opened: tuple[Keeping, Dispatcher, Estimates] | None = None
+        self._housekeeping: asyncio.Task[None] | None = None
+        self._num_accepting = 0
+        """Jobs that are being written to the store right now: they have a place already."""
         self._is_draining = False
 
     # --- what it is doing ---------------------------------------------------------------------------------------------
 
     @property
     def is_draining(self) -> bool:
-        """Whether it has stopped to accept requests, for good."""
+        """Whether it has stopped to accept jobs, for good."""
         return self._is_draining
 
     @property
     def num_waiting(self) -> int:
-        """Requests that wait their turn."""
-        return len(self._queue)
+        """Jobs that wait their turn."""
+        return len(self._dispatcher.queue)
+
+    @property
+    def num_running(self) -> int:
+        """Jobs that the executor is drawing."""
+        return len(self._dispatcher.running)
 
     @property
     def num_images_in_flight(self) -> int:
         """Pictures that the executor is drawing."""
-        return sum(accepted.job.params.num_images for accepted in self._running.values())
+        return self._dispatcher.num_images_in_flight
 
-    @property
-    def seconds_per_work_unit(self) -> float | None:
-        """The pace of late; None until anything was drawn."""
-        return self._pace.seconds_per_work_unit
+    async def is_accepting(self) -> bool:
+        """Whether a job for one picture that came now would be accepted, as far as is known."""
+        is_down = self._is_draining or self.executor.state in {"failed", "stopped"}
+        is_down = is_down or await self._keeping.known_trouble() is not None
+        return not is_down and (not self._is_full or self._dispatcher.would_start_at_once(_ONE_PICTURE))
+
+    async def trouble(self) -> str | None:
+        """Why nothing can be written; None if it can."""
+        return await self._keeping.trouble()
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Begin to load the model and return at once."""
-        await self.executor.start()
-        self._hand_over()
-
-    async def drain(self) -> None:
-        """Accept nothing more, cancel what runs, and tell every caller. Waits until the executor has let go."""
-        self._is_draining = True
-        running = list(self._running.values())
-        for accepted in (*self._queue.take_all(), *running):
-            accepted.fail(DrainingError("the server is shutting down; ask again when it is back"))
-        tasks = [accepted.task for accepted in running if accepted.task is not None]
-        if self._watch is not None:
-            tasks.append(self._watch)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def stop(self) -> None:
-        """Drain, then end the engine."""
-        await self.drain()
-        await self.executor.stop()
-
-    # --- pictures -----------------------------------------------------------------------------------------------------
-
-    async def generate(self, params: GenerationParams, output_format: str) -> Drawing:
-        """Draw a request's pictures. Cancelling the call cancels the drawing before its next step.
-
-        Args:
-            params: what to draw.
-            output_format: `png`, `webp` or `jpeg`.
+        """Take up the jobs that are kept, and begin to load the model.
 
         Raises:
-            QueueFullError: as many requests wait as may wait.
-            RequestTimeoutError: not finished in time, waiting included; it has been cancelled.
+            StoreError: the store cannot be used.
+        """
+        keeping = await Keeping.open(self._folder)
+        dispatcher = Dispatcher(self.executor, keeping)
+        self._opened = keeping, dispatcher, Estimates(self.executor, dispatcher)
+        for record in await keeping.recover():
+            dispatcher.enqueue(record)
+        if dispatcher.live:
+            _log.info("jobs taken up again", jobs=len(dispatcher.live))
+        self._housekeeping = asyncio.create_task(keeping.keep_house(self._retention), name="retention")
+        await self.executor.start()
+        dispatcher.hand_over()
+
+    async def drain(self, timeout_s: float = 0.0) -> None:
+        """Accept nothing more, finish what runs if it ends in time, and tell whoever waits.
+
+        Jobs that wait stay in the store for the next start, but those bound to a connection are cancelled.
+        """
+        self._is_draining = True
+        if self._opened is not None:
+            await self._dispatcher.drain(timeout_s)
+
+    async def stop(self) -> None:
+        """Drain at once, end the engine, and close the store."""
+        await self.drain()
+        await self.executor.stop()
+        if self._housekeeping is not None:
+            self._housekeeping.cancel()
+            await asyncio.gather(self._housekeeping, return_exceptions=True)
+        if self._opened is not None:
+            await self._dispatcher.settle(_SETTLE_S)
+            await self._keeping.close()
+
+    # --- asking for pictures ------------------------------------------------------------------------------------------
+
+    async def submit(self, new: NewJob) -> JobState:
+        """Accept a job: it is in the store when this returns. A repeat under the same idempotency key is the same job.
+
+        Raises:
+            QueueFullError: as many jobs wait as may wait.
             DrainingError: the server is shutting down.
             EngineFailedError: the model cannot be served.
-            EngineLostError: the engine ended while it drew.
+            StoreTroubleError: it could not be written.
+            IdempotencyMismatchError: the key was used for another request.
+        """
+        # Not cancelled with the caller: what is half written would be nobody's.
+        accepting = self._dispatcher.spawn(self._accept(new), f"accept {new.id}")
+        return self.state_of(await asyncio.shield(accepting))
+
+    async def draw(
+        self, new: NewJob, *, wait_s: float | None = None
+    ) -> tuple[JobRecord, tuple[ImageReady, ...]] | JobState:
+        """Accept a job and wait for its pictures.
+
+        Args:
+            new: the job. If it is bound, cancelling this call, or running out of time, cancels the job.
+            wait_s: seconds to wait, at most `REQUEST_TIMEOUT`; None: that.
+
+        Returns:
+            The finished job and its pictures; or its state, if it is not bound and has not ended in time.
+
+        Raises:
+            RequestTimeoutError: a bound job was not finished in time; it has been cancelled.
+            ServerError: see `submit`; or why there are no pictures.
             EngineError: the engine could not draw this.
         """
-        accepted = self._accept(Job(id=secrets.token_hex(8), params=params, output_format=output_format))
+        timeout_s = self._request_timeout_s if wait_s is None else min(wait_s, self._request_timeout_s)
+        accepting = self._dispatcher.spawn(self._accept(new), f"accept {new.id}")
         try:
-            async with asyncio.timeout(self._request_timeout_s):
-                return await accepted.outcome
+            async with asyncio.timeout(timeout_s):
+                return await self._pictures(await asyncio.shield(accepting))
         except TimeoutError:
+            if not new.is_bound:
+                return self.state_of(await asyncio.shield(accepting))
             raise RequestTimeoutError(
-                f"not finished within {self._request_timeout_s:g} s of waiting and drawing; it has been cancelled",
-                retry_after_s=self._seconds_until_room(),
+                f"not finished within {timeout_s:g} s of waiting and drawing; it has been cancelled",
+                retry_after_s=self._estimates.until_room_s(self._request_timeout_s),
             ) from None
         finally:
-            self._let_go(accepted)
+            if new.is_bound:
+                self._dispatcher.spawn(self._let_go(accepting), f"let go {new.id}")
 
-    def _accept(self, job: Job) -> AcceptedJob:
+    async def _pictures(self, record: JobRecord) -> tuple[JobRecord, tuple[ImageReady, ...]]:
+        live = self._dispatcher.live.get(record.id)
+        if live is None:
+            raise_if_failed(record)
+            return record, await self._images(record)
+        await live.ended.wait()
+        record = live.record
+        if not record.is_over:
+            raise DrainingError("the server is shutting down; ask again when it is back")
+        if live.error is not None:
+            raise live.error
+        raise_if_failed(record)
+        return record, live.images or await self._images(record)
+
+    async def _accept(self, new: NewJob) -> JobRecord:
         if self._is_draining:
             raise DrainingError("the server is shutting down; ask again when it is back")
         if self.executor.state in {"failed", "stopped"}:
-            raise self._engine_failed()
-        accepted = AcceptedJob(
-            job=job,
-            accepted_at=_now(),
-            outcome=asyncio.get_running_loop().create_future(),
-            work_units_left=job.params.work_units,
-        )
-        starts_at_once = self._queue.first is None and self._has_room_for(accepted)
-        if self._queue.is_full and not starts_at_once:
+            raise self._dispatcher.engine_failed()
+        starts_at_once = not self._num_accepting and self._dispatcher.would_start_at_once(new.params)
+        if self._is_full and not starts_at_once:
+            # Without a key there is nothing to look up, and a flood must not wait for the disk to be refused.
+            repeat = await self._keeping.find_repeat(new) if new.idempotency_key else None
+            if repeat is not None:
+                return repeat
             raise QueueFullError(
-                f"{len(self._queue)} requests wait already, and no more may wait",
-                retry_after_s=self._seconds_until_room(),
+                f"{self.num_waiting} jobs wait already, and no more may wait",
+                retry_after_s=self._estimates.until_room_s(self._request_timeout_s),
             )
-        self._queue.put(accepted)
-        self._hand_over()
-        return accepted
-
-    def _let_go(self, accepted: AcceptedJob) -> None:
-        """Nobody waits for this any more: free its place, whatever has become of it."""
-        accepted.outcome.cancel()
-        self._queue.remove(accepted)
-        # Only what has no outcome yet is still being drawn; a task that has told its outcome is about to end by itself.
-        if accepted.task is not None:
-            accepted.task.cancel()
-        self._hand_over()
-
-    # --- handing over -------------------------------------------------------------------------------------------------
-
-    def _hand_over(self) -> None:
-        """Give the executor what it has room for, in order."""
-        if self._is_draining:
-            return
-        if self.executor.state in {"failed", "stopped"}:
-            for accepted in self._queue.take_all():
-                accepted.fail(self._engine_failed())
-        elif self.executor.state == "loading":
-            self._watch_loading()
-        while (first := self._queue.first) is not None and self._has_room_for(first):
-            self._queue.remove(first)
-            self._running[first.job.id] = first
-            self._pace.begin(_now())
-            first.task = asyncio.create_task(self._run(first), name=f"draw {first.job.id}")
-            # Not in the task's own `finally`: a task that is cancelled before its first turn never gets there.
-            first.task.add_done_callback(functools.partial(self._has_ended, first))
-
-    def _has_room_for(self, accepted: AcceptedJob) -> bool:
-        info: EngineInfo | None = self.executor.info
-        if self.executor.state != "ready" or info is None:
-            return False
-        # A request for more pictures than fit together runs alone: the engine draws them in turn.
-        free = info.max_images_in_flight - self.num_images_in_flight
-        return not self._running or accepted.job.params.num_images <= free
-
-    def _watch_loading(self) -> None:
-        if self._watch is None or self._watch.done():
-            self._watch = asyncio.create_task(self._hand_over_when_ready(), name="wait until the model is warm")
-
-    async def _hand_over_when_ready(self) -> None:
-        with contextlib.suppress(EngineError):  # the executor's state tells it to everybody who asks
-            await self.executor.wait_until_ready()
-        # In the next turn of the loop this task has ended, and a new one could watch a new start.
-        asyncio.get_running_loop().call_soon(self._hand_over)
-
-    async def _run(self, accepted: AcceptedJob) -> None:
+        self._num_accepting += 1
         try:
-            accepted.finish(await self._draw(accepted))
-        except Exception as error:  # noqa: BLE001 -- whatever it was, the caller must not wait for ever
-            accepted.fail(error)
+            record = await self._keeping.add(new)
+        finally:
+            self._num_accepting -= 1
+        if record.id == new.id:
+            self._dispatcher.enqueue(record)
+        return record
 
-    def _has_ended(self, accepted: AcceptedJob, _task: asyncio.Task[None]) -> None:
-        del self._running[accepted.job.id]
-        if not self._running:
-            self._pace.pause(_now())
-        self._hand_over()
+    @property
+    def _is_full(self) -> bool:
+        return self.num_waiting + self._num_accepting >= self.max_waiting
 
-    async def _draw(self, accepted: AcceptedJob) -> Drawing:
-        params = accepted.job.params
-        work_units_a_step = params.work_units / (params.num_images * params.model_calls)
-        queue_s = _now() - accepted.accepted_at
-        images: dict[int, ImageReady] = {}
-        done: JobDone | None = None
-        async with contextlib.aclosing(self.executor.run(accepted.job)) as events:
-            async for event in events:
-                if isinstance(event, Progress):
-                    accepted.work_units_left = max(0.0, accepted.work_units_left - work_units_a_step)
-                    self._pace.work_done(work_units_a_step, _now())
-                elif isinstance(event, ImageReady):
-                    images[event.image_index] = event
-                else:
-                    done = event
-        if done is None or len(images) != params.num_images:
-            raise EngineLostError("the engine ended without handing over every picture")
-        return Drawing(
-            images=tuple(image for _, image in sorted(images.items())),
-            truncated_tokens=done.truncated_tokens,
-            queue_s=queue_s,
-            encode_s=done.encode_s,
-            denoise_s=done.denoise_s,
-            decode_s=done.decode_s,
-            file_s=done.file_s,
+    async def _let_go(self, accepting: asyncio.Task[JobRecord]) -> None:
+        """Nobody waits for this bound job any more: cancel it unless it has ended."""
+        with contextlib.suppress(Exception):  # the caller has been told
+            record = await accepting
+            live = self._dispatcher.live.get(record.id)
+            if live is not None and not live.record.is_over:
+                await self._dispatcher.cancel(record.id)
+
+    # --- following jobs -----------------------------------------------------------------------------------------------
+
+    async def find(self, job_id: str, key_id: str | None) -> JobRecord:
+        """A job by its id.
+
+        Args:
+            job_id: its id.
+            key_id: whose it must be; None for an operator, who sees all.
+
+        Raises:
+            JobNotFoundError: there is none, or it is another key's.
+        """
+        live = self._dispatcher.live.get(job_id)
+        record = live.record if live is not None else await self._keeping.get(job_id)
+        if record is None or (key_id is not None and record.new.key_id != key_id):
+            raise JobNotFoundError("there is no such job, or it is another key's")
+        return record
+
+    async def page(
+        self,
+        *,
+        key_id: str | None,
+        user: str | None,
+        statuses: Collection[JobStatus],
+        before_seq: int | None,
+        limit: int,
+    ) -> list[JobRecord]:
+        """Jobs, newest first; see `JobStore.page`."""
+        return await self._keeping.page(key_id=key_id, user=user, statuses=statuses, before_seq=before_seq, limit=limit)
+
+    def state_of(self, record: JobRecord) -> JobState:
+        """What is known of a job now."""
+        params = record.new.params
+        steps = params.model_calls * params.num_images
+        live = self._dispatcher.live.get(record.id)
+        if live is None:
+            return JobState(record=record, step=steps if record.status == "done" else 0, steps=steps)
+        return JobState(
+            record=live.record,
+            step=live.step,
+            steps=steps,
+            queue_position=self._dispatcher.queue.position(record.id),
+            eta_s=self._estimates.of_job_s(live),
+            preview=live.preview,
+            is_left=live.is_left,
         )
 
-    # --- what callers are told ----------------------------------------------------------------------------------------
+    async def watch(self, record: JobRecord, keep_alive_s: float) -> AsyncGenerator[JobState | None, None]:
+        """A job's state now and at every change, the last one terminal; None whenever nothing changed for so long.
 
-    def _engine_failed(self) -> EngineFailedError:
-        return EngineFailedError(f"the model cannot be served: {self.executor.failure or 'the engine has ended'}")
-
-    def _seconds_until_room(self) -> float:
-        """After how many seconds, counted up, a new request will find a place to wait.
-
-        That is when what runs now has been drawn; at the latest, the oldest that waits will have run out of time.
+        Whoever reads slowly gets the newest state and misses those between.
         """
-        first = self._queue.first
-        latest = self._request_timeout_s if first is None else first.accepted_at + self._request_timeout_s - _now()
-        pace = self._pace.seconds_per_work_unit
-        if pace is None or not self._running:
-            return max(1.0, latest)
-        ahead = sum(accepted.work_units_left for accepted in self._running.values())
-        return float(max(1, math.ceil(min(latest, ahead * pace))))
+        live = self._dispatcher.live.get(record.id)
+        if live is not None:
+            record = live.record
+        elif not record.is_over:  # it has ended since it was looked up
+            record = await self._keeping.get(record.id) or record
+        state = self.state_of(record)
+        yield state
+        told_at = time.monotonic()
+        while live is not None and not state.record.is_over and not state.is_left:
+            quiet_s = max(0.0, keep_alive_s - (time.monotonic() - told_at))
+            await live.change(min(quiet_s, _QUEUE_REFRESH_S) if state.queue_position is not None else quiet_s)
+            before, state = state, self.state_of(live.record)
+            if _visible(before) != _visible(state):
+                told_at = time.monotonic()
+                yield state
+            elif time.monotonic() - told_at >= keep_alive_s:
+                told_at = time.monotonic()
+                yield None
+
+    async def image(self, record: JobRecord, index: int) -> tuple[StoredImage, bytes]:
+        """One finished picture of a job; see `Keeping.image`."""
+        return await self._keeping.image(record, index)
+
+    async def _images(self, record: JobRecord) -> tuple[ImageReady, ...]:
+        if record.outcome is None:
+            raise NotDoneError(f"the job is {record.status}; only a finished one has pictures")
+        found = [await self._keeping.image(record, index) for index in range(len(record.outcome.images))]
+        return tuple(
+            ImageReady(record.id, index, stored.seed, data, stored.media_type)
+            for index, (stored, data) in enumerate(found)
+        )
+
+    # --- changing jobs ------------------------------------------------------------------------------------------------
+
+    async def cancel(self, record: JobRecord) -> JobRecord:
+        """Cancel a job before its next step. One that has ended stays as it is."""
+        cancelling = self._dispatcher.spawn(self._dispatcher.cancel(record.id), f"cancel {record.id}")
+        return await asyncio.shield(cancelling) or record
+
+    async def requeue(self, record: JobRecord) -> JobRecord:
+        """Let a dead job be tried again from the start.
+
+        Raises:
+            NotDeadError: it is not dead.
+        """
+        revived = await self._keeping.revive(record.id)
+        if revived is None:
+            raise NotDeadError(f"only a dead job can be requeued; this one is {record.status}")
+        self._dispatcher.enqueue(revived)
+        return revived
+
+    # --- estimates ----------------------------------------------------------------------------------------------------
+
+    def eta_of_new_s(self, params: GenerationParams) -> float | None:
+        """Seconds until a job that came now would be finished; None if unknown."""
+        return self._estimates.of_new_s(params)
+
+    # --- parts --------------------------------------------------------------------------------------------------------
+
+    @property
+    def _keeping(self) -> Keeping:
+        return self._parts[0]
+
+    @property
+    def _dispatcher(self) -> Dispatcher:
+        return self._parts[1]
+
+    @property
+    def _estimates(self) -> Estimates:
+        return self._parts[2]
+
+    @property
+    def _parts(self) -> tuple[Keeping, Dispatcher, Estimates]:
+        if self._opened is None:
+            raise StoreTroubleError("the job store is not open yet", retry_after_s=1)
+        return self._opened
 
 
-def _now() -> float:
-    # Not the loop's own time: uvloop counts whole milliseconds.
-    return time.monotonic()
+def raise_if_failed(record: JobRecord) -> None:
+    """Say over again why a job that has ended has no pictures.
+
+    Raises:
+        ServerError: with the code that its failure had.
+    """
+    failure = record.outcome.failure if record.outcome else None
+    detail = failure.detail if failure else f"the job is {record.status}"
+    if record.status == "cancelled":
+        raise JobCancelledError(detail)
+    if record.status == "dead":
+        raise JobDeadError(detail)
+    if record.status == "failed":
+        raise JobFailedError(detail, failure.code if failure else "internal_error")
+
+
+def _visible(state: JobState) -> tuple[object, ...]:
+    """What makes a new snapshot worth sending. The ETA alone does not."""
+    return (state.record.status, state.record.attempt, state.step, state.queue_position, state.preview, state.is_left)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from isal import isal_zlib
 from PIL import Image
 
-__all__ = ["ImageFile", "encode_image"]
+__all__ = ["ImageFile", "encode_image", "encode_preview"]
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -22,6 +22,11 @@ PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 COLOR_TYPE_RGB: Final = 2
 FILTER_UP: Final = 2
 LOSSY_QUALITY: Final = 95
+PREVIEW_QUALITY: Final = 70
+PREVIEW_SIDE: Final = 128
+"""Pixels of the longer side, at most."""
+PREVIEW_ENLARGEMENT: Final = 4
+"""At most: beyond that there is nothing to see."""
 
 
 class ImageFile(NamedTuple):
@@ -40,6 +45,20 @@ def encode_image(pixels: Pixels, output_format: str) -> ImageFile:
     """
     writer, media_type = _FORMATS[output_format]
     return ImageFile(writer(pixels), media_type)
+
+
+def encode_preview(pixels: Pixels) -> ImageFile:
+    """Write a few pixels as a JPEG file that is pleasant to look at and has some 2 KB.
+
+    Args:
+        pixels: (height, width, 3), uint8, RGB; of any size.
+    """
+    height, width, _ = pixels.shape
+    scale = min(PREVIEW_ENLARGEMENT, PREVIEW_SIDE / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=PREVIEW_QUALITY)
+    return ImageFile(buffer.getvalue(), "image/jpeg")
 
 
 def _png(pixels: Pixels) -> bytes:

@@ -16,7 +16,6 @@ from typing import Any, NoReturn
 
 import structlog
 from fastapi import FastAPI
-from fastapi.staticfiles import StaticFiles
 
 from engine.errors import EngineError
 from engine.models.locate import locate
@@ -27,9 +26,12 @@ from server.executors.base import Executor
 from server.executors.child_process import ChildProcessExecutor
 from server.executors.messages import Configure
 from server.generator import ImageGenerator
+from server.jobs.database import database_opened
+from server.jobs.keeping import Retention
+from server.jobs.store_errors import StoreError
 from server.openapi import openapi_of
 from server.problems import add_problem_handlers
-from server.routes import generate, health, info, samplers
+from server.routes import generate, health, info, jobs, samplers
 from server.routes.dependencies import Service
 from server.schemas import Defaults
 from server.telemetry import RequestLog, configure_logging
@@ -68,9 +70,15 @@ def create_app(settings: Settings | None = None, *, executor: Executor | None = 
         prefer_karras=settings.use_karras_sigmas,
     )
     generator = ImageGenerator(
-        executor or ChildProcessExecutor(_configure(settings)),
+        executor or ChildProcessExecutor(_configure(settings), watchdog_s=settings.watchdog_min),
+        settings.server_folder,
         max_queued_requests=settings.max_queued_requests,
         request_timeout_s=settings.request_timeout,
+        retention=Retention(
+            results_s=settings.keep_results_hours * 3600,
+            results_bytes=settings.keep_results_mib * 2**20,
+            jobs_s=settings.keep_jobs_days * 86400,
+        ),
     )
     app = FastAPI(
         title=info.NAME,
@@ -88,9 +96,9 @@ def create_app(settings: Settings | None = None, *, executor: Executor | None = 
     app.add_middleware(BodyLimit)
     app.add_middleware(RequestLog)
     add_problem_handlers(app)
-    for routes in (info, health, samplers, generate):
+    for routes in (info, health, samplers, generate, jobs):
         app.include_router(routes.router)
-    app.mount("/static", StaticFiles(directory=info.STATIC_FOLDER))
+    app.mount("/static", info.OwnFiles(directory=info.STATIC_FOLDER))
     app.openapi = functools.partial(openapi_of, app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return app
 
@@ -106,7 +114,9 @@ def app_from_environment() -> FastAPI:
     configure_logging(settings.log_level, settings.log_format)
     for name, setting in misspelt_names().items():
         _log.warning("a name in .env is no setting", name=name, did_you_mean=setting)
-    return create_app(settings)
+    app = create_app(settings)
+    _refuse_unusable_store(settings)
+    return app
 
 
 def _tell_and_exit(error: StartError) -> NoReturn:
@@ -154,6 +164,19 @@ def _refuse_workers() -> None:
     arguments: dict[str, Any] = getattr(multiprocessing.current_process(), "_kwargs", {})
     if getattr(arguments.get("config"), "workers", 1) > 1:
         raise StartError("the server must run as one process: leave --workers (and WEB_CONCURRENCY) out")
+
+
+def _refuse_unusable_store(settings: Settings) -> None:
+    """Look at the job store before anything is started, while what is wrong with it can still be told in one line.
+
+    Raises:
+        StartError: another server has it, it is damaged, or it cannot be written.
+    """
+    try:
+        with database_opened(settings.server_folder):
+            pass
+    except StoreError as error:
+        raise StartError(f"DATA_DIR: {error}") from None
 
 
 def _configure(settings: Settings) -> Configure:

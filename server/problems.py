@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from engine.errors import EngineError, InvalidParamsError
-from server.errors import PROBLEMS, ProblemKind, ServerError, UnauthorizedError
+from server.errors import PROBLEMS, ProblemKind, ServerError, UnauthorizedError, kind_of
 from server.phrases import rule_of, shortened
 from server.schemas import Problem, ProblemEntry
 
@@ -96,14 +96,10 @@ def _told(error: Exception) -> _Told:
             # RFC 9110 wants every 401 to name a way to authenticate.
             headers = {"WWW-Authenticate": "Bearer"} if isinstance(error, UnauthorizedError) else {}
             retry_after_s = error.retry_after_s if isinstance(error, ServerError) else None
-            return _Told(kind=_kind_of(error), detail=str(error), retry_after_s=retry_after_s, headers=headers)
+            return _Told(kind=kind_of(error), detail=str(error), retry_after_s=retry_after_s, headers=headers)
         case _:
             detail = "something went wrong that should not; the server's log has more under this request_id"
             return _Told(kind=PROBLEMS[ServerError], detail=detail)
-
-
-def _kind_of(error: Exception) -> ProblemKind:
-    return next(PROBLEMS[ancestor] for ancestor in type(error).__mro__ if ancestor in PROBLEMS)
 
 
 def _told_of_validation(error: RequestValidationError) -> _Told:

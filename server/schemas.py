@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import base64
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from engine.errors import InvalidParamsError
 from engine.params import LIMITS, GenerationParams
 from engine.samplers import resolve_sampler
-from server.jobs.life import Drawing
+from server.executors.messages import ImageReady
+from server.phrases import rule_of
 
 __all__ = [
     "MEDIA_TYPES",
@@ -93,6 +95,19 @@ class GenerateRequest(BaseModel):
     user: str | None = Field(default=None, max_length=_MAX_USER_CHARACTERS)
     """On whose behalf: any opaque name. Kept out of logs; does not change the picture."""
 
+    @classmethod
+    def checked(cls, values: Mapping[str, object]) -> GenerateRequest:
+        """A request from values that do not come as its JSON body.
+
+        Raises:
+            InvalidParamsError: a value breaks a rule.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            finding = error.errors()[0]
+            raise InvalidParamsError(str(finding["loc"][0]), rule_of(finding), finding["input"]) from None
+
     def to_params(self, defaults: Defaults) -> GenerationParams:
         """Fill in what was left out; a missing seed is drawn here, below 2**32.
 
@@ -158,13 +173,13 @@ class GenerateResponse(BaseModel):
     """Whether prompt or negative prompt were longer than the text encoder reads."""
 
     @classmethod
-    def of(cls, drawing: Drawing, params: GenerationParams, model_id: str) -> GenerateResponse:
+    def of(
+        cls, images: Sequence[ImageReady], params: GenerationParams, model_id: str, *, is_truncated: bool
+    ) -> GenerateResponse:
         """Tell what was drawn."""
         return cls(
-            images=[
-                GeneratedImage(seed=image.seed, b64=base64.b64encode(image.data).decode()) for image in drawing.images
-            ],
-            media_type=drawing.images[0].media_type,
+            images=[GeneratedImage(seed=image.seed, b64=base64.b64encode(image.data).decode()) for image in images],
+            media_type=images[0].media_type,
             model=model_id,
             sampler=params.sampler,
             noise_schedule=params.noise_schedule,
@@ -174,7 +189,7 @@ class GenerateResponse(BaseModel):
             height=params.height,
             width=params.width,
             work_units=round(params.work_units, 6),
-            prompt_truncated=drawing.truncated_tokens > 0,
+            prompt_truncated=is_truncated,
         )
 
 

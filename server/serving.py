@@ -1,17 +1,27 @@
-"""How `python -m server serve` runs the app: one process, one socket, and an end that tells every caller."""
+"""How `python -m server serve` runs the app: one process, and an end that loses nothing.
+
+SIGTERM or Ctrl+C: nothing more is accepted, what is being drawn is finished (`DRAIN_TIMEOUT`), and the process ends
+with 0; meanwhile it still answers, so that `/readyz` says 503. A second signal: the process ends at once, with 128 and
+the signal's number (143, 130), and the engine with it; accepted jobs are in the store and go on at the next start.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import socket
 import sys
 from types import FrameType
+from typing import NoReturn
 
 import uvicorn
 from uvicorn.supervisors import ChangeReload
 
 from server.access.network import refuse_open_host
+from server.access.operator_socket import OperatorSocket
 from server.config import REPOSITORY, Settings, StartError, load_settings
+from server.executors.child_process import ChildProcessExecutor
 from server.main import app_from_environment
 from server.telemetry import configure_logging
 
@@ -34,6 +44,8 @@ def serve() -> None:
 
 def _run(listener: socket.socket) -> None:
     app = app_from_environment()
+    operator_socket = OperatorSocket(app.state.service.settings.server_folder)
+    app.state.operator_socket_name = operator_socket.name
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _exit_quietly)
     config = uvicorn.Config(
@@ -45,10 +57,15 @@ def _run(listener: socket.socket) -> None:
         server_header=False,
         timeout_graceful_shutdown=_GRACE_S,
     )
-    server = DrainingServer(config)
-    server.run(sockets=[listener])
-    if not server.started:
-        raise StartError("the server could not start; the log says why")
+    server = DrainingServer(config, operator_socket)
+    try:
+        server.run(sockets=[listener, operator_socket.listener])
+    except SystemExit:
+        if server.started:
+            raise
+        raise StartError("the server could not start; the log says why") from None
+    finally:
+        operator_socket.withdraw()
 
 
 def _run_reloading(settings: Settings, listener: socket.socket) -> None:
@@ -68,18 +85,49 @@ def _run_reloading(settings: Settings, listener: socket.socket) -> None:
 
 
 class DrainingServer(uvicorn.Server):
-    """Uvicorn's server, which tells callers at once that it stops instead of waiting for them."""
+    """Uvicorn's server, which finishes what it has begun before it stops to listen."""
+
+    def __init__(self, config: uvicorn.Config, operator_socket: OperatorSocket | None = None) -> None:
+        super().__init__(config)
+        self._operator_socket = operator_socket
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the app and listen; then say where."""
         await super().startup(sockets)
         if self.started and sockets:
+            # Not before: the app has taken the lock of the folder that the socket lies in.
+            if self._operator_socket is not None:
+                self._operator_socket.publish()
             _tell_where(sockets[0])
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop listening, tell every caller, and end the engine."""
-        await self.config.loaded_app.state.service.generator.drain()
+        """Finish what is being drawn, stop listening, and end the engine."""
+        service = self.config.loaded_app.state.service
+        await service.generator.drain(service.settings.drain_timeout)
+        # Before the app lets the lock go: another server could have put its own socket there.
+        if self._operator_socket is not None:
+            self._operator_socket.withdraw()
         await super().shutdown(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to stop; the second time, end."""
+        if self.should_exit:
+            self._end_at_once(sig)
+        super().handle_exit(sig, frame)
+
+    def _end_at_once(self, sig: int) -> NoReturn:
+        executor = self.config.loaded_app.state.service.generator.executor
+        if isinstance(executor, ChildProcessExecutor) and executor.process_id is not None:
+            # It would notice that we are gone, unless it hangs in the device's driver. It leads a group of its own.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(executor.process_id, signal.SIGKILL)
+        if self._operator_socket is not None:
+            self._operator_socket.withdraw()
+        # In a signal handler: no buffered output, which may be half written just now.
+        with contextlib.suppress(OSError):
+            os.write(sys.stderr.fileno(), b"Stopped at once; accepted jobs go on at the next start.\n")
+        # Not by raising the signal anew: the first process of a container would survive that.
+        os._exit(128 + sig)
 
 
 def bound_socket(host: str, port: int) -> socket.socket:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -39,7 +40,10 @@ class RunningServer:
 @contextlib.contextmanager
 def _running(executor, settings) -> Iterator[RunningServer]:
     executor = executor or FakeExecutor()
-    app = create_app(Settings(_env_file=None, **{"model_id": "fake", **settings}), executor=executor)
+    folders = contextlib.ExitStack()
+    data_dir = folders.enter_context(tempfile.TemporaryDirectory(prefix="semantic-bit-"))
+    settings = {"model_id": "fake", "data_dir": data_dir, "drain_timeout": 0, **settings}
+    app = create_app(Settings(_env_file=None, **settings), executor=executor)
     config = uvicorn.Config(
         app, lifespan="on", log_config=None, access_log=False, proxy_headers=False, timeout_graceful_shutdown=2
     )
@@ -67,6 +71,7 @@ def _running(executor, settings) -> Iterator[RunningServer]:
         yield RunningServer(url=f"http://127.0.0.1:{port}", port=port, executor=executor, loop=loops[0], stop=stop)
     finally:
         stop()
+        folders.close()
 
 
 @pytest.fixture

@@ -45,6 +45,7 @@ def server_process(folder: Path, **settings: str) -> Iterator[ServerProcess]:
         "PYTHONPATH": os.pathsep.join(filter(None, [settings.pop("PYTHONPATH", ""), str(REPOSITORY)])),
         "OMP_NUM_THREADS": "1",
         "PORT": "0",
+        "DATA_DIR": str(folder / "var"),
         **settings,
     }
     with log.open("wb") as out:

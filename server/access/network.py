@@ -1,4 +1,4 @@
-"""From where the service may be used while it has no API keys: from this machine, and nowhere else.
+"""From where the service may be used while it has no API keys: this machine, and nowhere else; and who operates it.
 
 Peer, `Host` and forwarding headers are looked at together. The peer alone is not enough: a web page in a local browser
 (DNS rebinding) and a reverse proxy on this machine are loopback peers too.
@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from server.config import StartError
 from server.errors import UnauthorizedError
 
-__all__ = ["LoopbackOnly", "refuse_open_host"]
+__all__ = ["LoopbackOnly", "is_operator", "refuse_open_host"]
 
 _OPEN_PATHS = frozenset({"/", "/docs", "/openapi.json", "/livez", "/readyz", "/health"})
 _OPEN_FOLDER = "/static/"
@@ -45,9 +45,20 @@ class LoopbackOnly:
         Raises:
             UnauthorizedError: it does not come from this machine.
         """
-        if scope["type"] == "http" and not _is_open(scope["path"]):
+        if scope["type"] == "http" and not _is_open(scope["path"]) and not is_operator(scope):
             _refuse_strangers(scope)
         await self._app(scope, receive, send)
+
+
+def is_operator(scope: Scope) -> bool:
+    """Whether a request came over the operator's unix socket (`operator_socket.py`), which nobody else can open.
+
+    Decided by the local end of the connection, which the caller cannot choose. That the peer has no address would not
+    do: the same is true of a public unix socket behind a reverse proxy, and of a TCP peer that has already hung up.
+    """
+    name: str | None = getattr(scope["app"].state, "operator_socket_name", None)
+    server = scope.get("server")
+    return name is not None and server is not None and tuple(server) == (name, None)
 
 
 def refuse_open_host(host: str) -> None:

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from engine.params import GenerationParams
-from server.executors.messages import EngineInfo, ImageReady, JobDone, Progress
+from server.executors.messages import EngineInfo, ImageReady, JobDone, Preview, Progress
+from server.executors.work_times import WorkTimes
 
 __all__ = ["Executor", "ExecutorState", "Job", "JobEvent"]
 
 ExecutorState = Literal["loading", "ready", "failed", "stopped"]
 
-JobEvent = Progress | ImageReady | JobDone
+JobEvent = Progress | Preview | ImageReady | JobDone
 """What a running job tells; `JobDone` is the last."""
 
 
@@ -25,6 +26,8 @@ class Job:
     params: GenerationParams
     output_format: str
     """`png`, `webp` or `jpeg`."""
+    previews: bool = True
+    """Whether anybody looks while it is drawn."""
 
 
 class Executor(Protocol):
@@ -55,6 +58,16 @@ class Executor(Protocol):
         """Seconds that each phase of the start took (see `LoadProgress`), as far as they have ended."""
         ...
 
+    @property
+    def restarts(self) -> int:
+        """How many engines were started after the first one."""
+        ...
+
+    @property
+    def work_times(self) -> WorkTimes:
+        """How long this engine's work items take; kept when it is replaced."""
+        ...
+
     async def start(self) -> None:
         """Begin to load the model and return at once."""
         ...
@@ -72,7 +85,7 @@ class Executor(Protocol):
 
         Raises:
             EngineError: the engine could not draw it.
-            EngineLostError: the engine ended while drawing.
+            EngineLostError: the engine ended or was replaced while drawing; another one may draw the job.
         """
         ...
 

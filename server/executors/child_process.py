@@ -1,6 +1,7 @@
 """The default executor: one supervised engine process, at the other end of an inherited socket pair.
 
-The gateway never imports torch and never waits for the device: whatever the engine does, `/health` answers.
+The gateway never imports torch and never waits for the device: whatever the engine does, `/health` answers. An engine
+that ends, hangs, does not get on with loading or grows too large is replaced.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Final
 
+from engine.models.locate import is_fake_engine
 from server.executors.mailboxes import MessageExecutor
 from server.executors.messages import HEADER, MAX_FRAME_BYTES, Configure, ToEngine, decode_from_engine, frame
 
@@ -22,22 +24,48 @@ __all__ = ["ChildProcessExecutor"]
 
 logger = logging.getLogger(__name__)
 
-PING_INTERVAL_S: Final = 1.0
+MAX_PING_INTERVAL_S: Final = 1.0
+PINGS_A_WATCHDOG: Final = 4
+"""Signs of life that an idle engine gives in the time after which a silent one is replaced."""
+ALLOWED_MEDIANS: Final = 20
+"""A work item that takes this many times as long as the slowest kind usually does will never end."""
 STOP_GRACE_S: Final = 5.0
+KILL_GRACE_S: Final = 5.0
 FIRST_BACKOFF_S: Final = 0.5
 MAX_BACKOFF_S: Final = 30.0
 STABLE_AFTER_S: Final = 60.0
-"""An engine that ran this long starts the backoff anew."""
+"""An engine that was ready this long, even idle, starts the backoff anew."""
 
 _PACKAGE_ROOT: Final = Path(__file__).resolve().parents[2]
 
 
 class ChildProcessExecutor(MessageExecutor):
-    """Starts the engine process, and starts it again when it ends. Belongs to the event loop's thread."""
+    """Starts the engine process, and another one when it is of no more use. Belongs to the event loop's thread."""
 
-    def __init__(self, configuration: Configure) -> None:
+    def __init__(
+        self,
+        configuration: Configure,
+        *,
+        watchdog_s: float = 10.0,
+        load_timeout_s: float = 600.0,
+        max_rss_bytes: int | None = None,
+    ) -> None:
+        """Say how it is to be run; `start` runs it.
+
+        Args:
+            configuration: what the engine process is told.
+            watchdog_s: a ready engine whose thread gives no sign for so long is replaced, unless its work items are
+                known to take long: they are allowed 20 times the usual.
+            load_timeout_s: an engine that takes longer over one phase of its start is replaced.
+            max_rss_bytes: an engine with more resident memory is replaced as soon as it has nothing to do; None: never.
+                Linux only.
+        """
         super().__init__()
         self._configuration = configuration
+        self._watchdog_s = watchdog_s
+        self._load_timeout_s = load_timeout_s
+        self._max_rss_bytes = max_rss_bytes
+        self._restarts = 0
         self._writer: asyncio.StreamWriter | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._process: asyncio.subprocess.Process | None = None
@@ -47,14 +75,17 @@ class ChildProcessExecutor(MessageExecutor):
         """Of the running engine process; None while there is none."""
         return self._process.pid if self._process is not None else None
 
+    @property
+    def restarts(self) -> int:
+        """See `Executor.restarts`."""
+        return self._restarts
+
     async def start(self) -> None:
         """See `Executor.start`."""
         self._supervisor = asyncio.create_task(self._keep_running(), name="engine-supervisor")
 
     async def stop(self) -> None:
-        """See `Executor.stop`. The engine ends when its line closes; one that loads or hangs is killed."""
-        if self._state == "loading" and self._process is not None:
-            self._process.kill()  # it would not look at its line before the imports are done
+        """See `Executor.stop`. The engine ends when its line closes; one that hangs is killed."""
         self._state = "stopped"
         if self._supervisor is not None:
             self._supervisor.cancel()
@@ -66,56 +97,68 @@ class ChildProcessExecutor(MessageExecutor):
         if self._writer is not None and not self._writer.is_closing():
             self._writer.write(frame(message))
 
+    # --- one engine after another -------------------------------------------------------------------------------------
+
     async def _keep_running(self) -> None:
+        """Run engines. One that was of use is replaced at once; the next of several that die young waits longer."""
         backoff_s = FIRST_BACKOFF_S
         while True:
-            began = time.monotonic()
             try:
                 await self._run_once()
             except Exception:  # whatever it was (no descriptors, no memory), the next attempt may succeed
                 logger.exception("the engine process could not be run")
             if self._failure is not None:
                 return
-            if time.monotonic() - began > STABLE_AFTER_S:
-                backoff_s = FIRST_BACKOFF_S
-            logger.error("the engine process ended; starting another one in %.1f s", backoff_s)
-            self._state = "loading"
-            self._has_loaded.clear()
-            await asyncio.sleep(backoff_s)
-            backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
+            if self._was_of_use():
+                delay_s, backoff_s = 0.0, FIRST_BACKOFF_S
+            else:
+                delay_s, backoff_s = backoff_s, min(2 * backoff_s, MAX_BACKOFF_S)
+            logger.warning("starting another engine process in %.1f s", delay_s)
+            await asyncio.sleep(delay_s)
+            self._restarts += 1
+
+    def _was_of_use(self) -> bool:
+        """Whether the engine that has ended had drawn anything, or had been ready for long.
+
+        Drawing counts however short its life: a job that kills its engines is given up after a few attempts, and a
+        step taken means that the model can be loaded and run.
+        """
+        if self._ready_since is None:
+            return False
+        return self._has_worked or time.monotonic() - self._ready_since > STABLE_AFTER_S
 
     async def _run_once(self) -> None:
-        """Start an engine process and listen to it until it ends."""
-        ours, theirs = socket.socketpair()
-        with theirs, contextlib.ExitStack() as unless_started:
-            unless_started.callback(ours.close)
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "server.executors.engine_process",
-                str(theirs.fileno()),
-                pass_fds=[theirs.fileno()],
-                stdin=asyncio.subprocess.DEVNULL,
-                env=_engine_environment(),
-                # Ctrl+C reaches the whole foreground group: the gateway decides when the engine ends.
-                start_new_session=True,
-            )
-            unless_started.pop_all()
+        """Start an engine process, and listen to it until it ends or must be replaced."""
+        self._engine_begins()
+        process, connection = await _start_process(_engine_module(self._configuration.model_id))
         self._process = process
-        reader, writer = await asyncio.open_connection(sock=ours, limit=2**20)
-        self._writer = writer
+        reader, self._writer = await asyncio.open_connection(sock=connection, limit=2**20)
         self._send(self._configuration)
-        pinging = asyncio.create_task(self._keep_pinging(), name="engine-ping")
+        listening = asyncio.create_task(self._listen(reader), name="engine-line")
+        watching = asyncio.create_task(self._watch(process.pid), name="engine-watchdog")
+        reason = "the server is shutting down"
         try:
-            await self._listen(reader)
+            await asyncio.wait({listening, watching}, return_when=asyncio.FIRST_COMPLETED)
+            if watching.done():
+                reason = watching.result()
+                logger.error("the engine process %d is replaced: %s", process.pid, reason)
+                process.kill()
+            else:
+                reason = "the engine process ended while drawing"
+                listening.result()
         finally:
-            pinging.cancel()
+            self._writer.close()
             self._writer = self._process = None
-            writer.close()
+            self._engine_has_ended(reason)
+            listening.cancel()
+            watching.cancel()
+            await asyncio.gather(listening, watching, return_exceptions=True)
             await _end(process)
-            self._lost(f"the engine process ended while drawing (exit code {process.returncode})")
+            level = logging.INFO if self._state in {"stopped", "failed"} else logging.ERROR
+            logger.log(level, "the engine process %d has ended (exit code %s)", process.pid, process.returncode)
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
+        """Receive messages until the line closes."""
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 (length,) = HEADER.unpack(await reader.readexactly(HEADER.size))
@@ -123,11 +166,99 @@ class ChildProcessExecutor(MessageExecutor):
                     raise AssertionError(f"the engine sent a frame of {length} bytes")
                 self._receive(decode_from_engine(await reader.readexactly(length)))
 
-    async def _keep_pinging(self) -> None:
+    # --- watching -----------------------------------------------------------------------------------------------------
+
+    async def _watch(self, process_id: int) -> str:
+        """Ask for signs of life. Returns when the engine must be replaced, with the reason."""
+        interval_s = min(MAX_PING_INTERVAL_S, self._watchdog_s / PINGS_A_WATCHDOG)
+        memory = _MemoryLimit(process_id, self._max_rss_bytes)
         while True:
-            await asyncio.sleep(PING_INTERVAL_S)
+            asked = time.monotonic()
             if self._state == "ready":
                 self._ping()
+            await asyncio.sleep(interval_s)
+            # If this process did not run (stopped, or starved of the CPU), the engine's answers lie unread.
+            self._forgive_silence(time.monotonic() - asked - interval_s)
+            reason = self._silent_too_long()
+            if reason is None and self._state == "ready":
+                reason = memory.exceeded(is_idle=not self._running)
+            if reason is not None:
+                return reason
+
+    def _silent_too_long(self) -> str | None:
+        silence_s = self._seconds_without_sign
+        if self._state == "loading" and silence_s > self._load_timeout_s:
+            return f"it got no further with loading for {silence_s:.0f} s"
+        if self._state == "ready" and silence_s > self._allowed_silence_s():
+            return f"it gave no sign of life for {silence_s:.1f} s"
+        return None
+
+    def _allowed_silence_s(self) -> float:
+        """As long as any work item may take, those of sizes that were never drawn before included."""
+        times = self.work_times
+        rows = 2 if self._info is None else self._info.rows_per_call
+        known = [times.longest_median_s()]
+        for size in {(running.job.params.height, running.job.params.width) for running in self._running.values()}:
+            known += [times.median_s("step", rows, *size), times.median_s("decode", 1, *size)]
+        return max([self._watchdog_s, *(ALLOWED_MEDIANS * seconds for seconds in known if seconds is not None)])
+
+
+class _MemoryLimit:
+    """Watches the resident memory of one engine process."""
+
+    def __init__(self, process_id: int, max_rss_bytes: int | None) -> None:
+        self._process_id = process_id
+        self._max_rss_bytes = max_rss_bytes
+        self._is_first = True
+
+    def exceeded(self, *, is_idle: bool) -> str | None:
+        """Why the engine must be replaced; None while it need not be."""
+        if self._max_rss_bytes is None:
+            return None
+        rss_bytes = _resident_bytes(self._process_id)
+        if rss_bytes is None or rss_bytes <= self._max_rss_bytes:
+            self._is_first = False
+            return None
+        if self._is_first:
+            # Its successor would be as large: replacing it would never end.
+            logger.warning(
+                "a fresh engine takes %d MiB, more than the limit of %d MiB, which is therefore not kept",
+                rss_bytes >> 20,
+                self._max_rss_bytes >> 20,
+            )
+            self._max_rss_bytes = None
+            return None
+        return f"it takes {rss_bytes >> 20} MiB of memory" if is_idle else None
+
+
+def _resident_bytes(process_id: int) -> int | None:
+    """Resident memory of a process; None where it cannot be read."""
+    try:
+        # Source: proc_pid_statm(5); the second number counts resident pages.
+        pages = Path(f"/proc/{process_id}/statm").read_text(encoding="ascii").split()[1]
+    except (OSError, IndexError):
+        return None
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+async def _start_process(module: str) -> tuple[asyncio.subprocess.Process, socket.socket]:
+    """Start a module that speaks on the line it inherits; our end of that line."""
+    ours, theirs = socket.socketpair()
+    with theirs, contextlib.ExitStack() as unless_started:
+        unless_started.callback(ours.close)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            module,
+            str(theirs.fileno()),
+            pass_fds=[theirs.fileno()],
+            stdin=asyncio.subprocess.DEVNULL,
+            env=_engine_environment(),
+            # Ctrl+C reaches the whole foreground group: the gateway decides when the engine ends.
+            start_new_session=True,
+        )
+        unless_started.pop_all()
+    return process, ours
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
@@ -140,7 +271,17 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
-        await process.wait()
+        try:
+            async with asyncio.timeout(KILL_GRACE_S):
+                await process.wait()
+        except TimeoutError:
+            # It is inside a call of the device's driver. The next one may find another device, or memory enough.
+            logger.critical("the engine process %d cannot be killed", process.pid)
+
+
+def _engine_module(model_id: str) -> str:
+    """The program that can run this model."""
+    return "server.executors.fake_engine" if is_fake_engine(model_id) else "server.executors.engine_process"
 
 
 def _engine_environment() -> dict[str, str]:

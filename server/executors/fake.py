@@ -1,31 +1,26 @@
 """An engine that draws nothing, on time: the executor protocol with scripted step times and faults. No torch, no numpy.
 
-For tests of queue, life cycle and load, and for trying the service without a model. Its pictures are tiny and depend on
-everything that was asked, so that a swapped seed, prompt or size shows.
+For tests of queue, life cycle and load that want it in their own process. (One in a process of its own, which can be
+killed, is `fake_engine.py`.)
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import struct
 import time
-import zlib
 from collections.abc import AsyncGenerator
 
 from engine.errors import EngineError, ModelLoadError
 from engine.params import GenerationParams
 from server.errors import EngineLostError
 from server.executors.base import ExecutorState, Job, JobEvent
-from server.executors.messages import EngineInfo, ImageReady, JobDone, Progress
+from server.executors.fake_pictures import fake_image, fake_info, fake_job_done, fake_preview, fake_work
+from server.executors.messages import EngineInfo, Progress
+from server.executors.work_times import WorkTimes
 
-__all__ = ["FakeExecutor", "fake_png"]
+__all__ = ["FakeExecutor"]
 
-_SIZE = 8
-"""Pixels along each side of a fake picture."""
 _RESTART_ESTIMATE_S = 15.0
-_READABLE_CHARACTERS = 300
-"""Of the prompt; stands for the 77 tokens of a real text encoder."""
 
 
 class FakeExecutor:
@@ -52,6 +47,8 @@ class FakeExecutor:
         self._death = asyncio.Event()
         self._last_sign = time.monotonic()
         self._next_error: EngineError | None = None
+        self.work_times = WorkTimes()
+        self.restarts = 0
         self.steps_taken = 0
         """Of all jobs so far."""
         self.most_images_at_once = 0
@@ -72,9 +69,18 @@ class FakeExecutor:
         self._is_awake.set()
 
     def die(self) -> None:
-        """End like a killed process: every running job is lost."""
+        """End for good: every running job is lost."""
         self._state, self._failure = "failed", "the engine process ended"
         self._death.set()
+
+    def restart(self) -> None:
+        """End like a killed process that is replaced: every running job is lost, and loading begins anew."""
+        self._death.set()
+        self._death = asyncio.Event()
+        self._state = "loading"
+        self._has_loaded.clear()
+        self.restarts += 1
+        self._loading = asyncio.create_task(self._load())
 
     def fail_next(self, error: EngineError) -> None:
         """Let the next job fail."""
@@ -97,16 +103,7 @@ class FakeExecutor:
         """Constant, once loaded."""
         if not self._has_loaded.is_set() or self._load_failure is not None:
             return None
-        return EngineInfo(
-            model_id="fake",
-            device="cpu",
-            device_name="no device",
-            dtype="float32",
-            native_height=512,
-            native_width=512,
-            rows_per_call=2 * self._max_images_in_flight,
-            max_images_in_flight=self._max_images_in_flight,
-        )
+        return fake_info("fake", self._max_images_in_flight)
 
     @property
     def silence_s(self) -> float:
@@ -139,7 +136,7 @@ class FakeExecutor:
             EngineError: `fail_next` said so.
             EngineLostError: `die` was called.
         """
-        params = job.params
+        params, death = job.params, self._death
         self.started.append(job)
         self.images_in_flight += params.num_images
         self.most_images_at_once = max(self.most_images_at_once, self.images_in_flight)
@@ -148,15 +145,19 @@ class FakeExecutor:
             if error is not None:
                 raise error
             began = time.monotonic()
+            self._observe("encode", 0.0, params)
             for step in range(1, params.model_calls + 1):
-                await self._take_step()
+                await self._take_step(params, death)
                 for index in range(params.num_images):
                     yield Progress(job.id, index, step, params.model_calls)
+                    preview = fake_preview(job.id, params, index, step) if job.previews else None
+                    if preview is not None:
+                        yield preview
             denoise_s = time.monotonic() - began
-            for index, seed in enumerate(params.seeds):
-                yield ImageReady(job.id, index, seed, fake_png(params, seed), f"image/{job.output_format}")
-            truncated = max(len(params.prompt), len(params.negative_prompt)) - _READABLE_CHARACTERS
-            yield JobDone(job.id, 0.0, denoise_s, 0.0, 0.0, max(0, truncated))
+            for index in range(params.num_images):
+                self._observe("decode", 0.0, params)
+                yield fake_image(job.id, params, index, job.output_format)
+            yield fake_job_done(job.id, params, denoise_s)
         finally:
             self.images_in_flight -= params.num_images
 
@@ -174,13 +175,18 @@ class FakeExecutor:
         self._failure = self._load_failure
         self._has_loaded.set()
 
-    async def _take_step(self) -> None:
+    async def _take_step(self, params: GenerationParams, death: asyncio.Event) -> None:
+        began = time.monotonic()
         await asyncio.sleep(self._step_s)
         if not self._is_awake.is_set():
-            await _first_of(self._is_awake, self._death)
-        if self._death.is_set():
+            await _first_of(self._is_awake, death)
+        if death.is_set():
             raise EngineLostError("the engine process ended while drawing", retry_after_s=_RESTART_ESTIMATE_S)
         self.steps_taken += 1
+        self._observe("step", time.monotonic() - began, params)
+
+    def _observe(self, kind: str, seconds: float, params: GenerationParams) -> None:
+        self.work_times.observe(fake_work(kind, seconds, params, self._max_images_in_flight))
 
 
 async def _first_of(*events: asyncio.Event) -> None:
@@ -191,27 +197,3 @@ async def _first_of(*events: asyncio.Event) -> None:
         for wait in waits:
             wait.cancel()
         await asyncio.gather(*waits, return_exceptions=True)
-
-
-def fake_png(params: GenerationParams, seed: int) -> bytes:
-    """A valid PNG of 8x8 pixels whose colours are a hash of everything that was asked."""
-    wish = repr(
-        (
-            params.prompt,
-            params.negative_prompt,
-            params.num_inference_steps,
-            params.guidance_scale,
-            params.height,
-            params.width,
-            seed,
-            params.sampler,
-            params.noise_schedule,
-        )
-    )
-    pixels = hashlib.shake_256(wish.encode()).digest(_SIZE * _SIZE * 3)
-    rows = b"".join(b"\0" + pixels[at : at + 3 * _SIZE] for at in range(0, len(pixels), 3 * _SIZE))
-    header = struct.pack(">IIBBBBB", _SIZE, _SIZE, 8, 2, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
-    )

@@ -8,7 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
 from engine import errors
 from engine.errors import EngineError, InvalidParamsError, ModelLoadError
@@ -21,16 +21,19 @@ from server.executors.messages import (
     ImageReady,
     JobDone,
     JobFailed,
+    JobMessage,
     LoadFailed,
     LoadProgress,
     Ping,
     Pong,
+    Preview,
     Progress,
     Ready,
     Submit,
     ToEngine,
     WorkDone,
 )
+from server.executors.work_times import WorkTimes
 
 __all__ = ["MessageExecutor"]
 
@@ -40,24 +43,43 @@ _ERRORS: Final[Mapping[str, type[EngineError]]] = MappingProxyType(
     {name: getattr(errors, name) for name in errors.__all__ if name != "InvalidParamsError"}
 )
 
-_Letter = Progress | ImageReady | JobDone | JobFailed | EngineLostError
+_FROM_OTHER_THREADS: Final = (Preview, ImageReady, JobDone, JobFailed)
+"""What the engine process can say while its engine's own thread hangs: no signs of that one's life."""
+
+_Letter = JobMessage | EngineLostError
+
+
+RESTART_ESTIMATE_S: Final = 15.0
+"""What a caller is told to wait for another engine, as long as no start was seen here."""
+
+
+class _Running(NamedTuple):
+    """A job that the engine has, and what it said of it."""
+
+    job: Job
+    letters: asyncio.Queue[_Letter]
 
 
 class MessageExecutor(ABC):
     """An executor whose engine is at the other end of a line. Belongs to the event loop's thread.
 
-    A subclass opens the line: `start`, `stop`, `_send`; and tells `_receive` what comes in and `_lost` when it breaks.
+    A subclass opens the line: `start`, `stop`, `_send`; and tells `_receive` what comes in, and `_engine_begins` and
+    `_engine_has_ended` when they happen.
     """
 
     def __init__(self) -> None:
+        self.work_times = WorkTimes()
         self._state: ExecutorState = "loading"
         self._failure: str | None = None
         self._info: EngineInfo | None = None
         self._load_seconds: dict[str, float] = {}
-        self._mailboxes: dict[str, asyncio.Queue[_Letter]] = {}
+        self._running: dict[str, _Running] = {}
         self._has_loaded = asyncio.Event()
         self._last_sign_of_life = time.monotonic()
         self._num_pings = 0
+        self._ready_since: float | None = None
+        self._has_worked = False
+        self._restart_estimate_s = RESTART_ESTIMATE_S
 
     @property
     def state(self) -> ExecutorState:
@@ -82,7 +104,16 @@ class MessageExecutor(ABC):
     @property
     def silence_s(self) -> float:
         """See `Executor.silence_s`."""
-        return time.monotonic() - self._last_sign_of_life if self._state == "ready" else 0.0
+        return self._seconds_without_sign if self._state == "ready" else 0.0
+
+    @property
+    def _seconds_without_sign(self) -> float:
+        return time.monotonic() - self._last_sign_of_life
+
+    @property
+    def restarts(self) -> int:
+        """See `Executor.restarts`."""
+        return 0
 
     async def wait_until_ready(self) -> None:
         """See `Executor.wait_until_ready`."""
@@ -93,15 +124,14 @@ class MessageExecutor(ABC):
     async def run(self, job: Job) -> AsyncGenerator[JobEvent, None]:
         """See `Executor.run`."""
         if self._state != "ready":
-            raise EngineLostError("the engine is not running", retry_after_s=RESTART_ESTIMATE_S)
-        mailbox: asyncio.Queue[_Letter] = asyncio.Queue()
-        self._mailboxes[job.id] = mailbox
+            raise EngineLostError("the engine is not running", retry_after_s=self._restart_estimate_s)
+        running = self._running[job.id] = _Running(job, asyncio.Queue())
         has_ended = False
         try:
-            self._send(Submit(job.id, job.params, job.output_format))
+            self._send(Submit(job.id, job.params, job.output_format, job.previews))
             while not has_ended:
-                letter = await mailbox.get()
-                has_ended = not isinstance(letter, Progress | ImageReady)
+                letter = await running.letters.get()
+                has_ended = not isinstance(letter, Progress | Preview | ImageReady)
                 match letter:
                     case JobFailed():
                         raise _error_from(letter)
@@ -110,7 +140,7 @@ class MessageExecutor(ABC):
                     case _:
                         yield letter
         finally:
-            del self._mailboxes[job.id]
+            del self._running[job.id]
             if not has_ended:
                 self._send(Cancel(job.id))
 
@@ -130,35 +160,55 @@ class MessageExecutor(ABC):
         self._num_pings += 1
         self._send(Ping(self._num_pings))
 
+    def _forgive_silence(self, seconds: float) -> None:
+        """Do not count seconds in which nobody listened."""
+        self._last_sign_of_life = min(time.monotonic(), self._last_sign_of_life + max(0.0, seconds))
+
+    def _engine_begins(self) -> None:
+        """Another engine is about to load."""
+        self._last_sign_of_life = time.monotonic()
+        self._load_seconds = {}
+        self._ready_since = None
+        self._has_worked = False
+
+    def _engine_has_ended(self, reason: str) -> None:
+        """There is none until the next has loaded: every job that it had ends too."""
+        if self._state == "ready":
+            self._state = "loading"
+            self._has_loaded.clear()
+        self._lost(reason)
+
     def _receive(self, message: FromEngine) -> None:
         """Sort a message from the engine."""
-        self._last_sign_of_life = time.monotonic()
+        if not isinstance(message, _FROM_OTHER_THREADS):
+            self._last_sign_of_life = time.monotonic()
         match message:
-            case Progress() | ImageReady() | JobDone() | JobFailed():
-                mailbox = self._mailboxes.get(message.job_id)
-                if mailbox is not None:  # else it was cancelled while the message was on its way
-                    mailbox.put_nowait(message)
+            case Progress() | Preview() | ImageReady() | JobDone() | JobFailed():
+                running = self._running.get(message.job_id)
+                if running is not None:  # else it was cancelled while the message was on its way
+                    running.letters.put_nowait(message)
             case LoadProgress(phase, seconds):
                 self._load_seconds[phase] = seconds
             case Ready(info):
                 self._info = info
                 self._state = "ready"
+                self._ready_since = time.monotonic()
+                self._restart_estimate_s = max(1.0, sum(self._load_seconds.values()))
                 self._has_loaded.set()
             case LoadFailed(reason):
                 self._failure = reason
                 self._state = "failed"
                 self._has_loaded.set()
-            case WorkDone() | Pong():
-                pass  # signs of life
+            case WorkDone():
+                self.work_times.observe(message)
+                self._has_worked = self._state == "ready"  # what is told before is the warm-up
+            case Pong():
+                pass  # a sign of life
 
     def _lost(self, reason: str) -> None:
         """The engine has ended: every job that it had ends too."""
-        for mailbox in self._mailboxes.values():
-            mailbox.put_nowait(EngineLostError(reason, retry_after_s=RESTART_ESTIMATE_S))
-
-
-RESTART_ESTIMATE_S: Final = 15.0
-"""What a caller is told to wait after its engine ended: imports, loading and warm-up take about that long on a CPU."""
+        for running in self._running.values():
+            running.letters.put_nowait(EngineLostError(reason, retry_after_s=self._restart_estimate_s))
 
 
 def _error_from(failed: JobFailed) -> EngineError:

@@ -21,10 +21,12 @@ __all__ = [
     "ImageReady",
     "JobDone",
     "JobFailed",
+    "JobMessage",
     "LoadFailed",
     "LoadProgress",
     "Ping",
     "Pong",
+    "Preview",
     "Progress",
     "Ready",
     "Submit",
@@ -50,7 +52,7 @@ class Configure(_Message, frozen=True):
     """The first message: which model to load, and how to run it."""
 
     model_id: str
-    """A folder in diffusers layout, a Hugging Face model id in the local cache, or `fake`."""
+    """A folder in diffusers layout, a Hugging Face model id in the local cache, `fake` or `fake-engine`."""
     device: str
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
     dtype: str
@@ -74,6 +76,8 @@ class Submit(_Message, frozen=True):
     params: GenerationParams
     output_format: str
     """`png`, `webp` or `jpeg`."""
+    previews: bool = True
+    """Whether anybody looks while it is drawn."""
 
 
 class Cancel(_Message, frozen=True):
@@ -137,6 +141,17 @@ class Progress(_Message, frozen=True):
     steps: int
 
 
+class Preview(_Message, frozen=True):
+    """What shows of a picture that is being drawn: small, now and then, and never after its last step."""
+
+    job_id: str
+    image_index: int
+    step: int
+    """Model calls that the picture had taken."""
+    data: bytes
+    media_type: str
+
+
 class ImageReady(_Message, frozen=True):
     """A finished picture, as a file."""
 
@@ -187,9 +202,9 @@ class Pong(_Message, frozen=True):
     number: int
 
 
-FromEngine = LoadProgress | Ready | LoadFailed | Progress | ImageReady | JobDone | JobFailed | WorkDone | Pong
+FromEngine = LoadProgress | Ready | LoadFailed | Progress | Preview | ImageReady | JobDone | JobFailed | WorkDone | Pong
 
-JobMessage = Progress | ImageReady | JobDone | JobFailed
+JobMessage = Progress | Preview | ImageReady | JobDone | JobFailed
 
 _encoder = msgspec.msgpack.Encoder()
 _to_engine = msgspec.msgpack.Decoder(ToEngine)

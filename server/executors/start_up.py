@@ -14,19 +14,21 @@ from engine.models.base import DiffusionModel
 from engine.models.fake import FakeModel
 from engine.models.locate import locate
 from engine.warm_up import measure_rows_per_call, warm_up
-from server.executors.messages import Configure, EngineInfo
+from server.executors.messages import Configure, EngineInfo, LoadProgress, WorkDone
 
 __all__ = ["start_engine"]
 
 logger = logging.getLogger(__name__)
 
 
-def start_engine(configuration: Configure, report: Callable[[str, float], None]) -> tuple[Engine, EngineInfo]:
+def start_engine(
+    configuration: Configure, report: Callable[[LoadProgress | WorkDone], None]
+) -> tuple[Engine, EngineInfo]:
     """Load and warm up.
 
     Args:
         configuration: what to load, and how to run it.
-        report: told the name and the seconds of every phase (`import_model`, `load`, `warm_up`).
+        report: told the end of every phase (`import_model`, `load`, `warm_up`), and how long the warm-up's work took.
 
     Raises:
         EngineError: the model is not there or cannot be served on this device.
@@ -40,13 +42,15 @@ def start_engine(configuration: Configure, report: Callable[[str, float], None])
         max_images_in_flight=configuration.max_images_in_flight,
         is_reproducible=configuration.reproducible,
     )
-    warm_up(
+    work = warm_up(
         engine,
         sampler=configuration.sampler,
         noise_schedule=configuration.noise_schedule,
         num_inference_steps=configuration.num_inference_steps,
     )
-    report("warm_up", time.perf_counter() - loaded)
+    report(LoadProgress("warm_up", time.perf_counter() - loaded))
+    for item in work:
+        report(WorkDone(item.kind, item.seconds, item.rows, item.height, item.width))
     info = model.info
     return engine, EngineInfo(
         model_id=info.model_id,
@@ -60,7 +64,7 @@ def start_engine(configuration: Configure, report: Callable[[str, float], None])
     )
 
 
-def _load(configuration: Configure, report: Callable[[str, float], None]) -> DiffusionModel:
+def _load(configuration: Configure, report: Callable[[LoadProgress], None]) -> DiffusionModel:
     folder = locate(configuration.model_id)
     if folder.path is None:
         return FakeModel()
@@ -68,10 +72,10 @@ def _load(configuration: Configure, report: Callable[[str, float], None]) -> Dif
     from engine.models.stable_diffusion import StableDiffusion  # noqa: PLC0415 - seconds of imports; timed, and spared for the fake
 
     imported = time.perf_counter()
-    report("import_model", imported - began)
+    report(LoadProgress("import_model", imported - began))
     device = _choose_device(configuration.device)
     model = StableDiffusion.load(folder, device, _choose_dtype(configuration.dtype, device))
-    report("load", time.perf_counter() - imported)
+    report(LoadProgress("load", time.perf_counter() - imported))
     return model
 
 

@@ -17,7 +17,7 @@ import torch
 
 from engine.engine import Engine, PreparedRequest
 from engine.errors import DeviceError, DoesNotFitError, EngineError, InvalidParamsError
-from engine.events import EngineEvent, Failed, Finished, ImageDrawn, StepTaken, WorkItem
+from engine.events import EngineEvent, Failed, Finished, ImageDrawn, PreviewTaken, StepTaken, WorkItem
 from server.executors.messages import (
     Cancel,
     FromEngine,
@@ -26,11 +26,12 @@ from server.executors.messages import (
     JobFailed,
     Ping,
     Pong,
+    Preview,
     Progress,
     Submit,
     WorkDone,
 )
-from server.images import encode_image
+from server.images import encode_image, encode_preview
 
 __all__ = ["EngineWorker"]
 
@@ -76,7 +77,7 @@ class EngineWorker:
         if message.job_id not in self._formats:
             return  # cancelled while others were prepared
         try:
-            prepared = self._engine.prepare(message.job_id, message.params)
+            prepared = self._engine.prepare(message.job_id, message.params, wants_previews=message.previews)
         except EngineError as error:
             self._fail(message.job_id, error)
         except torch.OutOfMemoryError:
@@ -140,6 +141,8 @@ class EngineWorker:
                 self._send(Progress(event.request_id, event.image_index, event.step, event.steps))
             case WorkItem():
                 self._send(WorkDone(event.kind, event.seconds, event.rows, event.height, event.width))
+            case PreviewTaken():
+                self._files.submit(self._write_preview, event)
             case ImageDrawn():
                 output_format = self._formats.get(event.request_id)
                 if output_format is not None:  # else another of its pictures could not be written
@@ -150,6 +153,16 @@ class EngineWorker:
             case Failed():
                 self._fail(event.request_id, event.error)
                 self._forget_files(event.request_id)
+
+    def _write_preview(self, preview: PreviewTaken) -> None:
+        if preview.request_id not in self._formats:
+            return  # it is over
+        try:
+            file = encode_preview(preview.picture.pixels())
+        except Exception:  # a broken device, say, of which the engine's thread will hear; the job can do without
+            logger.exception("a preview could not be made")
+            return
+        self._send(Preview(preview.request_id, preview.image_index, preview.step, file.data, file.media_type))
 
     def _write_file(self, image: ImageDrawn, output_format: str) -> None:
         began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What an accepted request lives through: waiting, running, and one outcome that never changes."""
+"""An accepted job that has not ended yet, as it lives in this process: its steps, its preview, and who waits for it."""
 
 from __future__ import annotations
 
@@ -6,46 +6,99 @@ import asyncio
 from dataclasses import dataclass, field
 
 from server.executors.base import Job
-from server.executors.messages import ImageReady
+from server.executors.messages import ImageReady, Preview, Progress
+from server.jobs.record import JobRecord
 
-__all__ = ["AcceptedJob", "Drawing"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Drawing:
-    """The pictures of one request, and where its time went, in seconds."""
-
-    images: tuple[ImageReady, ...]
-    """In the order of their seeds."""
-    truncated_tokens: int
-    """Tokens of prompt and negative prompt that the text encoder could not read."""
-    queue_s: float
-    encode_s: float
-    denoise_s: float
-    decode_s: float
-    file_s: float
+__all__ = ["LiveJob"]
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class AcceptedJob:
-    """A job from the moment it was accepted. Belongs to the event loop's thread."""
+class LiveJob:
+    """A job between its acceptance and its end. Belongs to the event loop's thread."""
 
-    job: Job
+    record: JobRecord
+    """As the store last told."""
     accepted_at: float
     """Seconds on the generator's clock."""
-    outcome: asyncio.Future[Drawing]
-    """The pictures, or the reason why there are none."""
-    work_units_left: float
-    """Falls as the job's steps are taken."""
-    task: asyncio.Task[None] | None = field(default=None)
+    is_left: bool = False
+    """Whether this process will not go on with it: the server shuts down."""
+    preview: Preview | None = None
+    """What the picture looks like so far."""
+    task: asyncio.Task[None] | None = None
     """What draws it; None while it waits."""
+    images: tuple[ImageReady, ...] = ()
+    """The finished pictures, for whoever waits for them right now."""
+    error: Exception | None = None
+    """Why it failed, with all that its record does not keep."""
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when it has ended, or will not go on in this process."""
+    _steps: dict[int, int] = field(default_factory=dict)
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def finish(self, drawing: Drawing) -> None:
-        """Hand over the pictures, if anybody still waits for them."""
-        if not self.outcome.done():
-            self.outcome.set_result(drawing)
+    @property
+    def step(self) -> int:
+        """Model calls taken so far, all its pictures together."""
+        return sum(self._steps.values())
 
-    def fail(self, error: Exception) -> None:
-        """Say why there are no pictures, if anybody still waits for them."""
-        if not self.outcome.done():
-            self.outcome.set_exception(error)
+    @property
+    def steps(self) -> int:
+        """Model calls of all its pictures."""
+        params = self.record.new.params
+        return params.model_calls * params.num_images
+
+    @property
+    def job(self) -> Job:
+        """What an executor is asked for."""
+        new = self.record.new
+        return Job(id=new.id, params=new.params, output_format=new.output_format)
+
+    @property
+    def is_last_attempt(self) -> bool:
+        """Whether the attempt that runs, or comes next, is the last one; such a job runs alone."""
+        is_begun = self.record.status == "running"
+        return self.record.attempt + (0 if is_begun else 1) >= MAX_ATTEMPTS
+
+    def begin_anew(self) -> None:
+        """Forget the steps of the attempt before."""
+        self._steps.clear()
+        self.preview = None
+        self.images = ()
+
+    def take(self, event: Progress | Preview) -> None:
+        """Remember what the engine told, and tell whoever watches."""
+        if isinstance(event, Progress):
+            self._steps[event.image_index] = event.step
+        else:
+            self.preview = event
+        self.tell()
+
+    def now_is(self, record: JobRecord) -> None:
+        """The store knows it as this now. The first terminal record ends the job."""
+        self.record = record
+        if record.is_over:
+            self.ended.set()
+        self.tell()
+
+    def leave(self) -> None:
+        """This process will not go on with it; if it has not ended, the next one will."""
+        self.is_left = True
+        self.ended.set()
+        self.tell()
+
+    def tell(self) -> None:
+        """Wake whoever watches."""
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    async def change(self, timeout_s: float) -> None:
+        """Return at the next change, or after so long."""
+        changed = self._changed
+        try:
+            async with asyncio.timeout(timeout_s):
+                await changed.wait()
+        except TimeoutError:
+            pass
+
+
+MAX_ATTEMPTS = 3
+"""A job whose engine was lost this many times is given up: it may be the reason."""

@@ -1,10 +1,11 @@
-"""Which of several representations a client prefers: the `Accept` header (RFC 9110, section 12.5.1)."""
+"""What a client prefers: its `Accept` header (RFC 9110, section 12.5.1) and its `Prefer: wait=N` (RFC 7240)."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
-__all__ = ["preferred"]
+__all__ = ["preferred", "preferred_wait_s"]
 
 
 def preferred(accept: str | None, offers: Sequence[str]) -> str | None:
@@ -20,6 +21,19 @@ def preferred(accept: str | None, offers: Sequence[str]) -> str | None:
     qualities = [_quality(offer, ranges) for offer in offers]
     best = max(qualities)
     return offers[qualities.index(best)] if best > 0 else None
+
+
+def preferred_wait_s(prefer: Sequence[str]) -> float | None:
+    """Seconds that a client is willing to wait, the first that is named; None if it does not say.
+
+    Args:
+        prefer: the headers. What cannot be read is left unread, as the RFC wants it.
+    """
+    for preference in ",".join(prefer).split(","):
+        found = re.fullmatch(r'\s*wait\s*=\s*"?(\d{1,6})"?\s*(;.*)?', preference, re.IGNORECASE)
+        if found:
+            return float(found[1])
+    return None
 
 
 def _parsed(part: str) -> tuple[str, float]:

@@ -25,7 +25,8 @@ class Service:
     """`time.monotonic()` when the app was made."""
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:
+    # A coroutine, though it waits for nothing: FastAPI sends plain functions to another thread and back.
     service: Service = request.app.state.service
     return service
 

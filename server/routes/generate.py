@@ -8,20 +8,18 @@ from typing import Annotated, Any, TypeVar
 from urllib.parse import quote
 
 from fastapi import APIRouter, Body, Depends, Request, Response
-from fastapi.openapi.models import Example
 from fastapi.responses import JSONResponse
 
 from engine.params import GenerationParams
-from server.errors import (
-    ClientGoneError,
-    IdempotencyUnsupportedError,
-    NotAcceptableError,
-    UnsupportedMediaTypeError,
-)
-from server.jobs.life import Drawing
+from server.errors import ClientGoneError, NotAcceptableError
+from server.generator import JobState
+from server.job_schemas import JobView
+from server.jobs.record import JobRecord
 from server.problems import PROBLEM_MEDIA_TYPE
-from server.routes.accept import preferred
+from server.routes.accept import preferred, preferred_wait_s
 from server.routes.dependencies import ServiceOf
+from server.routes.jobs import accepted
+from server.routes.wishes import EXAMPLES, IDEMPOTENCY_HEADER, idempotency_key, job_of, note, require_json
 from server.schemas import MEDIA_TYPES, GenerateRequest, GenerateResponse
 
 __all__ = ["router"]
@@ -30,27 +28,8 @@ _JSON = "application/json"
 
 _T = TypeVar("_T")
 
-_EXAMPLES = {
-    "short": Example(summary="Only a prompt", value={"prompt": "a cat on a mat, digital art"}),
-    "full": Example(
-        summary="The specification's request",
-        value={
-            "prompt": "a cat sitting on a mat, digital art style, detailed",
-            "negative_prompt": "blurry, low quality, distorted",
-            "num_inference_steps": 28,
-            "guidance_scale": 7.0,
-            "height": 512,
-            "width": 512,
-            "seed": 42,
-        },
-    ),
-    "several": Example(
-        summary="Three pictures, as JSON",
-        value={"prompt": "a lighthouse at night", "num_images": 3, "seed": 7, "sampler": "Euler a"},
-    ),
-}
-
 _PICTURE_HEADERS: dict[str, dict[str, object]] = {
+    "X-Job-Id": {"description": "Under which it is kept: `/v1/jobs/{id}`", "schema": {"type": "string"}},
     "X-Seed": {"description": "Draws the same picture again", "schema": {"type": "integer"}},
     "X-Model-Id": {"description": "The model, percent-encoded", "schema": {"type": "string"}},
     "X-Sampler": {"schema": {"type": "string"}},
@@ -71,6 +50,7 @@ _PROBLEM = {"schema": {"$ref": "#/components/schemas/Problem"}}
 _PROBLEMS = {
     400: "The body is not JSON, or cannot be read",
     401: "The request does not come from this machine",
+    409: "The job was cancelled",
     406: "`Accept` leaves nothing that could be sent",
     413: "The body is too large",
     415: "The body is not declared as JSON",
@@ -80,6 +60,11 @@ _PROBLEMS = {
 }
 
 _RESPONSES: dict[int | str, dict[str, Any]] = {
+    202: {
+        "description": "With an `Idempotency-Key`: not finished in time; ask again, or follow `Location`",
+        "model": JobView,
+        "headers": {"Location": {"schema": {"type": "string"}}},
+    },
     200: {
         "description": "One picture: its file. Several, or if `Accept` prefers JSON: JSON.",
         "headers": _PICTURE_HEADERS,
@@ -92,20 +77,6 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 
 
-def _require_json(request: Request) -> None:
-    # Also what keeps web pages out: a browser sends JSON to a foreign server only after asking it, and we never agree.
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != _JSON or len(request.headers.getlist("content-type")) != 1:
-        raise UnsupportedMediaTypeError(f"the header Content-Type must be {_JSON}")
-
-
-def _refuse_idempotency_key(request: Request) -> None:
-    if "idempotency-key" in request.headers:
-        raise IdempotencyUnsupportedError(
-            "this version cannot promise that a retry never draws twice; leave the header Idempotency-Key out"
-        )
-
-
 router = APIRouter(tags=["pictures"])
 
 
@@ -114,36 +85,49 @@ router = APIRouter(tags=["pictures"])
     summary="Draw pictures from a prompt",
     response_model=GenerateResponse,
     responses=_RESPONSES,
-    dependencies=[Depends(_require_json), Depends(_refuse_idempotency_key)],
+    dependencies=[Depends(require_json)],
+    openapi_extra=IDEMPOTENCY_HEADER,
 )
 async def generate(
     request: Request,
-    wish: Annotated[GenerateRequest, Body(openapi_examples=_EXAMPLES)],
+    wish: Annotated[GenerateRequest, Body(openapi_examples=EXAMPLES)],
     service: ServiceOf,
 ) -> Response:
-    """Draw, and answer with the picture. Hanging up cancels the drawing before its next step.
+    """Draw, and answer with the picture.
 
+    Without `Idempotency-Key`, hanging up cancels the drawing before its next step. With one, the job goes on, a repeat
+    finds it, and one that takes longer than `REQUEST_TIMEOUT` or `Prefer: wait=N` is answered with 202 and `Location`.
     With the same seed, settings and server the same request gives the same bytes, whatever else is being drawn.
     """
     params = wish.to_params(service.defaults)
     answer_type, output_format = _negotiated(request, wish, params)
-    _note(request, params)
-    drawing = await _until_hang_up(request, service.generator.generate(params, output_format))
-    timing = _server_timing(drawing)
+    is_bound = idempotency_key(request) is None
+    new = job_of(request, wish, params, output_format=output_format, is_bound=is_bound)
+    note(request, new)
+    wait_s = None if is_bound else preferred_wait_s(request.headers.getlist("prefer"))
+    drawn = await _until_hang_up(request, service.generator.draw(new, wait_s=wait_s))
+    if isinstance(drawn, JobState):
+        request.state.log["job_id"] = drawn.record.id
+        return accepted(drawn, service, is_repeat=False)
+    record, images = drawn
+    request.state.log["job_id"] = record.id
+    params = record.new.params  # a repeat has the seed that was drawn the first time
+    is_truncated = record.outcome is not None and record.outcome.truncated_tokens > 0
+    timing = _server_timing(record)
     request.state.log["server_timing"] = timing
     headers = {
+        "X-Job-Id": record.id,
         "X-Seed": str(params.seed),
         "X-Model-Id": quote(service.settings.model_id, safe="/:@+ "),
         "X-Sampler": params.sampler,
         "X-Noise-Schedule": params.noise_schedule,
-        "X-Prompt-Truncated": "true" if drawing.truncated_tokens else "false",
+        "X-Prompt-Truncated": "true" if is_truncated else "false",
         "Server-Timing": ", ".join(f"{phase};dur={milliseconds}" for phase, milliseconds in timing.items()),
     }
     if answer_type == _JSON:
-        answer = GenerateResponse.of(drawing, params, service.settings.model_id)
+        answer = GenerateResponse.of(images, params, service.settings.model_id, is_truncated=is_truncated)
         return JSONResponse(answer.model_dump(), headers=headers)
-    image = drawing.images[0]
-    return Response(image.data, media_type=image.media_type, headers=headers)
+    return Response(images[0].data, media_type=images[0].media_type, headers=headers)
 
 
 def _negotiated(request: Request, wish: GenerateRequest, params: GenerationParams) -> tuple[str, str]:
@@ -160,25 +144,16 @@ def _negotiated(request: Request, wish: GenerateRequest, params: GenerationParam
     return answer_type, MEDIA_TYPES.get(answer_type, wish.output_format or "png")
 
 
-def _note(request: Request, params: GenerationParams) -> None:
-    request.state.log |= {
-        "seed": params.seed,
-        "steps": params.num_inference_steps,
-        "size": f"{params.width}x{params.height}",
-        "num_images": params.num_images,
-        "sampler": params.sampler,
-        "noise_schedule": params.noise_schedule,
-        "work_units": round(params.work_units, 4),
-    }
-
-
-def _server_timing(drawing: Drawing) -> dict[str, float]:
+def _server_timing(record: JobRecord) -> dict[str, float]:
+    timings = record.outcome.timings if record.outcome else None
+    if timings is None:
+        return {}
     seconds = {
-        "queue": drawing.queue_s,
-        "encode": drawing.encode_s,
-        "denoise": drawing.denoise_s,
-        "decode": drawing.decode_s,
-        "png": drawing.file_s,
+        "queue": timings.queue_s,
+        "encode": timings.encode_s,
+        "denoise": timings.denoise_s,
+        "decode": timings.decode_s,
+        "png": timings.file_s,
     }
     return {phase: round(1000 * duration, 1) for phase, duration in seconds.items()}
 

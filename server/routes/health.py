@@ -9,11 +9,10 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict
 
 from server.routes.dependencies import Service, ServiceOf
+from server.schemas import GenerateRequest
 
 __all__ = ["router"]
 
-_MAX_SILENCE_S = 10.0
-"""An engine that gives no sign of life for longer is not ready."""
 
 Status = Literal["loading", "healthy", "degraded", "failed", "draining"]
 
@@ -54,6 +53,8 @@ class EngineReport(BaseModel):
     """Seconds since its last sign of life."""
     load_seconds: dict[str, float]
     """Seconds that each phase of its start took."""
+    restarts: int
+    """Times that it was replaced since the server started."""
 
 
 class QueueReport(BaseModel):
@@ -64,8 +65,8 @@ class QueueReport(BaseModel):
     requests_waiting: int
     max_requests_waiting: int
     images_in_flight: int
-    seconds_per_work_unit: float | None
-    """The pace of late; null until anything was drawn."""
+    eta_s: float | None
+    """Seconds until a default job asked for now would be done; null while unknown."""
 
 
 class Health(BaseModel):
@@ -108,7 +109,7 @@ async def livez() -> Liveness:
 @router.get("/readyz", summary="Would a request be drawn soon?", responses={503: {"model": Readiness}})
 async def readyz(service: ServiceOf, response: Response) -> Readiness:
     """200, or 503 with the reason: loading, failed, draining, or an engine that gives no sign of life."""
-    status, reason = _status(service)
+    status, reason = await _status(service)
     if status != "healthy":
         response.status_code = 503
     return Readiness(ready=status == "healthy", reason=reason)
@@ -117,7 +118,7 @@ async def readyz(service: ServiceOf, response: Response) -> Readiness:
 @router.get("/health", summary="How is it?", responses={503: {"model": Health}})
 async def health(service: ServiceOf, response: Response) -> Health:
     """200 while `loading`, `healthy` or `degraded`; 503 when `failed` or `draining`."""
-    status, reason = _status(service)
+    status, reason = await _status(service)
     if status in {"failed", "draining"}:
         response.status_code = 503
     settings, generator, defaults = service.settings, service.generator, service.defaults
@@ -149,18 +150,19 @@ async def health(service: ServiceOf, response: Response) -> Health:
             max_images_in_flight=info.max_images_in_flight if info else None,
             silence_s=round(executor.silence_s, 3),
             load_seconds=executor.load_seconds,
+            restarts=executor.restarts,
         ),
         queue=QueueReport(
             requests_waiting=generator.num_waiting,
             max_requests_waiting=settings.max_queued_requests,
             images_in_flight=generator.num_images_in_flight,
-            seconds_per_work_unit=generator.seconds_per_work_unit,
+            eta_s=generator.eta_of_new_s(GenerateRequest(prompt="?").to_params(defaults)),
         ),
         uptime_s=round(time.monotonic() - service.started_at, 3),
     )
 
 
-def _status(service: Service) -> tuple[Status, str | None]:
+async def _status(service: Service) -> tuple[Status, str | None]:
     """The one word, and why it is not `healthy`."""
     executor = service.generator.executor
     if service.generator.is_draining:
@@ -169,6 +171,10 @@ def _status(service: Service) -> tuple[Status, str | None]:
         return "failed", executor.failure or "the engine has ended"
     if executor.state == "loading":
         return "loading", "the model is being loaded"
-    if executor.silence_s > _MAX_SILENCE_S:
+    # A hung engine is replaced after WATCHDOG_MIN at the earliest; it is not ready from then on, replaced or not.
+    if executor.silence_s > service.settings.watchdog_min:
         return "degraded", f"the engine has given no sign of life for {executor.silence_s:.0f} s"
+    trouble = await service.generator.trouble()
+    if trouble is not None:
+        return "degraded", f"nothing can be written down: {trouble}"
     return "healthy", None

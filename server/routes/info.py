@@ -1,19 +1,22 @@
-"""What this server is and what may be asked of it: `GET /`, and the API's own pages, `GET /docs` and `/static`."""
+"""What this server is and what may be asked of it, as JSON at `/`; and the pages for people: `/` again, and `/docs`."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Header, Response
 from fastapi.responses import FileResponse
+from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ConfigDict
 
 from engine.params import LIMITS
 from engine.samplers import SAMPLERS
-from server.routes.dependencies import ServiceOf
+from server.routes.accept import preferred
+from server.routes.dependencies import Service, ServiceOf
 from server.schemas import MEDIA_TYPES
 
-__all__ = ["NAME", "STATIC_FOLDER", "VERSION", "router"]
+__all__ = ["NAME", "STATIC_FOLDER", "VERSION", "OwnFiles", "router"]
 
 NAME = "Semantic Bit GPU server"
 VERSION = "0.1.0"
@@ -25,6 +28,22 @@ _DOCS_POLICY = (
     "font-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 """Swagger UI sets styles inline; everything else comes from this server or not at all."""
+
+_PAGE_POLICY = (
+    "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+"""Nothing inline; pictures are fetched (`blob:`) and previews come inside events (`data:`)."""
+
+
+class OwnFiles(StaticFiles):
+    """Files that browsers keep, but ask about each time: after an upgrade nobody runs old and new scripts together."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        """The file, or 304."""
+        response = super().file_response(*args, **kwargs)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
 
 
 class InfoDefaults(BaseModel):
@@ -78,9 +97,25 @@ class Info(BaseModel):
 router = APIRouter(tags=["about"])
 
 
-@router.get("/", summary="What this server is, and what may be asked of it")
-async def info(service: ServiceOf) -> Info:
-    """Name, model, links, defaults, limits and samplers."""
+@router.get(
+    "/",
+    summary="What this server is, and what may be asked of it",
+    response_model=Info,
+    responses={200: {"content": {"text/html": {"schema": {"type": "string"}}}}},
+)
+async def info(
+    service: ServiceOf, response: Response, accept: Annotated[str | None, Header(include_in_schema=False)] = None
+) -> Info | FileResponse:
+    """Name, model, links, defaults, limits and samplers; for a browser, which prefers `text/html`, the drawing page."""
+    headers = {"Vary": "Accept", "Cache-Control": "no-cache"}
+    if preferred(accept, ("application/json", "text/html")) == "text/html":
+        headers["Content-Security-Policy"] = _PAGE_POLICY
+        return FileResponse(STATIC_FOLDER / "app" / "index.html", headers=headers)
+    response.headers.update(headers)
+    return _info(service)
+
+
+def _info(service: Service) -> Info:
     defaults = service.defaults
     return Info(
         name=NAME,

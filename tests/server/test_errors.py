@@ -13,7 +13,8 @@ from fastapi.testclient import TestClient
 
 import engine.errors
 import server.errors
-from server.errors import PROBLEMS
+from engine.errors import InvalidParamsError
+from server.errors import PROBLEMS, JobFailedError
 from server.phrases import shortened
 from server.problems import add_problem_handlers
 from server.telemetry import RequestLog
@@ -53,13 +54,18 @@ def client_of(error: Exception) -> TestClient:
 
 @pytest.mark.parametrize("error_type", ERRORS, ids=lambda error_type: error_type.__name__)
 def test_every_error_becomes_its_problem_document(error_type):
-    error = error_type("width", "must be even", 3) if "Params" in error_type.__name__ else error_type("a reason")
-    answer = client_of(error).get("/")
+    arguments = {InvalidParamsError: ("width", "must be even", 3), JobFailedError: ("a reason", "job_failed")}
+    answer = client_of(error_type(*arguments.get(error_type, ("a reason",)))).get("/")
     kind = PROBLEMS[error_type]
     assert answer.status_code == kind.status
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["code"] == kind.code
     assert answer.json()["detail"] in {"a reason", "width must be even, not 3"}
+
+
+def test_a_job_that_failed_some_time_ago_is_told_with_the_status_of_its_error():
+    answer = client_of(JobFailedError("needs 40 GiB", "does_not_fit")).get("/")
+    assert (answer.status_code, answer.json()["code"]) == (422, "does_not_fit")
 
 
 def test_an_error_nobody_expected_tells_the_caller_nothing_and_the_log_no_message():

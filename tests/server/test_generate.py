@@ -131,12 +131,11 @@ def test_a_prompt_longer_than_the_encoder_reads_is_drawn_and_told(client):
     assert answer.headers["x-prompt-truncated"] == "true"
 
 
-def test_an_idempotency_key_is_refused_not_ignored(client, server):
-    drawn = len(server.executor.started)
-    answer = client.post("/generate", json=PROMPT, headers={"Idempotency-Key": "abc"})
-    assert answer.status_code == 422
-    assert answer.json()["code"] == "idempotency_unsupported"
-    assert len(server.executor.started) == drawn
+def test_a_picture_is_kept_as_a_job(client):
+    answer = client.post("/generate", json=PROMPT)
+    job = client.get(f"/v1/jobs/{answer.headers['x-job-id']}").json()
+    assert (job["status"], job["params"]["seed"]) == ("done", int(answer.headers["x-seed"]))
+    assert client.get(job["images"][0]["url"]).content == answer.content
 
 
 def test_the_callers_request_id_comes_back_and_a_strange_one_is_replaced(client):

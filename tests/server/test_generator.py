@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import secrets
+import time
 from collections.abc import AsyncGenerator
 
 from engine.params import GenerationParams
@@ -10,6 +13,8 @@ from server.executors.base import Job, JobEvent
 from server.executors.fake import FakeExecutor
 from server.executors.messages import ImageReady
 from server.generator import ImageGenerator
+from server.jobs.keeping import Retention
+from server.jobs.record import LOCAL_KEY, NewJob
 
 
 class LastPictureFirst(FakeExecutor):
@@ -22,14 +27,37 @@ class LastPictureFirst(FakeExecutor):
             yield event
 
 
-async def test_pictures_come_in_the_order_of_their_seeds_however_they_were_handed_over():
-    generator = ImageGenerator(LastPictureFirst(), max_queued_requests=1, request_timeout_s=20)
+@contextlib.asynccontextmanager
+async def running(executor, folder, max_queued_requests=10):
+    retention = Retention(results_s=3600, results_bytes=2**30, jobs_s=3600)
+    generator = ImageGenerator(
+        executor, folder, max_queued_requests=max_queued_requests, request_timeout_s=20, retention=retention
+    )
     await generator.start()
     try:
-        drawing = await generator.generate(GenerationParams(prompt="a cat", seed=40, num_images=3), "png")
+        yield generator
     finally:
         await generator.stop()
-    assert [(image.image_index, image.seed) for image in drawing.images] == [(0, 40), (1, 41), (2, 42)]
+
+
+def wish(**wishes):
+    return NewJob(
+        id=secrets.token_hex(8),
+        key_id=LOCAL_KEY,
+        user=None,
+        params=GenerationParams(**{"prompt": "a cat", "seed": 1} | wishes),
+        output_format="png",
+        is_bound=True,
+        idempotency_key=None,
+        request_digest=b"",
+        created_at=time.time(),
+    )
+
+
+async def test_pictures_come_in_the_order_of_their_seeds_however_they_were_handed_over(tmp_path):
+    async with running(LastPictureFirst(), tmp_path) as generator:
+        _, images = await generator.draw(wish(seed=40, num_images=3))
+    assert [(image.image_index, image.seed) for image in images] == [(0, 40), (1, 41), (2, 42)]
 
 
 class OnSignal(FakeExecutor):
@@ -46,25 +74,22 @@ class OnSignal(FakeExecutor):
             yield event
 
 
-async def test_a_hang_up_in_the_turn_in_which_its_turn_comes_leaks_no_slot():
+async def test_a_hang_up_in_the_turn_in_which_its_turn_comes_leaks_no_slot(tmp_path):
     """The task that would have drawn it is cancelled before it has taken its first step."""
     executor = OnSignal()
-    generator = ImageGenerator(executor, max_queued_requests=10, request_timeout_s=20)
-    await generator.start()
-    params = GenerationParams(prompt="a cat", seed=1, num_images=4)
-    try:
+    async with running(executor, tmp_path) as generator:
         for turns in range(12):  # whichever turn of the loop it is, one of these hang-ups is in it
             executor.go_on.clear()
-            drawn = asyncio.create_task(generator.generate(params, "png"))
-            hung_up = asyncio.create_task(generator.generate(params, "png"))
+            drawn = asyncio.create_task(generator.draw(wish(num_images=4)))
+            hung_up = asyncio.create_task(generator.draw(wish(num_images=4)))
             await asyncio.sleep(0.05)
             executor.go_on.set()
             for _ in range(turns):
                 await asyncio.sleep(0)
             hung_up.cancel()
             await asyncio.gather(drawn, hung_up, return_exceptions=True)
-            await asyncio.sleep(0.01)
-            assert (generator.num_images_in_flight, generator.num_waiting) == (0, 0), f"after {turns} turns"
-        assert len((await generator.generate(params, "png")).images) == 4
-    finally:
-        await generator.stop()
+            async with asyncio.timeout(5):
+                while (generator.num_images_in_flight, generator.num_waiting) != (0, 0):
+                    await asyncio.sleep(0.005)
+        _, images = await generator.draw(wish(num_images=4))
+        assert len(images) == 4

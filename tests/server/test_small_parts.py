@@ -1,4 +1,4 @@
-"""Parts that are easier to ask directly: the pace, the fake engine, the Accept header, the log set-up."""
+"""Parts that are easier to ask directly: the fake engine, the headers Accept and Prefer, the log set-up."""
 
 from __future__ import annotations
 
@@ -14,39 +14,8 @@ import pytest
 import structlog
 
 from engine.params import GenerationParams
-from server.executors.fake import fake_png
-from server.jobs.pace import Pace
-from server.routes.accept import preferred
-
-
-def test_the_pace_is_unknown_until_something_was_drawn():
-    assert Pace().seconds_per_work_unit is None
-
-
-def test_the_pace_counts_only_time_in_which_something_ran():
-    pace = Pace()
-    pace.begin(0.0)
-    pace.work_done(1.0, 2.0)
-    pace.pause(2.5)
-    pace.begin(100.0)
-    pace.work_done(1.0, 102.5)
-    assert pace.seconds_per_work_unit == pytest.approx(2.5)
-
-
-def test_neighbours_in_one_batch_make_the_pace_faster():
-    pace = Pace()
-    pace.begin(0.0)
-    for now in (1.0, 1.0, 2.0, 2.0):
-        pace.work_done(0.5, now)
-    assert pace.seconds_per_work_unit == pytest.approx(1.0, rel=0.1)
-
-
-def test_recent_work_counts_most():
-    pace = Pace()
-    pace.begin(0.0)
-    pace.work_done(10.0, 100.0)
-    pace.work_done(20.0, 120.0)
-    assert pace.seconds_per_work_unit == pytest.approx(1.0, rel=0.15)
+from server.executors.fake_pictures import fake_png
+from server.routes.accept import preferred, preferred_wait_s
 
 
 @pytest.mark.parametrize(
@@ -65,6 +34,23 @@ def test_recent_work_counts_most():
 )
 def test_the_most_specific_range_decides_and_the_servers_order_breaks_ties(accept, expected):
     assert preferred(accept, ["image/png", "application/json"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("prefer", "expected"),
+    [
+        ([], None),
+        (["wait=5"], 5.0),
+        (["respond-async, Wait = 10"], 10.0),
+        (["respond-async", 'wait="0"'], 0.0),
+        (["wait=3; x=1, wait=4"], 3.0),
+        (["wait=-1"], None),
+        (["wait=1e9"], None),
+        (["waiting=5"], None),
+    ],
+)
+def test_how_long_a_client_waits_is_read_and_nonsense_is_ignored(prefer, expected):
+    assert preferred_wait_s(prefer) == expected
 
 
 def test_a_fake_picture_is_a_valid_png_and_depends_on_everything():

@@ -75,12 +75,12 @@ def test_what_is_cancelled_while_it_waits_to_be_prepared_costs_nothing(monkeypat
     prepared: list[str] = []
     first_is_being_prepared, go_on = threading.Event(), threading.Event()
 
-    def slow_prepare(engine: Engine, request_id: str, params: GenerationParams):
+    def slow_prepare(engine: Engine, request_id: str, params: GenerationParams, **options: bool):
         prepared.append(request_id)
         if request_id == "first":
             first_is_being_prepared.set()
             assert go_on.wait(20)
-        return prepare(engine, request_id, params)
+        return prepare(engine, request_id, params, **options)
 
     monkeypatch.setattr(Engine, "prepare", slow_prepare)
     said: list[FromEngine] = []

@@ -1,0 +1,51 @@
+"""The command `doctor`: looks at everything that has ever kept such a server from working, and says what to do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from server.cli.doctor.configuration import look_at_configuration
+from server.cli.doctor.data import look_at_data
+from server.cli.doctor.finding import Finding
+from server.cli.doctor.gpu import look_at_gpu
+from server.cli.doctor.machine import look_at_machine
+from server.cli.doctor.model import look_at_model
+from server.cli.doctor.network import look_at_port
+from server.config import Settings, StartError, load_settings
+
+__all__ = ["doctor"]
+
+
+def doctor(*, as_json: bool) -> int:
+    """Print every finding as soon as it is made, or all of them as JSON at the end.
+
+    Returns:
+        The exit code: 1 if anything keeps the server from working.
+    """
+    findings: list[Finding] = []
+    for finding in _look():
+        findings.append(finding)
+        if not as_json:
+            print(finding.as_text(), flush=True)  # noqa: T201 -- the command's answer
+    is_well = all(finding.level != "FAIL" for finding in findings)
+    if as_json:
+        told = {"ok": is_well, "findings": [finding.as_json() for finding in findings]}
+        print(json.dumps(told, indent=2))  # noqa: T201 -- the command's answer
+    return 0 if is_well else 1
+
+
+def _look() -> Iterator[Finding]:
+    settings: Settings | None = None
+    try:
+        settings = load_settings()
+    except StartError as error:
+        yield Finding("settings", "FAIL", str(error), "correct it in .env or in the environment; see .env.example")
+    yield from look_at_configuration()
+    yield from look_at_machine()
+    yield from look_at_gpu(settings.device if settings else "auto")
+    if settings is None:
+        return
+    yield from look_at_model(settings.model_id)
+    yield from look_at_data(settings.server_folder, settings.keep_results_mib * 2**20)
+    yield from look_at_port(settings.host, settings.port, settings.server_folder)

@@ -1,0 +1,30 @@
+"""Are the names in `.env` ours, and is the file nobody else's business?"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from server.cli.doctor.finding import Finding
+from server.config import misspelt_names
+
+__all__ = ["look_at_configuration"]
+
+
+def look_at_configuration(env_file: Path = Path(".env")) -> Iterator[Finding]:
+    """Look at `.env` in the working directory, which is where `serve` reads it. No value is ever shown."""
+    if not env_file.exists():
+        yield Finding(".env", "ok", "there is none; settings come from the environment, the others are the defaults")
+        return
+    try:
+        misspelt = misspelt_names(env_file)
+    except (OSError, UnicodeDecodeError) as error:
+        yield Finding(".env", "FAIL", f"cannot be read: {error}", "make it a text file that this user can read")
+        return
+    for name, setting in misspelt.items():
+        yield Finding(".env", "warn", f"{name} is no setting", f"did you mean {setting}?")
+    if env_file.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        yield Finding(".env", "warn", "other users can change it", "chmod go-w .env")
+    elif not misspelt:
+        yield Finding(".env", "ok", "every name that looks like a setting is one")

@@ -1,0 +1,71 @@
+"""How long an engine's work items take here: the medians of late, for cost models and the watchdog. No torch."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict, deque
+from statistics import median
+from typing import Final, NamedTuple
+
+from server.executors.messages import WorkDone
+
+__all__ = ["WorkTimes"]
+
+_WINDOW: Final = 15
+"""Items that a median looks at: half a picture of the default request, so that a change of load is soon learned."""
+_MAX_SHAPES: Final = 64
+"""Shapes that are remembered, the latest seen: a server lives for years and clients choose the sizes."""
+
+
+class _Shape(NamedTuple):
+    kind: str
+    rows: int
+    height: int
+    width: int
+
+    @property
+    def load(self) -> int:
+        """Pixels of all rows; of text, whose size is 0, the rows."""
+        return self.rows * max(1, self.height * self.width)
+
+
+class WorkTimes:
+    """Seconds of the latest work items of every shape. Belongs to the event loop's thread."""
+
+    def __init__(self) -> None:
+        self._seconds: OrderedDict[_Shape, deque[float]] = OrderedDict()
+
+    def observe(self, item: WorkDone) -> None:
+        """Learn from a work item that has ended."""
+        shape = _Shape(item.kind, item.rows, item.height, item.width)
+        self._seconds.setdefault(shape, deque(maxlen=_WINDOW)).append(item.seconds)
+        self._seconds.move_to_end(shape)
+        if len(self._seconds) > _MAX_SHAPES:
+            self._seconds.popitem(last=False)
+
+    def median_s(self, kind: str, rows: int, height: int, width: int) -> float | None:
+        """Seconds that such an item takes: the median of late, so that one slow item does not matter.
+
+        A shape that was never seen is scaled from the one of its kind whose rows x pixels are nearest.
+
+        Args:
+            kind: `encode`, `step` or `decode`.
+            rows: model rows in the call, padding included.
+            height: pixels; 0 for text.
+            width: pixels; 0 for text.
+
+        Returns:
+            None while nothing of this kind was seen.
+        """
+        shape = _Shape(kind, rows, height, width)
+        if shape in self._seconds:
+            return median(self._seconds[shape])
+        known = [other for other in self._seconds if other.kind == kind]
+        if not known:
+            return None
+        nearest = min(known, key=lambda other: abs(math.log(other.load / shape.load)))
+        return median(self._seconds[nearest]) * shape.load / nearest.load
+
+    def longest_median_s(self) -> float | None:
+        """The median of the shape that takes longest; None while nothing was seen."""
+        return max((median(seconds) for seconds in self._seconds.values()), default=None)

@@ -1,0 +1,73 @@
+"""How the job database looks, and how an older one becomes so: numbered steps of SQL."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Final
+
+from server.jobs.store_errors import StoreTooNewError
+
+__all__ = ["migrate"]
+
+_JOBS: Final = (
+    # AUTOINCREMENT: a number is not given again when the newest job is removed, so a page's cursor stays true.
+    """
+    CREATE TABLE jobs (
+        seq             INTEGER PRIMARY KEY AUTOINCREMENT,
+        id              TEXT    NOT NULL UNIQUE,
+        key_id          TEXT    NOT NULL,
+        user            TEXT,
+        params          TEXT    NOT NULL, -- JSON of GenerationParams
+        output_format   TEXT    NOT NULL,
+        is_bound        INTEGER NOT NULL,
+        idempotency_key TEXT,
+        request_digest  BLOB    NOT NULL,
+        created_at      REAL    NOT NULL, -- Unix seconds, as every time here
+        status          TEXT    NOT NULL CHECK (status IN ('queued', 'running', 'done', 'failed', 'cancelled', 'dead')),
+        attempt         INTEGER NOT NULL,
+        started_at      REAL,
+        finished_at     REAL    CHECK ((finished_at IS NULL) = (status IN ('queued', 'running'))),
+        outcome         TEXT    CHECK ((outcome IS NULL) = (finished_at IS NULL)), -- JSON of Outcome
+        has_files       INTEGER NOT NULL,
+        file_bytes      INTEGER NOT NULL  -- of the pictures as they were written
+    ) STRICT
+    """,
+    # A page of jobs asks for each status alone, newest first; an index ends with seq by itself.
+    "CREATE INDEX jobs_by_status ON jobs (status)",
+    "CREATE INDEX jobs_by_key ON jobs (key_id, status)",
+    "CREATE INDEX jobs_by_user ON jobs (key_id, user, status) WHERE user IS NOT NULL",
+    """
+    CREATE UNIQUE INDEX jobs_by_idempotency_key ON jobs (key_id, idempotency_key)
+    WHERE idempotency_key IS NOT NULL
+    """,
+    "CREATE INDEX jobs_over ON jobs (finished_at) WHERE finished_at IS NOT NULL",
+    "CREATE INDEX jobs_with_files ON jobs (finished_at, seq, file_bytes) WHERE has_files",
+    "CREATE TABLE write_probe (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), num_probes INTEGER NOT NULL) STRICT",
+    "INSERT INTO write_probe VALUES (1, 0)",
+)
+
+STEPS: Final[tuple[tuple[str, ...], ...]] = (_JOBS,)
+"""Step n takes a database of version n to version n + 1. A step that was released never changes.
+
+Stored params are read through `GenerationParams`: whoever narrows its limits adds a step for the jobs beyond them.
+"""
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Take every step that the database has not taken yet, each wholly or not at all.
+
+    Raises:
+        StoreTooNewError: the database has taken steps that are not known here.
+    """
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > len(STEPS):
+        raise StoreTooNewError(
+            f"the job database has version {version} and this release knows only versions up to {len(STEPS)}:"
+            " start the release that wrote it, or a later one"
+        )
+    for number, statements in enumerate(STEPS[version:], start=version + 1):
+        with connection:  # commits, or rolls back after an error
+            connection.execute("BEGIN IMMEDIATE")
+            for statement in statements:
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {number}")

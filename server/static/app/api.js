@@ -1,0 +1,103 @@
+// How this page speaks to its server: one wrapper around fetch, problem documents as errors, seeds without loss.
+
+const KEY_NAME = "semantic-bit-api-key";
+const PAUSES_MS = [500, 1000, 2000, 4000, 8000];
+
+/** The server said no, in words (RFC 9457). */
+export class Problem extends Error {
+  constructor({ title, detail, status, code, errors = [], retry_after: retryAfterS = null }) {
+    super(detail);
+    Object.assign(this, { name: "Problem", title, detail, status, code, errors, retryAfterS });
+  }
+}
+
+/** Nobody answered, so nobody knows what became of the request. */
+export class Unreachable extends Error {
+  name = "Unreachable";
+  title = "No connection to the server.";
+  detail = "It may be restarting. What was accepted is not lost.";
+}
+
+/** Ask the server. Throws Problem, Unreachable, or an AbortError if `signal` said so. */
+export async function request(path, { headers = {}, ...options } = {}) {
+  const key = sessionStorage.getItem(KEY_NAME);
+  const allHeaders = { Accept: "application/json", ...(key && { Authorization: `Bearer ${key}` }), ...headers };
+  let response;
+  try {
+    response = await fetch(path, { ...options, headers: allHeaders });
+  } catch (error) {
+    throw options.signal?.aborted ? error : new Unreachable();
+  }
+  if (!response.ok) throw await asError(response);
+  return response;
+}
+
+export async function getJson(path, options) {
+  const response = await request(path, options);
+  try {
+    return parseJson(await response.text());
+  } catch (error) {
+    throw options?.signal?.aborted ? error : new Unreachable(); // cut off in the middle
+  }
+}
+
+export const postJson = (path) => getJson(path, { method: "POST" });
+
+/** A picture as an object URL: an <img> could not send the key. Whoever asked revokes it. */
+export async function pictureUrl(path, options) {
+  const response = await request(path, { ...options, headers: { Accept: "image/*" } });
+  return URL.createObjectURL(await response.blob());
+}
+
+let unanswered = null;
+
+/**
+ * Ask for pictures. However often the connection breaks and whoever tries again, this page or its reader: as long as
+ * no answer has come, the same wish keeps its key, and the server draws it once.
+ */
+export async function submit(wish, { signal, onRetry }) {
+  const body = writeJson(wish);
+  if (unanswered?.body !== body) unanswered = { body, key: newKey() };
+  const headers = { "Content-Type": "application/json", "Idempotency-Key": unanswered.key };
+  for (let tries = 1; ; tries++) {
+    try {
+      const job = await getJson("/v1/jobs", { method: "POST", headers, body, signal });
+      unanswered = null;
+      return job;
+    } catch (error) {
+      if (error instanceof Problem && error.status < 500) unanswered = null;
+      if (!(error instanceof Unreachable) || tries === 12) throw error;
+      onRetry();
+      await pause(tries, signal);
+    }
+  }
+}
+
+/** Wait before the next try, longer each time, and never in step with other pages. */
+export function pause(tries, signal) {
+  const milliseconds = PAUSES_MS[Math.min(tries, PAUSES_MS.length) - 1] * (0.75 + Math.random() / 2);
+  return new Promise((resolve, reject) => {
+    signal?.throwIfAborted();
+    const stop = () => (clearTimeout(timer), reject(signal.reason));
+    const timer = setTimeout(() => (signal?.removeEventListener("abort", stop), resolve()), milliseconds);
+    signal?.addEventListener("abort", stop, { once: true });
+  });
+}
+
+// A seed may be any whole number below 2^63, and a JavaScript number is exact only below 2^53: here seeds are strings of
+// digits. The patterns cannot match inside a string of the document, where every quotation mark has its backslash.
+export const parseJson = (text) => JSON.parse(text.replace(/"seed":\s*(\d+)/g, '"seed":"$1"'));
+export const writeJson = (value, indent) => JSON.stringify(value, null, indent).replace(/"seed":(\s*)"(\d+)"/g, '"seed":$1$2');
+
+// crypto.randomUUID exists on secure origins only; a server on the local network may have none.
+const newKey = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+
+async function asError(response) {
+  if (response.headers.get("Content-Type")?.startsWith("application/problem+json")) {
+    return new Problem(await response.json());
+  }
+  // A proxy that cannot reach the server; the request may have come through before.
+  if ([502, 503, 504].includes(response.status)) return new Unreachable();
+  const detail = `${response.status} ${response.statusText}`.trim();
+  return new Problem({ title: "The server could not answer.", detail, status: response.status, code: "http_error" });
+}

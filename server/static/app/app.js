@@ -1,0 +1,175 @@
+// The page's thread: what happens when somebody draws, chooses a picture, or comes back to an address.
+
+import { Problem, submit } from "./api.js";
+import { isOver } from "./follow.js";
+import * as form from "./form.js";
+import * as queueLine from "./queue_line.js";
+import * as recent from "./recent.js";
+import * as stage from "./stage.js";
+
+const SOON_MS = 3_000;
+const LATER_MS = 20_000;
+
+const part = (id) => document.getElementById(id);
+const desktop = matchMedia("(min-width: 60rem)");
+const calm = matchMedia("(prefers-reduced-motion: reduce)");
+
+let asking = null; // the AbortController of a request for pictures that has no answer yet
+let nextLook = null;
+
+async function draw(wish) {
+  if (asking) return;
+  asking = new AbortController();
+  part("draw").ariaDisabled = "true";
+  hideNotice();
+  form.clearErrors();
+  try {
+    const job = await submit(wish, { signal: asking.signal, onRetry: () => sayTrying() });
+    hideNotice();
+    recent.put(job);
+    open(job);
+    if (!desktop.matches) part("stage").scrollIntoView({ behavior: calm.matches ? "auto" : "smooth" });
+  } catch (error) {
+    if (asking.signal.aborted) notify("Stopped.", "If the request had come through, its picture will be among the recent ones.");
+    else if (!(error instanceof Problem && form.markErrors(error))) fail(error);
+  } finally {
+    asking = null;
+    part("draw").ariaDisabled = "false";
+    part("stop-trying").hidden = true;
+    look();
+  }
+}
+
+function drawFromForm() {
+  try {
+    draw(form.readWish());
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+    form.markErrors(error);
+  }
+}
+
+function sayTrying() {
+  part("stop-trying").hidden = false;
+  notify("No connection to the server.", "Trying again; it will be drawn once, however often this takes.");
+}
+
+/** Give the job an address of its own, and show it. */
+function open(job) {
+  history.pushState(null, "", `#${job.id}`);
+  show(job);
+}
+
+function show(job) {
+  recent.choose(job.id);
+  document.title = `${job.params.prompt.slice(0, 60)} · Semantic Bit`;
+  stage.show(job);
+}
+
+async function showAddressed() {
+  const id = location.hash.slice(1);
+  if (!/^[0-9a-f]{16}$/.test(id) || id === stage.shownId()) return;
+  try {
+    show(await stage.fetchJob(id));
+  } catch (error) {
+    fail(error);
+  }
+}
+
+function fail(error) {
+  if (error.name === "AbortError") return;
+  const wait = error.retryAfterS ? ` Try again in ${error.retryAfterS} s.` : "";
+  notify(error.title ? `${error.title.replace(/\.$/, "")}.` : "This page has a fault.", `${error.detail ?? error.message}${wait}`);
+}
+
+function notify(title, detail) {
+  part("notice").querySelector(".title").textContent = title;
+  part("notice").querySelector(".detail").textContent = detail;
+  part("notice").hidden = false;
+}
+
+function hideNotice() {
+  part("notice").hidden = true;
+}
+
+function announce(text) {
+  part("announcer").textContent = text;
+}
+
+/** Look at the queue, and again soon or later; not at all while nobody looks at this page. */
+async function look() {
+  clearTimeout(nextLook);
+  nextLook = null;
+  if (document.hidden) return;
+  const isBusy = await queueLine.refresh(currentWish());
+  if (isBusy || recent.hasUnfinished()) await recent.refresh().catch(() => {}); // the line has said it
+  clearTimeout(nextLook);
+  nextLook = setTimeout(look, isBusy ? SOON_MS : LATER_MS);
+}
+
+function lookSoon() {
+  clearTimeout(nextLook);
+  nextLook = setTimeout(look, 400);
+}
+
+function currentWish() {
+  try {
+    return form.readWish();
+  } catch {
+    return {};
+  }
+}
+
+function listen() {
+  const wish = part("wish");
+  wish.addEventListener("submit", (event) => {
+    event.preventDefault();
+    drawFromForm();
+  });
+  wish.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+      event.preventDefault();
+      drawFromForm();
+    }
+  });
+  wish.addEventListener("wish-changed", lookSoon);
+  part("stop-trying").addEventListener("click", () => asking?.abort());
+  part("notice-close").addEventListener("click", hideNotice);
+  part("ideas").addEventListener("click", (event) => {
+    if (!event.target.closest("button")) return;
+    form.setPrompt(event.target.textContent);
+    form.focusPrompt();
+  });
+  addEventListener("popstate", showAddressed);
+  document.addEventListener("visibilitychange", look);
+}
+
+async function start() {
+  if (/Mac|iPhone|iPad/.test(navigator.userAgent)) part("draw-key").textContent = "⌘";
+  part("options").open = desktop.matches;
+  stage.start({
+    again(params) {
+      form.useParams(params);
+      form.focusPrompt();
+      announce("Settings and seed are in the form");
+    },
+    another(params) {
+      form.useParams(params);
+      drawFromForm();
+    },
+    changed(job) {
+      recent.put(job);
+      if (isOver(job)) lookSoon();
+    },
+    failed: fail,
+    announce,
+  });
+  await form.prepare();
+  listen();
+  look();
+  const newest = await recent.start(open, fail);
+  if (location.hash) await showAddressed();
+  else if (newest) show(newest);
+}
+
+start().catch(fail);

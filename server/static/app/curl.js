@@ -1,0 +1,23 @@
+// A picture as the command that draws it, byte for byte, in any POSIX shell.
+
+import { writeJson } from "./api.js";
+
+export const fileName = (params, seed) => `semantic-bit-${seed}.${params.output_format === "jpeg" ? "jpg" : params.output_format}`;
+
+/** What draws the picture with this seed alone, which is the same as in company. */
+export function wishOf(params, seed) {
+  const wish = Object.entries({ ...params, seed, num_images: 1 }).filter(([, value]) => value !== null && value !== "");
+  return Object.fromEntries(wish);
+}
+
+export function curl(params, seed) {
+  return [
+    `curl --fail-with-body -X POST ${quoted(`${location.origin}/generate`)}`,
+    "-H 'Content-Type: application/json'",
+    `-d ${quoted(writeJson(wishOf(params, seed)))}`,
+    `--output ${quoted(fileName(params, seed))}`,
+  ].join(" \\\n  ");
+}
+
+// Between single quotes nothing is special to a shell but the single quote.
+const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;

@@ -1,0 +1,223 @@
+// The stage: one job, from its place in the queue over its first outlines to the picture and what can be done with it.
+
+import { getJson, pictureUrl, postJson, writeJson } from "./api.js";
+import { curl, fileName } from "./curl.js";
+import { follow, isOver } from "./follow.js";
+import { about, exactly, fileSize } from "./words.js";
+
+const part = (id) => document.getElementById(id);
+const stage = part("stage");
+
+let job = null;
+let selected = 0; // which of the job's pictures
+let watching = new AbortController();
+let urls = []; // of the pictures shown
+let said = ""; // the last announcement
+let tell; // what the page does when something happens here
+
+/** `tell`: again(params), another(params), changed(job), failed(error), announce(text), copied(text). */
+export function start(callbacks) {
+  tell = callbacks;
+  part("cancel").addEventListener("click", () => cancel().catch(tell.failed));
+  part("again").addEventListener("click", () => tell.again({ ...job.params, seed: seedShown(), num_images: 1 }));
+  part("another").addEventListener("click", () => tell.another({ ...job.params, seed: "" }));
+  part("copy-curl").addEventListener("click", copyCurl);
+}
+
+export const shownId = () => job?.id ?? null;
+
+/** Show a job, and stay with it until it is over or another one is shown. */
+export async function show(newJob) {
+  watching.abort();
+  watching = new AbortController();
+  const { signal } = watching;
+  clear();
+  job = newJob;
+  renderCaption();
+  try {
+    await render(signal);
+    for await (const newer of follow(job, { signal, onConnection: showConnection })) {
+      job = newer;
+      tell.changed(job);
+      await render(signal);
+    }
+  } catch (error) {
+    if (!signal.aborted) tell.failed(error);
+  }
+}
+
+async function cancel() {
+  part("cancel").disabled = true;
+  const { signal } = watching;
+  try {
+    const newer = await postJson(job.links.cancel);
+    if (signal.aborted) return; // another job is on the stage by now
+    watching.abort();
+    tell.changed(newer);
+    await show(newer);
+  } finally {
+    part("cancel").disabled = false;
+  }
+}
+
+function clear() {
+  for (const url of urls) URL.revokeObjectURL(url);
+  urls = [];
+  selected = 0;
+  said = "";
+  for (const id of ["preview", "picture"]) {
+    part(id).hidden = true;
+    part(id).removeAttribute("src");
+  }
+  for (const id of ["strip", "empty", "ended", "actions", "programs", "connection"]) part(id).hidden = true;
+  part("strip").replaceChildren();
+}
+
+async function render(signal) {
+  stage.dataset.state = job.status;
+  stage.ariaBusy = String(!isOver(job));
+  stage.style.setProperty("--ratio", job.params.width / job.params.height);
+  part("progress").hidden = isOver(job);
+  part("actions").hidden = part("programs").hidden = !isOver(job);
+  if (!isOver(job)) {
+    renderProgress();
+    return;
+  }
+  part("job-json").textContent = writeJson(job, 2);
+  if (job.status === "done" && !job.expired) {
+    await renderPictures(signal);
+    announce(`The picture is done: ${job.params.prompt}`);
+  } else {
+    renderEnd();
+    renderCaption();
+  }
+}
+
+function renderProgress() {
+  const words = progressWords();
+  part("progress-words").textContent = words;
+  if (job.step > 0) part("bar").value = job.step / job.steps;
+  else part("bar").removeAttribute("value");
+  if (job.preview) {
+    part("preview").src = job.preview;
+    part("preview").hidden = false;
+  }
+  const quarter = Math.floor((4 * job.step) / job.steps);
+  announce(job.status === "queued" ? words : quarter ? `${quarter * 25} percent drawn` : "Drawing has begun");
+}
+
+function progressWords() {
+  const left = job.eta_s === null ? "" : `, ${about(job.eta_s)} left`;
+  const again = job.attempt > 1 ? `, attempt ${job.attempt}` : "";
+  if (job.status === "running") return job.step ? `Step ${job.step} of ${job.steps}${again}${left}` : `Beginning${again}${left}`;
+  if (job.queue_position === null) return "Waiting";
+  return (job.queue_position === 0 ? "Next in line" : `${job.queue_position} ahead of it`) + left;
+}
+
+async function renderPictures(signal) {
+  const { prompt } = job.params;
+  urls = await Promise.all(job.images.map((image) => pictureUrl(image.url, { signal })));
+  part("picture").alt = prompt;
+  part("strip").hidden = urls.length < 2;
+  part("strip").replaceChildren(...(urls.length < 2 ? [] : urls.map(stripItem)));
+  await select(0);
+}
+
+function stripItem(url, index) {
+  const item = document.createElement("li");
+  const button = Object.assign(document.createElement("button"), { type: "button" });
+  button.ariaLabel = `Picture ${index + 1} of ${urls.length}, seed ${job.images[index].seed}`;
+  button.append(Object.assign(new Image(), { src: url, alt: "" }));
+  button.addEventListener("click", () => select(index));
+  item.append(button);
+  return item;
+}
+
+async function select(index) {
+  selected = index;
+  const picture = part("picture");
+  picture.src = urls[index];
+  await picture.decode().catch(() => {}); // replaced by another one meanwhile
+  if (picture.src !== urls[index]) return;
+  picture.hidden = false;
+  part("preview").hidden = true;
+  part("strip").querySelectorAll("button").forEach((button, each) => (button.ariaPressed = String(each === index)));
+  part("download").href = urls[index];
+  part("download").download = fileName(job.params, seedShown());
+  renderCaption();
+}
+
+function renderEnd() {
+  const [title, detail] = {
+    done: ["No longer kept.", "The picture’s time is over. Its settings and its seed draw it again."],
+    cancelled: ["Cancelled.", ""],
+    dead: ["Given up.", job.error?.detail ?? ""],
+    failed: ["It could not be drawn.", job.error?.detail ?? ""],
+  }[job.status];
+  part("ended").querySelector(".title").textContent = title;
+  part("ended").querySelector(".detail").textContent = detail;
+  part("ended").hidden = false;
+  announce(`${title} ${detail}`);
+}
+
+function renderCaption() {
+  const { params, timings } = job;
+  part("caption-prompt").textContent = params.prompt;
+  part("caption-negative").hidden = !params.negative_prompt;
+  part("caption-negative").textContent = `not: ${params.negative_prompt}`;
+  part("caption-truncated").hidden = !job.prompt_truncated;
+  const image = job.images[selected];
+  part("facts").replaceChildren(
+    ...Object.entries({
+      Seed: seedShown(),
+      Size: `${params.width} × ${params.height}`,
+      Steps: params.num_inference_steps,
+      Guidance: params.guidance_scale,
+      Sampler: `${params.sampler}, ${params.noise_schedule}${params.eta === null ? "" : `, eta ${params.eta}`}`,
+      ...(image && { File: `${params.output_format.toUpperCase()}, ${fileSize(image.bytes)}` }),
+      ...(timings && { Drawn: `in ${exactly(timings.encode_s + timings.denoise_s + timings.decode_s)}` }),
+      "Work units": Number(job.work_units.toPrecision(3)),
+    }).map(([name, value]) => fact(name, value)),
+  );
+  part("download").hidden = !image;
+  part("curl").textContent = curl(params, seedShown());
+  part("caption").hidden = false;
+}
+
+function fact(name, value) {
+  const pair = document.createElement("div");
+  pair.append(
+    Object.assign(document.createElement("dt"), { textContent: name }),
+    Object.assign(document.createElement("dd"), { textContent: value }),
+  );
+  return pair;
+}
+
+// While there are no pictures, the first one's seed.
+const seedShown = () => job.images[selected]?.seed ?? job.params.seed;
+
+async function copyCurl() {
+  try {
+    await navigator.clipboard.writeText(part("curl").textContent);
+    tell.announce("Copied");
+    part("copy-curl").textContent = "Copied";
+    setTimeout(() => (part("copy-curl").textContent = "Copy as curl"), 1500);
+  } catch {
+    // No clipboard outside secure origins: select it, so that the keyboard can.
+    part("programs").open = true;
+    getSelection().selectAllChildren(part("curl"));
+    part("curl").focus();
+  }
+}
+
+function showConnection(isConnected) {
+  part("connection").hidden = isConnected;
+}
+
+function announce(text) {
+  if (text !== said) tell.announce(text);
+  said = text;
+}
+
+/** The newest state of a job by its id. */
+export const fetchJob = (id) => getJson(`/v1/jobs/${encodeURIComponent(id)}`);

@@ -1,0 +1,103 @@
+"""A flood of posts against a small queue: refused quickly, honestly, and at no cost in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tests.chaos.loopback import Connection, unix_s
+from tests.processes import ServerProcess, server_process
+
+CONNECTIONS = 50
+WAITING = 100
+SLOTS = 4
+STEPS = 60
+"""Of 0.1 s each: on a quiet machine nobody is finished while the flood lasts."""
+
+WISH = {"prompt": "a cat", "num_inference_steps": STEPS, "height": 64, "width": 64}
+
+
+class Refusal(NamedTuple):
+    problem: dict[str, Any]
+    at: float
+    retry_after_s: float
+
+
+async def test_a_flood_is_refused_at_the_cap_quickly_and_with_a_true_retry_after(tmp_path, is_long, rounds, report):
+    posts = rounds(1000, 5000)
+    settings = {"MODEL_ID": "fake-engine:100", "MAX_QUEUED_REQUESTS": str(WAITING), "DRAIN_TIMEOUT": "0"}
+    with server_process(tmp_path, **settings, MAX_CONCURRENT_REQUESTS=str(SLOTS)) as server:
+        server.wait_until_ready()
+        async with Connection.to(server.url) as connection:
+            # Teaches the server how long a picture takes; until then it can promise nothing.
+            assert (await connection.post("/generate", WISH | {"num_inference_steps": 2})).status == 200
+        before = resident_bytes(server)
+        accepted, refusals = await flood(server, posts)
+        flood_ended_at = time.time()
+        growth = resident_bytes(server) - before
+        async with Connection.to(server.url) as connection:
+            ends = await ends_of_pictures(connection)
+            assert (await connection.post("/v1/jobs", WISH)).status == 202
+    assert WAITING <= accepted <= WAITING + SLOTS + sum(end < flood_ended_at for end in ends)
+    assert len(refusals) == posts - accepted
+    assert {refusal.problem["code"] for refusal in refusals} == {"queue_full"}
+    assert all(refusal.problem["retry_after"] == refusal.retry_after_s for refusal in refusals)
+    # Rounded up to whole seconds: whoever comes back at the time told finds that somebody has just left.
+    errors = [refusal.at + refusal.retry_after_s - ends[0] for refusal in refusals if refusal.at < ends[0]]
+    durations = durations_ms(server.log)
+    assert len(durations) >= posts
+    p99 = statistics.quantiles(durations, n=100)[98]
+    report("flood: accepted of the posts", f"{accepted} of {posts}", f"<= {WAITING + SLOTS}")
+    report("flood: Retry-After less the true time", f"{min(errors):+.1f} to {max(errors):+.1f} s", "0 to 1 s")
+    report("flood: time inside the server, p99", f"{p99:.1f} ms", "<= 50 ms")
+    report("flood: growth of the gateway's memory", f"{growth / 2**20:.1f} MB", "<= 50 MB")
+    assert min(errors) > -1
+    assert max(errors) < 3
+    # 50 posts are always under way, and where other programs have the processor each waits for them 50 times.
+    assert p99 <= (50 if is_long else 500)
+    assert growth <= 50 * 2**20
+
+
+async def flood(server: ServerProcess, posts: int) -> tuple[int, list[Refusal]]:
+    """How many were accepted, and what the others were told."""
+    refusals: list[Refusal] = []
+    left = iter(range(posts))
+
+    async def one_connection() -> int:
+        accepted = 0
+        async with Connection.to(server.url) as connection:
+            for _ in left:
+                answer = await connection.post("/v1/jobs", WISH)
+                if answer.status == 202:
+                    accepted += 1
+                else:
+                    assert answer.status == 503, answer
+                    refusals.append(Refusal(answer.json, time.time(), float(answer.headers["retry-after"])))
+        return accepted
+
+    return sum(await asyncio.gather(*(one_connection() for _ in range(CONNECTIONS)))), refusals
+
+
+async def ends_of_pictures(connection: Connection) -> list[float]:
+    """When the jobs of the flood that are done were done, in order; waits for the first."""
+    async with asyncio.timeout(30):
+        while True:
+            done = (await connection.get("/v1/jobs?status=done&limit=100")).json["jobs"]
+            if ends := [unix_s(job["finished_at"]) for job in done if job["steps"] >= STEPS]:
+                return sorted(ends)
+            await asyncio.sleep(0.05)
+
+
+def durations_ms(log: Path) -> list[float]:
+    """Time that each post to /v1/jobs spent in the server, as its log tells."""
+    lines = (json.loads(line) for line in log.read_text().splitlines() if line.startswith("{"))
+    return [line["duration_ms"] for line in lines if line.get("path") == "/v1/jobs" and line["method"] == "POST"]
+
+
+def resident_bytes(server: ServerProcess) -> int:
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) * 1024

@@ -1,0 +1,170 @@
+"""Whatever is asked in whatever order, the job store does what a dictionary would: a model to compare it with."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
+
+from server.errors import IdempotencyMismatchError
+from server.jobs.record import TERMINAL, Failure, Outcome
+from server.jobs.store import JobStore
+from tests.server.store_records import FAILURE, done, lost, new_job
+
+outcomes = st.one_of(
+    st.builds(done, st.floats(1, 9), num_bytes=st.integers(1, 9)),
+    st.builds(lost, st.sampled_from(["failed", "dead"]), st.floats(1, 9)),
+)
+attempts = st.integers(1, 3)
+RESTARTED = Failure(code="server_restarted", detail="the server was restarted before the pictures were finished")
+
+
+class Model:
+    """Every job as (new, status, attempt, outcome, has_files), in the order of acceptance."""
+
+    def __init__(self):
+        self.jobs = {}
+
+    def add(self, new):
+        for job_id, (other, *_) in self.jobs.items():
+            if new.idempotency_key and (other.key_id, other.idempotency_key) == (new.key_id, new.idempotency_key):
+                return job_id if other.request_digest == new.request_digest else None
+        self.jobs[new.id] = (new, "queued", 0, None, False)
+        return new.id
+
+    def change(self, job_id, statuses, status, *, attempt=None, count=None, outcome=None):
+        new, old, number, *_ = self.jobs.get(job_id, (None, None, 0))
+        if old not in statuses or attempt not in {None, number}:
+            return False
+        self.jobs[job_id] = (new, status, number if count is None else count, outcome, bool(outcome and outcome.images))
+        return True
+
+    def attempt(self, job_id):
+        return self.jobs[job_id][2] if job_id in self.jobs else 0
+
+    def recover(self, outcome):
+        for job_id, (new, *_) in self.jobs.items():
+            if not (new.is_bound and self.change(job_id, {"queued", "running"}, "cancelled", outcome=outcome)):
+                self.change(job_id, {"running"}, "queued")
+
+    def expire(self, files_before, keep_bytes, jobs_before):
+        ends = sorted((job[3].finished_at, n, job_id) for n, (job_id, job) in enumerate(self.jobs.items()) if job[3])
+        removed = [job_id for at, _, job_id in ends if at < jobs_before]
+        gone = {job_id for job_id in removed if self.jobs.pop(job_id)[4]}
+        kept = [(at, job_id) for at, _, job_id in ends if job_id in self.jobs and self.jobs[job_id][4]]
+        num_bytes = sum(self.jobs[job_id][3].images[0].num_bytes for _, job_id in kept)
+        for at, job_id in kept:
+            if at >= files_before and num_bytes <= keep_bytes:
+                break
+            num_bytes -= self.jobs[job_id][3].images[0].num_bytes
+            self.jobs[job_id] = (*self.jobs[job_id][:4], False)
+            gone.add(job_id)
+        return gone
+
+
+class StoreMachine(RuleBasedStateMachine):
+    job_ids = Bundle("job_ids")
+
+    def __init__(self):
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp())
+        self.model = Model()
+        self.runner = asyncio.Runner()
+        self.store = self.run(JobStore.open(self.folder))
+
+    def run(self, operation):
+        return self.runner.run(operation)
+
+    @rule(
+        target=job_ids,
+        key_id=st.sampled_from("ab"),
+        key=st.sampled_from([None, "k", "l"]),
+        digest=st.sampled_from([b"x", b"y"]),
+        is_bound=st.booleans(),
+    )
+    def add(self, key_id, key, digest, is_bound):
+        new = new_job(key_id=key_id, idempotency_key=key, request_digest=digest, is_bound=is_bound)
+        expected = self.model.add(new)
+        if expected is None:
+            with pytest.raises(IdempotencyMismatchError):
+                self.run(self.store.add(new))
+            return multiple()
+        assert self.run(self.store.add(new)).id == expected
+        return expected
+
+    @rule(job_id=job_ids)
+    def begin(self, job_id):
+        number = self.model.attempt(job_id) + 1
+        begun = self.model.change(job_id, {"queued"}, "running", count=number)
+        assert self.run(self.store.begin(job_id, 1.0)) == (number if begun else None)
+
+    @rule(job_id=job_ids, attempt=attempts)
+    def put_back(self, job_id, attempt):
+        expected = self.model.change(job_id, {"running"}, "queued", attempt=attempt)
+        assert self.run(self.store.put_back(job_id, attempt)) == expected
+
+    @rule(job_id=job_ids, attempt=attempts, outcome=outcomes)
+    def finish(self, job_id, attempt, outcome):
+        expected = self.model.change(job_id, {"running"}, outcome.status, attempt=attempt, outcome=outcome)
+        assert self.run(self.store.finish(job_id, attempt, outcome)) == expected
+
+    @rule(job_id=job_ids, outcome=outcomes)
+    def fail_queued(self, job_id, outcome):
+        expected = self.model.change(job_id, {"queued"}, outcome.status, outcome=outcome)
+        assert self.run(self.store.fail_queued(job_id, outcome)) == expected
+
+    @rule(job_id=job_ids)
+    def cancel(self, job_id):
+        outcome = lost("cancelled", at=5.0)
+        self.model.change(job_id, {"queued", "running"}, "cancelled", outcome=outcome)
+        record = self.run(self.store.cancel(job_id, 5.0, FAILURE))
+        assert (record is not None) == (job_id in self.model.jobs)
+        assert record is None or (record.status, record.outcome) == (
+            self.model.jobs[job_id][1],
+            self.model.jobs[job_id][3],
+        )
+
+    @rule(job_id=job_ids)
+    def revive(self, job_id):
+        expected = self.model.change(job_id, {"dead"}, "queued", count=0)
+        assert (self.run(self.store.revive(job_id)) is not None) == expected
+
+    @rule(files=st.floats(1, 9), num_bytes=st.integers(0, 30), jobs=st.floats(1, 5))
+    def expire(self, files, num_bytes, jobs):
+        expired = self.run(self.store.expire(files_before=files, keep_bytes=num_bytes, jobs_before=jobs))
+        assert len(expired) == len(set(expired))
+        assert set(expired) == self.model.expire(files, num_bytes, jobs)
+
+    @rule()
+    def restart(self):
+        self.run(self.store.close())
+        self.store = self.run(JobStore.open(self.folder))
+        self.model.recover(Outcome(status="cancelled", finished_at=6.0, failure=RESTARTED))
+        recovered = [record.id for record in self.run(self.store.recover(6.0))]
+        assert recovered == [job_id for job_id, job in self.model.jobs.items() if job[1] == "queued"]
+
+    @invariant()
+    def the_store_says_what_the_model_says(self):
+        records = self.run(self.store.page(key_id=None, limit=1000))
+        assert [
+            (record.id, (record.new, record.status, record.attempt, record.outcome, record.has_files))
+            for record in reversed(records)
+        ] == list(self.model.jobs.items())
+        assert all(record.is_over == (record.status in TERMINAL) for record in records)
+
+    def teardown(self):
+        self.run(self.store.close())
+        self.runner.close()
+        shutil.rmtree(self.folder)
+
+
+TestStoreMachine = StoreMachine.TestCase
+TestStoreMachine.settings = settings(
+    max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
