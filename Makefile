@@ -49,6 +49,10 @@ clean: ## Remove caches and build leftovers; .venv and var/ stay.
 test-gpu: install ## Run the tests that need a CUDA device.
 	$(PYTHON) -m pytest -m gpu tests/gpu $(ARGS)
 
+.PHONY: chaos
+chaos: install ## Kill, hang, flood and fill whatever the server runs on, for long, and print a table of what it bore.
+	CHAOS=long $(PYTHON) -m pytest tests/chaos $(ARGS)
+
 .PHONY: mutate
 mutate: install ## Plant one-line bugs in a copy of the code, one at a time; each must make a named test fail.
 	$(PYTHON) scripts/mutate.py $(ARGS)
@@ -61,7 +65,7 @@ sampler-table: install ## Compare every sampler with diffusers and write docs/sa
 sampler-coefficients: install ## Record the samplers' coefficients anew, after diffusers has changed them and we agree.
 	$(PYTHON) -W ignore -m tests.engine.sampler_table --coefficients
 
-BENCHMARKS := model_calls sampler_tables mixed_update cold_start memory http_overhead three_prompts against_diffusers
+BENCHMARKS := model_calls sampler_tables mixed_update cold_start memory http_overhead submit_latency three_prompts against_diffusers
 .PHONY: benchmarks
 benchmarks: install ## Measure speed, start and memory into benchmarks/results; one alone: make benchmarks ONLY=cold_start.
 	@mkdir -p benchmarks/results
@@ -88,3 +92,7 @@ train-dreamlet: install ## Train the built-in model: autoencoder, judge, diffusi
 evaluate-dreamlet: install ## Let the judge read 600 pictures of the built-in model, and print the table.
 	$(PYTHON) -m training.dreamlet.evaluate --pipeline models/dreamlet --judge $(DREAMLET_RUN)/judge.safetensors \
 	  --out $(DREAMLET_RUN)/evaluation
+
+.PHONY: screenshots
+screenshots: install ## Draw with the built-in model in Chromium and photograph the page into docs/images.
+	OMP_NUM_THREADS=1 $(PYTHON) scripts/page_screenshots.py

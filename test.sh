@@ -10,9 +10,13 @@ failed=()
 scripts/bootstrap.sh --dev --system-packages
 export PATH="$PWD/.venv/bin:$PATH"
 
-if ! command -v shellcheck >/dev/null && [[ "$(id -u)" == 0 ]] && command -v apt-get >/dev/null; then
-  echo "==> apt-get install shellcheck"
-  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq shellcheck; } </dev/null >/dev/null 2>&1 || true
+wanted=()
+command -v shellcheck >/dev/null || wanted+=(shellcheck)
+command -v chromium >/dev/null || wanted+=(chromium)
+if ((${#wanted[@]})) && [[ "$(id -u)" == 0 ]] && command -v apt-get >/dev/null; then
+  echo "==> apt-get install ${wanted[*]}"
+  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${wanted[@]}"; } \
+    </dev/null >/dev/null 2>&1 || true
 fi
 
 # Runs one stage to its end, whatever came of it, so that one run shows everything that is wrong.
@@ -34,6 +38,7 @@ if command -v shellcheck >/dev/null; then
 else
   skipped+=("shell: shellcheck is not installed, and apt-get could not install it")
 fi
+command -v chromium >/dev/null || skipped+=("the page in a browser: chromium is not installed, and apt-get could not install it")
 stage tests python -m pytest "$@"
 
 echo

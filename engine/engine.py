@@ -6,6 +6,7 @@ Knows nothing of HTTP, threads or processes: whoever owns an `Engine` calls `ste
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -15,14 +16,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from engine.batch import Batch
+from engine.batch import Batch, ModelInput
 from engine.batch_scheduler import BatchScheduler
 from engine.errors import DeviceError, DoesNotFitError, EngineError, NotFiniteError
-from engine.events import EngineEvent, Failed, Finished, ImageDrawn, PhaseTimes, StepTaken, WorkItem
+from engine.events import EngineEvent, Failed, Finished, ImageDrawn, PhaseTimes, PreviewTaken, StepTaken, WorkItem
 from engine.journey import JourneyCache, Route
 from engine.models.base import DiffusionModel
 from engine.pacing import Pacer
 from engine.params import GenerationParams
+from engine.previews import PREVIEW_INTERVAL_S, Previewer
 from engine.prompts import PromptEncoder
 from engine.samplers import resolve_sampler
 from engine.state import DenoisingState, make_state
@@ -42,6 +44,7 @@ class PreparedRequest:
     states: Sequence[DenoisingState]
     """One a picture."""
     truncated_tokens: int
+    wants_previews: bool
 
 
 @dataclass(slots=True)
@@ -51,6 +54,8 @@ class _Request:
     id: str
     truncated_tokens: int
     num_unfinished: int
+    next_preview_at: float
+    """On the engine's clock; infinity where nobody looks."""
     encode_s: float = 0.0
     decode_s: float = 0.0
     denoise_began: float | None = None
@@ -90,6 +95,7 @@ class Engine:
         self._prompts = PromptEncoder(model)
         self._batch_scheduler = BatchScheduler(rows_per_call=rows_per_call, is_reproducible=is_reproducible)
         self._pacer = Pacer(model.info.device)
+        self._previewer = Previewer(model)
         self._clock = clock
         self._requests: dict[str, _Request] = {}
         self._waiting: deque[DenoisingState] = deque()
@@ -105,8 +111,13 @@ class Engine:
         """Whether `step` would do something."""
         return bool(self._waiting or self._running or self._denoised)
 
-    def prepare(self, request_id: str, params: GenerationParams) -> PreparedRequest:
+    def prepare(self, request_id: str, params: GenerationParams, *, wants_previews: bool = False) -> PreparedRequest:
         """Do all that need not hold up the batch: read the sampler's table, draw the noise. Any thread may call this.
+
+        Args:
+            request_id: what its events are known by.
+            params: what to draw.
+            wants_previews: whether anybody looks while it is drawn. The finished pictures are the same.
 
         Raises:
             InvalidParamsError: this model cannot do what was asked.
@@ -127,12 +138,15 @@ class Engine:
         ]
         texts = [params.prompt, params.negative_prompt] if params.is_guided else [params.prompt]
         truncated_tokens = sum(self.model.count_truncated_tokens(text) for text in texts)
-        return PreparedRequest(request_id, states, truncated_tokens)
+        return PreparedRequest(request_id, states, truncated_tokens, wants_previews)
 
     def add(self, request: PreparedRequest) -> None:
         """Take a request in; its pictures join the batch, in order, as soon as there is room."""
         self._requests[request.request_id] = _Request(
-            request.request_id, request.truncated_tokens, num_unfinished=len(request.states)
+            request.request_id,
+            request.truncated_tokens,
+            num_unfinished=len(request.states),
+            next_preview_at=-math.inf if request.wants_previews else math.inf,
         )
         self._waiting.extend(request.states)
 
@@ -218,7 +232,10 @@ class Engine:
         """Gather, predict, guide and advance, scatter; nothing has changed if this raises."""
         began = self._clock()
         self._pacer.wait()
-        batch.scatter(self.model.denoise(*batch.gather()))
+        model_input = batch.gather()
+        prediction = self.model.denoise(*model_input)
+        previews = self._take_previews(batch, model_input, prediction, began)
+        batch.scatter(prediction)
         self._pacer.mark()
         ended = self._clock()
         states = batch.states
@@ -230,9 +247,24 @@ class Engine:
             request.denoise_began = began if request.denoise_began is None else request.denoise_began
             request.denoise_ended = ended
             events.append(StepTaken(state.request_id, state.image_index, state.call_index, state.num_calls))
+        events += previews
         self._denoised.extend(state for state in states if state.is_denoised)
         self._running = [state for state in self._running if not state.is_denoised]
         return events
+
+    def _take_previews(
+        self, batch: Batch, model_input: ModelInput, prediction: torch.Tensor, now: float
+    ) -> list[PreviewTaken]:
+        """Look at one picture of every request whose time has come, but not where the next thing is the picture."""
+        previews: list[PreviewTaken] = []
+        for index, state in enumerate(batch.states):
+            request = self._requests[state.request_id]
+            step = state.call_index + 1
+            if now >= request.next_preview_at and step < state.num_calls:
+                request.next_preview_at = now + PREVIEW_INTERVAL_S
+                picture = self._previewer.look_at(batch, index, model_input, prediction)
+                previews.append(PreviewTaken(state.request_id, state.image_index, step, picture))
+        return previews
 
     def _make_room(self, batch: Batch) -> list[EngineEvent]:
         """A call ran out of memory: nobody's picture is lost, unless one does not fit even alone."""

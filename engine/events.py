@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from engine.errors import EngineError
+    from engine.previews import RoughPicture
 
-__all__ = ["EngineEvent", "Failed", "Finished", "ImageDrawn", "PhaseTimes", "StepTaken", "WorkItem"]
+__all__ = ["EngineEvent", "Failed", "Finished", "ImageDrawn", "PhaseTimes", "PreviewTaken", "StepTaken", "WorkItem"]
 
 WorkKind = Literal["encode", "step", "decode"]
 
@@ -26,6 +27,17 @@ class StepTaken:
     """Model calls taken so far, from 1 to `steps`."""
     steps: int
     """Model calls of this picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewTaken:
+    """Something shows of a picture that is being drawn."""
+
+    request_id: str
+    image_index: int
+    step: int
+    """Model calls that it had taken."""
+    picture: RoughPicture = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,4 +92,4 @@ class WorkItem:
     """Pixels; 0 for text."""
 
 
-EngineEvent = StepTaken | ImageDrawn | Finished | Failed | WorkItem
+EngineEvent = StepTaken | PreviewTaken | ImageDrawn | Finished | Failed | WorkItem

@@ -11,7 +11,7 @@ from typing import Final
 import torch
 
 from engine.engine import Engine
-from engine.events import Failed
+from engine.events import Failed, WorkItem
 from engine.models.base import DiffusionModel
 from engine.params import LIMITS, GenerationParams
 
@@ -67,10 +67,13 @@ def _seconds_per_call(model: DiffusionModel, rows: int, prompt_embeds: torch.Ten
     return median(seconds[1:])
 
 
-def warm_up(engine: Engine, *, sampler: str, noise_schedule: str, num_inference_steps: int) -> None:
+def warm_up(engine: Engine, *, sampler: str, noise_schedule: str, num_inference_steps: int) -> list[WorkItem]:
     """Read the default request's table, and draw a picture of two steps at the native size.
 
     The first request then finds its table made and every kernel chosen.
+
+    Returns:
+        The last piece of work of each kind, which says best how long the next one will take.
 
     Raises:
         EngineError: the model cannot draw even that.
@@ -85,9 +88,14 @@ def warm_up(engine: Engine, *, sampler: str, noise_schedule: str, num_inference_
         sampler=sampler,
         noise_schedule=noise_schedule,
     )
+    _ = engine.model.latent_to_rgb  # decodes a few small pictures where the model's colours are not known
     engine.prepare("warm-up", default)
     engine.add(engine.prepare("warm-up", replace(default, num_inference_steps=2)))
+    work: dict[str, WorkItem] = {}
     while engine.has_work:
         for event in engine.step():
             if isinstance(event, Failed):
                 raise event.error
+            if isinstance(event, WorkItem):
+                work[event.kind] = event
+    return list(work.values())

@@ -31,6 +31,7 @@ class Mutation:
 BATCH: Final = "engine/batch.py"
 BATCH_SCHEDULER: Final = "engine/batch_scheduler.py"
 ENGINE: Final = "engine/engine.py"
+DISPATCHER: Final = "server/jobs/dispatcher.py"
 GENERATOR: Final = "server/generator.py"
 JOURNEY: Final = "engine/journey.py"
 MODEL: Final = "engine/models/stable_diffusion.py"
@@ -393,7 +394,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         name="pictures-as-they-came",
-        file=GENERATOR,
+        file=DISPATCHER,
         old="tuple(image for _, image in sorted(images.items()))",
         new="tuple(images.values())",
         test="tests/server/test_generator.py::"
@@ -403,25 +404,66 @@ MUTATIONS: Final = (
     Mutation(
         name="hang-up-unheard",
         file=GENERATOR,
-        old="if accepted.task is not None:\n            accepted.task.cancel()",
-        new="if accepted.task is not None:\n            pass",
+        old="if live is not None and not live.record.is_over:",
+        new="if False:",
         test="tests/server/test_capacity.py::test_hanging_up_cancels_within_a_step",
         why="The GPU would draw for people who have left.",
     ),
     Mutation(
         name="queue-without-an-end",
         file=GENERATOR,
-        old="if self._queue.is_full and not starts_at_once:",
+        old="if self._is_full and not starts_at_once:",
         new="if False:",
         test="tests/server/test_capacity.py::test_one_too_many_is_503_with_a_retry_after_that_is_true",
         why="A flood would be accepted and time out, instead of being told when to come back.",
     ),
     Mutation(
         name="room-for-everybody",
-        file=GENERATOR,
-        old="free = info.max_images_in_flight - self.num_images_in_flight",
-        new="free = info.max_images_in_flight",
+        file=DISPATCHER,
+        old="return num_images <= info.max_images_in_flight - self.num_images_in_flight",
+        new="return num_images <= info.max_images_in_flight",
         test="tests/server/test_capacity.py::test_no_more_pictures_are_with_the_engine_than_it_takes",
         why="The fair order would end at the door: everything would be handed to the engine at once.",
+    ),
+    Mutation(
+        name="a-zombie-finishes",
+        file="server/jobs/statements.py",
+        old="\"id = ? AND status = 'running' AND attempt = ?\", (job_id, attempt)) == 1",
+        new="\"id = ? AND status = 'running' AND attempt >= ? - 9\", (job_id, attempt)) == 1",
+        test="tests/server/test_store.py",
+        why="An attempt that was given up would overwrite what the next one drew.",
+    ),
+    Mutation(
+        name="poison-for-ever",
+        file=DISPATCHER,
+        old="if isinstance(outcome, EngineLostError) and attempt < MAX_ATTEMPTS:",
+        new="if isinstance(outcome, EngineLostError):",
+        test="tests/server/test_capacity.py::"
+        "test_a_job_that_loses_its_engine_three_times_is_dead_and_its_neighbours_are_done",
+        why="One request that kills the engine would kill it for ever, and everybody else's pictures with it.",
+    ),
+    Mutation(
+        name="key-forgotten",
+        file="server/jobs/statements.py",
+        old="    if new.idempotency_key is None:\n        return None\n",
+        new="    return None\n",
+        test="tests/server/test_jobs.py::test_one_key_is_one_job_however_often_it_is_sent",
+        why="A retry would draw, and cost, twice.",
+    ),
+    Mutation(
+        name="cancel-forgets-the-engine",
+        file=DISPATCHER,
+        old="            if live.task is not None:\n                live.task.cancel()\n        return record",
+        new="        return record",
+        test="tests/server/test_jobs.py::test_a_cancelled_job_stops_before_its_next_step_and_stays_cancelled",
+        why="A cancelled job would hold its place until its last step.",
+    ),
+    Mutation(
+        name="terminal-snapshot-missed",
+        file="server/jobs/life.py",
+        old="        self.record = record\n        if record.is_over:\n            self.ended.set()\n        self.tell()",
+        new="        self.record = record\n        if record.is_over:\n            self.ended.set()",
+        test="tests/server/test_jobs.py::test_events_are_whole_snapshots_and_end_with_the_terminal_one",
+        why="A listener would wait for ever for the end of its job.",
     ),
 )

@@ -173,7 +173,7 @@ def _refuse_unusable_store(settings: Settings) -> None:
         StartError: another server has it, it is damaged, or it cannot be written.
     """
     try:
-        with database_opened(settings.server_folder):
+        with database_opened(settings.server_folder, is_checked=False):
             pass
     except StoreError as error:
         raise StartError(f"DATA_DIR: {error}") from None

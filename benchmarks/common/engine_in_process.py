@@ -20,7 +20,7 @@ class EngineInProcess:
     """The engine, loaded and warmed up as the server does it."""
 
     def __init__(self, configuration: Configure) -> None:
-        self._engine, self.info = start_engine(configuration, lambda _phase, _seconds: None)
+        self._engine, self.info = start_engine(configuration, lambda _message: None)
 
     def draw(self, wishes: Sequence[GenerationParams]) -> Drawn:
         """Draw requests of one picture each that come all at once."""

@@ -53,7 +53,7 @@ class RunningServer:
             process = subprocess.Popen(
                 [sys.executable, "-m", "server", "serve"],
                 cwd=folder,
-                env=_environment(settings),
+                env=_environment({"DATA_DIR": f"{folder}/var", **settings}),
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,

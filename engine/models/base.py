@@ -8,6 +8,8 @@ from typing import Protocol
 
 import torch
 
+from engine.models.latent_to_rgb import LatentToRgb
+
 __all__ = ["DiffusionModel", "ModelInfo"]
 
 
@@ -38,6 +40,11 @@ class DiffusionModel(Protocol):
     @property
     def info(self) -> ModelInfo:
         """What it is."""
+        ...
+
+    @property
+    def latent_to_rgb(self) -> LatentToRgb:
+        """What its latents look like. Found out when it is first asked for, on the engine's thread; then known."""
         ...
 
     def count_truncated_tokens(self, prompt: str) -> int:

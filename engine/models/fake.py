@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 from typing import Final
 
+import numpy as np
 import torch
 
 from engine.models.base import ModelInfo
+from engine.models.latent_to_rgb import LatentToRgb
 
 __all__ = ["FakeModel"]
 
@@ -26,6 +28,9 @@ SCHEDULER_CONFIG: Final = {
     "prediction_type": "epsilon",
 }
 """That of Stable Diffusion 1.5."""
+MID_GREY: Final = 127.5
+CONTRAST: Final = 50.0
+"""Pixel values that a latent of 1 adds."""
 
 
 class FakeModel:
@@ -52,6 +57,14 @@ class FakeModel:
         """Calls of `denoise` so far."""
         self.num_prompts = 0
         """Calls of `encode_prompt` so far."""
+
+    @property
+    def latent_to_rgb(self) -> LatentToRgb:
+        """Exactly what `decode` does."""
+        channels = np.vstack([np.eye(3), np.full((1, 3), 0.5)])
+        return LatentToRgb(
+            factors=(channels * CONTRAST / 255).astype(np.float32), offset=np.full(3, MID_GREY / 255, dtype=np.float32)
+        )
 
     def count_truncated_tokens(self, prompt: str) -> int:
         """A token is a word here."""
@@ -85,5 +98,5 @@ class FakeModel:
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Three of the four channels, enlarged."""
         colours = latents[:3] + 0.5 * latents[3:]
-        pixels = (127.5 + 50 * colours).clamp(0, 255).to(torch.uint8)
+        pixels = (MID_GREY + CONTRAST * colours).clamp(0, 255).to(torch.uint8)
         return pixels.permute(1, 2, 0).repeat_interleave(8, dim=0).repeat_interleave(8, dim=1)

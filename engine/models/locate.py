@@ -9,11 +9,12 @@ from pathlib import Path
 from engine.errors import ModelLoadError, ModelNotFoundError
 from engine.models.layout import missing_files, read_configs
 
-__all__ = ["FAKE_MODEL_ID", "SAME_MODEL", "ModelFolder", "is_hub_id", "locate"]
+__all__ = ["FAKE_MODEL_ID", "SAME_MODEL", "ModelFolder", "is_fake_engine", "is_hub_id", "locate"]
 
 FAKE_MODEL_ID = "fake"
 """The model without weights, for tests and benchmarks."""
 
+_FAKE_ENGINE = re.compile(r"fake-engine(:[0-9]{1,6}){0,2}")
 _FAKE_SIZE = 512
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _BUILT_IN_FOLDER = "models"
@@ -37,7 +38,7 @@ class ModelFolder:
     model_id: str
     """As it was asked for."""
     path: Path | None
-    """The folder in diffusers layout; None for the fake model."""
+    """The folder in diffusers layout; None for what is fake."""
     native_height: int
     """Pixels the model was trained at."""
     native_width: int
@@ -47,15 +48,16 @@ def locate(model_id: str, *, cache_dir: Path | None = None) -> ModelFolder:
     """Find a model by the path of its folder or by its Hugging Face id, in the local cache only.
 
     Args:
-        model_id: `fake`; a folder, absolute or relative to the working directory (`models/NAME` also to the
-            repository); or an id such as `runwayml/stable-diffusion-v1-5`. A folder wins over an id.
+        model_id: `fake` or a fake engine's (see `is_fake_engine`); a folder, absolute or relative to the working
+            directory (`models/NAME` also to the repository); or an id such as `runwayml/stable-diffusion-v1-5`. A
+            folder wins over an id.
         cache_dir: The Hugging Face cache; None is where the library puts it (`HF_HUB_CACHE`, `HF_HOME`).
 
     Raises:
         ModelNotFoundError: not on this machine, or not all of it; the message says how to fetch it.
         ModelLoadError: it is there but damaged, or of a kind that is not served.
     """
-    if model_id == FAKE_MODEL_ID:
+    if model_id == FAKE_MODEL_ID or is_fake_engine(model_id):
         return ModelFolder(model_id, None, _FAKE_SIZE, _FAKE_SIZE)
     folder = _local_folder(model_id)
     if folder is None:
@@ -64,6 +66,11 @@ def locate(model_id: str, *, cache_dir: Path | None = None) -> ModelFolder:
         raise ModelLoadError(f"{folder} is no whole model in diffusers layout; missing: {', '.join(missing)}")
     configs = read_configs(folder)
     return ModelFolder(model_id, folder, configs.native_height, configs.native_width)
+
+
+def is_fake_engine(model_id: str) -> bool:
+    """Whether it asks for no engine at all but a script with its times: `fake-engine[:STEP_MS[:LOAD_MS]]`."""
+    return _FAKE_ENGINE.fullmatch(model_id) is not None
 
 
 def is_hub_id(model_id: str) -> bool:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import threading
-from typing import Any
+from typing import Any, Final
 
 import torch
 
 from engine.errors import ModelNotFoundError, NotFiniteError
 from engine.models.base import ModelInfo
+from engine.models.latent_to_rgb import STABLE_DIFFUSION_1, LatentToRgb, fit_latent_to_rgb
 from engine.models.layout import PROMPT_TOKENS
 from engine.models.loading import (
     load_scheduler_config,
@@ -20,6 +22,10 @@ from engine.models.loading import (
 from engine.models.locate import ModelFolder
 
 __all__ = ["StableDiffusion"]
+
+
+STABLE_DIFFUSION_1_VAE: Final = (0.18215, 128, 256, 512, 512)
+"""Scaling factor and channels, which tell the autoencoder of Stable Diffusion 1.x, fine-tuned or not, from others."""
 
 
 class StableDiffusion:
@@ -59,6 +65,14 @@ class StableDiffusion:
             unet=unet,
             vae=load_vae(folder.path, dtype, device),
         )
+
+    @functools.cached_property
+    def latent_to_rgb(self) -> LatentToRgb:
+        """See `DiffusionModel.latent_to_rgb`."""
+        config = self._vae.config
+        if (config.scaling_factor, *config.block_out_channels) == STABLE_DIFFUSION_1_VAE:
+            return STABLE_DIFFUSION_1
+        return fit_latent_to_rgb(self.decode, self.info.latent_channels, self.info.device)
 
     def count_truncated_tokens(self, prompt: str) -> int:
         """See `DiffusionModel.count_truncated_tokens`; the first and the last of the 77 tokens are markers."""

@@ -54,6 +54,11 @@ class Executor(Protocol):
         ...
 
     @property
+    def allowed_silence_s(self) -> float:
+        """Seconds of silence after which something is wrong: longer than any work item of late would take."""
+        ...
+
+    @property
     def load_seconds(self) -> dict[str, float]:
         """Seconds that each phase of the start took (see `LoadProgress`), as far as they have ended."""
         ...

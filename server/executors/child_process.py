@@ -85,7 +85,9 @@ class ChildProcessExecutor(MessageExecutor):
         self._supervisor = asyncio.create_task(self._keep_running(), name="engine-supervisor")
 
     async def stop(self) -> None:
-        """See `Executor.stop`. The engine ends when its line closes; one that hangs is killed."""
+        """See `Executor.stop`. The engine ends when its line closes; one that loads or hangs is killed."""
+        if self._state == "loading" and self._process is not None:
+            _kill(self._process)  # while it imports large libraries it is slow to notice anything
         self._state = "stopped"
         if self._supervisor is not None:
             self._supervisor.cancel()
@@ -128,34 +130,44 @@ class ChildProcessExecutor(MessageExecutor):
         return self._has_worked or time.monotonic() - self._ready_since > STABLE_AFTER_S
 
     async def _run_once(self) -> None:
-        """Start an engine process, and listen to it until it ends or must be replaced."""
+        """Start an engine process, and stay with it until it ends or must be replaced."""
         self._engine_begins()
         process, connection = await _start_process(_engine_module(self._configuration.model_id))
         self._process = process
-        reader, self._writer = await asyncio.open_connection(sock=connection, limit=2**20)
-        self._send(self._configuration)
-        listening = asyncio.create_task(self._listen(reader), name="engine-line")
-        watching = asyncio.create_task(self._watch(process.pid), name="engine-watchdog")
-        reason = "the server is shutting down"
+        reason = "the engine process ended while drawing"
         try:
-            await asyncio.wait({listening, watching}, return_when=asyncio.FIRST_COMPLETED)
-            if watching.done():
-                reason = watching.result()
-                logger.error("the engine process %d is replaced: %s", process.pid, reason)
-                process.kill()
-            else:
-                reason = "the engine process ended while drawing"
-                listening.result()
+            reason = await self._converse(process, connection)
         finally:
-            self._writer.close()
+            if self._writer is not None:
+                self._writer.close()
             self._writer = self._process = None
-            self._engine_has_ended(reason)
-            listening.cancel()
-            watching.cancel()
-            await asyncio.gather(listening, watching, return_exceptions=True)
+            self._engine_has_ended("the server is shutting down" if self._state == "stopped" else reason)
             await _end(process)
             level = logging.INFO if self._state in {"stopped", "failed"} else logging.ERROR
             logger.log(level, "the engine process %d has ended (exit code %s)", process.pid, process.returncode)
+
+    async def _converse(self, process: asyncio.subprocess.Process, connection: socket.socket) -> str:
+        """Tell the engine what to run, and listen to it. Returns when that is over, with the reason."""
+        with contextlib.ExitStack() as unless_open:
+            unless_open.callback(connection.close)
+            reader, self._writer = await asyncio.open_connection(sock=connection, limit=2**20)
+            unless_open.pop_all()
+        self._send(self._configuration)
+        listening = asyncio.create_task(self._listen(reader), name="engine-line")
+        watching = asyncio.create_task(self._watch(process.pid), name="engine-watchdog")
+        try:
+            await asyncio.wait({listening, watching}, return_when=asyncio.FIRST_COMPLETED)
+            if not watching.done():
+                listening.result()
+                return "the engine process ended while drawing"
+            reason = watching.result()
+            logger.error("the engine process %d is replaced: %s", process.pid, reason)
+            _kill(process)
+            return f"the engine was replaced: {reason}"
+        finally:
+            listening.cancel()
+            watching.cancel()
+            await asyncio.gather(listening, watching, return_exceptions=True)
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
         """Receive messages until the line closes."""
@@ -189,12 +201,13 @@ class ChildProcessExecutor(MessageExecutor):
         silence_s = self._seconds_without_sign
         if self._state == "loading" and silence_s > self._load_timeout_s:
             return f"it got no further with loading for {silence_s:.0f} s"
-        if self._state == "ready" and silence_s > self._allowed_silence_s():
+        if self._state == "ready" and silence_s > self.allowed_silence_s:
             return f"it gave no sign of life for {silence_s:.1f} s"
         return None
 
-    def _allowed_silence_s(self) -> float:
-        """As long as any work item may take, those of sizes that were never drawn before included."""
+    @property
+    def allowed_silence_s(self) -> float:
+        """See `Executor.allowed_silence_s`. Sizes that were never drawn before are included."""
         times = self.work_times
         rows = 2 if self._info is None else self._info.rows_per_call
         known = [times.longest_median_s()]
@@ -269,14 +282,18 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     except TimeoutError:
         logger.warning("the engine process %d does not end by itself: killed", process.pid)
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
+        _kill(process)
         try:
             async with asyncio.timeout(KILL_GRACE_S):
                 await process.wait()
         except TimeoutError:
             # It is inside a call of the device's driver. The next one may find another device, or memory enough.
             logger.critical("the engine process %d cannot be killed", process.pid)
+
+
+def _kill(process: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()
 
 
 def _engine_module(model_id: str) -> str:

@@ -33,7 +33,9 @@ class FakeExecutor:
         step_s: float = 0.0,
         load_failure: str | None = None,
         max_images_in_flight: int = 2,
+        allowed_silence_s: float = 10.0,
     ) -> None:
+        self.allowed_silence_s = allowed_silence_s
         self._load_s = load_s
         self._step_s = step_s
         self._load_failure = load_failure

@@ -144,6 +144,11 @@ class MessageExecutor(ABC):
             if not has_ended:
                 self._send(Cancel(job.id))
 
+    @property
+    @abstractmethod
+    def allowed_silence_s(self) -> float:
+        """See `Executor.allowed_silence_s`."""
+
     @abstractmethod
     async def start(self) -> None:
         """See `Executor.start`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from engine.params import GenerationParams
@@ -18,13 +19,21 @@ class CostModel:
     def __init__(self, work_times: WorkTimes) -> None:
         self._work_times = work_times
 
+    def engine_seconds(self, params: GenerationParams, rows_per_call: int) -> float | None:
+        """Seconds of work items that a job causes alone, its pictures sharing calls; None while no step was seen."""
+        prices = self._prices([params], rows_per_call)
+        if prices is None:
+            return None
+        size, rows = (params.height, params.width), params.rows_per_image
+        calls = params.model_calls * math.ceil(params.num_images * rows / rows_per_call)
+        return prices.encode_s[rows] + calls * prices.step_s[size] + params.num_images * prices.decode_s[size]
+
     def eta_s(
         self,
         running: Sequence[Running],
         queued_before: Sequence[GenerationParams],
         own: GenerationParams,
         info: EngineInfo,
-        extra_s: float,
     ) -> float | None:
         """Seconds until a job that waits will be done, if nothing comes that overtakes it.
 
@@ -33,13 +42,12 @@ class CostModel:
             queued_before: what will be begun before it, in order.
             own: the job itself.
             info: of the engine.
-            extra_s: seconds before the engine goes on, or after it is done.
 
         Returns:
             None while no step was seen.
         """
         ends = self.finish_times_s(running, [*queued_before, own], info)
-        return None if ends is None else ends[-1] + extra_s
+        return None if ends is None else ends[-1]
 
     def finish_times_s(
         self, running: Sequence[Running], queued: Sequence[GenerationParams], info: EngineInfo

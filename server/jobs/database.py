@@ -36,8 +36,12 @@ _PRAGMAS: Final = (
 
 
 @contextlib.contextmanager
-def database_opened(folder: Path) -> Iterator[sqlite3.Connection]:
+def database_opened(folder: Path, *, is_checked: bool = True) -> Iterator[sqlite3.Connection]:
     """The job database of a folder, for the thread that opens it; made if there is none yet.
+
+    Args:
+        folder: where it lies.
+        is_checked: whether all of its pages are looked at: a second for 100,000 jobs.
 
     Raises:
         StoreLockedError: another process has it.
@@ -48,7 +52,10 @@ def database_opened(folder: Path) -> Iterator[sqlite3.Connection]:
     if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
         oldest = ".".join(map(str, _OLDEST_SQLITE))
         raise StoreUnavailableError(f"SQLite must be {oldest} or later, not {sqlite3.sqlite_version}")
-    with _folder_locked(folder), contextlib.closing(_open_sound(folder / DATABASE_NAME)) as connection:
+    with (
+        _folder_locked(folder),
+        contextlib.closing(_open_sound(folder / DATABASE_NAME, is_checked=is_checked)) as connection,
+    ):
         yield connection
 
 
@@ -77,7 +84,7 @@ def _folder_locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _open_sound(path: Path) -> sqlite3.Connection:
+def _open_sound(path: Path, *, is_checked: bool) -> sqlite3.Connection:
     """Connect, check and bring up to date."""
     try:
         # Transactions begin and end where the code says so; nobody else has the file, so there is nobody to wait for.
@@ -86,7 +93,8 @@ def _open_sound(path: Path) -> sqlite3.Connection:
             connection.row_factory = sqlite3.Row
             for pragma in _PRAGMAS:
                 connection.execute(f"PRAGMA {pragma}")
-            _refuse_damage(connection, path)
+            if is_checked:
+                _refuse_damage(connection, path)
             migrate(connection)
             _make_entries_durable(path.parent)
         except BaseException:

@@ -28,14 +28,18 @@ class Estimates:
         self._cost = CostModel(executor.work_times)
         self._ends: dict[str, float] = {}
         """Job -> when it will be done, on the clock of `time.monotonic`."""
+        self._last_end = -math.inf
         self._played_at = -math.inf
 
     def of_job_s(self, live: LiveJob) -> float | None:
         """Until a job that has not ended is done; None if unknown."""
         now = time.monotonic()
-        if live.record.id not in self._ends or now - self._played_at > _GOOD_FOR_S:
+        job_id = live.record.id
+        if now - self._played_at > _GOOD_FOR_S or not self._ends:
             self._play()
-        end = self._ends.get(live.record.id)
+        elif job_id not in self._ends:
+            self._put_last(job_id, live.record.new.params)
+        end = self._ends.get(job_id)
         return None if end is None else max(0.0, end - now)
 
     def of_new_s(self, params: GenerationParams) -> float | None:
@@ -44,7 +48,7 @@ class Estimates:
         if info is None:
             return None
         waiting = [self._dispatcher.live[job_id].record.new.params for job_id in self._dispatcher.queue.order()]
-        return self._cost.eta_s(self._running(), waiting, params, info, 0.0)
+        return self._cost.eta_s(self._running(), waiting, params, info)
 
     def until_room_s(self, latest_s: float) -> float:
         """Until a new job will find a place to wait, counted up to whole seconds.
@@ -63,6 +67,14 @@ class Estimates:
     def _running(self) -> list[Running]:
         return [Running(live.record.new.params, live.steps - live.step) for live in self._dispatcher.running.values()]
 
+    def _put_last(self, job_id: str, params: GenerationParams) -> None:
+        """A job that came since the queue was played through: as if it were behind all others, until the next time."""
+        info = self._executor.info
+        own_s = None if info is None else self._cost.engine_seconds(params, info.rows_per_call)
+        if own_s is not None:
+            self._last_end = max(self._last_end, time.monotonic()) + own_s
+            self._ends[job_id] = self._last_end
+
     def _play(self) -> None:
         """Play through what runs and waits."""
         self._played_at = time.monotonic()
@@ -76,3 +88,4 @@ class Estimates:
         if ends is not None:
             job_ids = [*self._dispatcher.running, *order]
             self._ends = {job_id: self._played_at + end for job_id, end in zip(job_ids, ends, strict=True)}
+            self._last_end = max(self._ends.values(), default=self._played_at)

@@ -171,8 +171,7 @@ async def _status(service: Service) -> tuple[Status, str | None]:
         return "failed", executor.failure or "the engine has ended"
     if executor.state == "loading":
         return "loading", "the model is being loaded"
-    # A hung engine is replaced after WATCHDOG_MIN at the earliest; it is not ready from then on, replaced or not.
-    if executor.silence_s > service.settings.watchdog_min:
+    if executor.silence_s > executor.allowed_silence_s:
         return "degraded", f"the engine has given no sign of life for {executor.silence_s:.0f} s"
     trouble = await service.generator.trouble()
     if trouble is not None:

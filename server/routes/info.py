@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Header, Response
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ConfigDict
+from starlette.types import Scope
 
 from engine.params import LIMITS
 from engine.samplers import SAMPLERS
@@ -39,9 +40,9 @@ _PAGE_POLICY = (
 class OwnFiles(StaticFiles):
     """Files that browsers keep, but ask about each time: after an upgrade nobody runs old and new scripts together."""
 
-    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+    async def get_response(self, path: str, scope: Scope) -> Response:
         """The file, or 304."""
-        response = super().file_response(*args, **kwargs)
+        response = await super().get_response(path, scope)
         response.headers["Cache-Control"] = "no-cache"
         return response
 
@@ -123,6 +124,8 @@ def _info(service: Service) -> Info:
         model=service.settings.model_id,
         links={
             "generate": "/generate",
+            "jobs": "/v1/jobs",
+            "queue": "/v1/queue",
             "samplers": "/v1/samplers",
             "health": "/health",
             "livez": "/livez",

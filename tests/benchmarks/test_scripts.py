@@ -29,6 +29,7 @@ def started() -> Iterator[dict[str, subprocess.Popen[str]]]:
         "cold_start": ["--model=fake", "--repeats=1"],
         "http_overhead": ["--repeats=3"],
         "memory": ["--model=fake", "--pictures=1", "--burst=3"],
+        "submit_latency": ["--repeats=3", "--jobs=50"],
     }
     processes = {
         name: subprocess.Popen(
@@ -144,3 +145,10 @@ def test_http_overhead_adds_time_to_the_engines_own(started):
     for figures in document["results"].values():
         assert 0 < figures["added to phases"]["p50"] < figures["over HTTP"]["max"]
         assert figures["over HTTP"]["min"] > figures["engine's phases"]["min"]
+
+
+def test_submit_latency_tells_acceptance_and_first_step_of_both_stores(started):
+    _, document = finished(started["submit_latency"])
+    assert list(document["results"]) == ["empty store", "50 jobs"]
+    for figures in document["results"].values():
+        assert 0 < figures["accepted"]["p50"] <= figures["first step"]["max"]

@@ -58,7 +58,7 @@ async def test_each_job_that_is_cancelled_at_a_random_instant_gets_one_terminal_
                     job_id = (await connection.post("/v1/jobs", SMALL | {"num_inference_steps": 4})).json["id"]
                     watching = asyncio.create_task(last_event(server, job_id)) if chance.random() < 0.2 else None
                     # Up to half a job's whole stay: many are waiting, many are being drawn, many are done.
-                    await asyncio.sleep(chance.choice([0, chance.uniform(0, 0.06), chance.uniform(0, 0.3)]))
+                    await asyncio.sleep(chance.choice([0, chance.uniform(0, 0.06), chance.uniform(0, 0.5)]))
                     answer = await connection.post(f"/v1/jobs/{job_id}/cancel")
                     assert answer.status == 200, answer
                     seen[job_id] = answer.json["status"]
@@ -77,7 +77,7 @@ async def test_each_job_that_is_cancelled_at_a_random_instant_gets_one_terminal_
     done, cancelled = statuses.count("done"), statuses.count("cancelled")
     report("cancels at random instants: one terminal state each", f"{cancelled} cancelled, {done} done", f"{number}")
     assert done + cancelled == number
-    assert min(done, cancelled) >= number / 20, "the instants were not random enough to try both"
+    assert min(done, cancelled) >= number / 50, "the instants were not random enough to try both"
 
 
 async def hang_up_after(server: ServerProcess, wish: dict[str, object], seconds: float) -> None:

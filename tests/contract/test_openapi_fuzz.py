@@ -7,6 +7,7 @@ from collections import Counter
 import httpx2
 import hypothesis
 import pytest
+import requests
 import schemathesis
 from hypothesis import HealthCheck, Phase
 from hypothesis import strategies as st
@@ -36,14 +37,15 @@ def test_the_document_holds_for_whatever_is_asked(running):
     schema = schemathesis.openapi.from_url(f"{running.url}/openapi.json")
     operations = [found.ok() for found in schema.get_all_operations()]
     known = ids_of_jobs_that_have_ended(running)
-    answered = {operation.label: statuses_of_answers(operation, known) for operation in operations}
+    with requests.Session() as session:
+        answered = {operation.label: statuses_of_answers(operation, known, session) for operation in operations}
     assert sum(statuses.total() for statuses in answered.values()) >= LEAST_CASES
     # What only an operator may do is refused here; of all else, some was right.
     never_done = {label for label, statuses in answered.items() if min(statuses) >= 300}
     assert never_done == {"POST /v1/jobs/{job_id}/requeue"}
 
 
-def statuses_of_answers(operation, job_ids: list[str]) -> Counter[int]:
+def statuses_of_answers(operation, job_ids: list[str], session: requests.Session) -> Counter[int]:
     """Ask and check. Made-up ids name no job; so that the other half of the answers is seen, some get a real one."""
     statuses: Counter[int] = Counter()
 
@@ -59,7 +61,7 @@ def statuses_of_answers(operation, job_ids: list[str]) -> Counter[int]:
     def ask(case, job_id):
         if job_id is not None and "job_id" in (case.path_parameters or {}):
             case.path_parameters["job_id"] = job_id
-        statuses[case.call_and_validate(checks=CHECKS, timeout=10).status_code] += 1
+        statuses[case.call_and_validate(session=session, checks=CHECKS, timeout=10).status_code] += 1
 
     ask()
     return statuses

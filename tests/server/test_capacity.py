@@ -224,7 +224,7 @@ async def test_an_engine_error_is_told_and_nothing_else_breaks(serve, client):
 
 
 async def test_a_hung_engine_leaves_health_answering_and_is_told(serve, client):
-    running = serve(FakeExecutor(step_s=0.01), request_timeout=1.5, watchdog_min=0.5)
+    running = serve(FakeExecutor(step_s=0.01, allowed_silence_s=0.5), request_timeout=1.5)
     running.call(running.executor.hang)
     drawing = asyncio.create_task(post(running.url, client))
     await asyncio.sleep(0.8)

@@ -19,7 +19,7 @@ from server.executors.base import Executor, Job, JobEvent
 from server.executors.child_process import ChildProcessExecutor
 from server.executors.fake import FakeExecutor
 from server.executors.in_process import InProcessExecutor
-from server.executors.messages import Configure, ImageReady, JobDone, Preview, Progress
+from server.executors.messages import Configure, ImageReady, JobDone, LoadProgress, Preview, Progress, WorkDone
 from server.executors.start_up import start_engine
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -65,9 +65,15 @@ async def fake() -> AsyncIterator[FakeExecutor]:
     await running.stop()
 
 
+@pytest.fixture(scope="module")
+def start_up() -> list[LoadProgress | WorkDone]:
+    """What the engine in this process told while it started."""
+    return []
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def local(tiny: Configure) -> AsyncIterator[InProcessExecutor]:
-    running = InProcessExecutor(*start_engine(tiny, lambda _: None))
+async def local(tiny: Configure, start_up: list[LoadProgress | WorkDone]) -> AsyncIterator[InProcessExecutor]:
+    running = InProcessExecutor(*start_engine(tiny, start_up.append))
     await running.start()
     yield running
     await running.stop()
@@ -166,6 +172,25 @@ async def test_the_times_of_its_work_are_learned(executor: Executor):
     assert times.median_s("step", executor.info.rows_per_call, 64, 64) > 0
     assert times.median_s("decode", 1, 64, 64) >= 0
     assert times.median_s("encode", 2, 0, 0) >= 0
+
+
+@pytest.mark.usefixtures("local")
+async def test_a_warm_engine_has_told_how_long_each_kind_of_work_takes(start_up: list[LoadProgress | WorkDone]):
+    """
+    Otherwise a slow machine's first decode would look like a hang to the watchdog.
+    """
+    work = [message for message in start_up if isinstance(message, WorkDone)]
+    assert [(item.kind, item.rows, item.height, item.width) for item in work] == [
+        ("encode", 2, 0, 0),
+        ("step", 8, 64, 64),
+        ("decode", 1, 64, 64),
+    ]
+    assert all(item.seconds > 0 for item in work)
+    assert [message.phase for message in start_up if isinstance(message, LoadProgress)] == [
+        "import_model",
+        "load",
+        "warm_up",
+    ]
 
 
 async def test_a_real_engine_draws_the_same_bytes_here_and_elsewhere(

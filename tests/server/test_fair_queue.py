@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -65,6 +66,19 @@ def test_a_removed_job_is_gone_and_the_others_move_up():
     assert "b" in queue
     assert (len(queue), queue.position("b"), queue.position("c"), queue.position("a")) == (2, 0, 1, None)
     assert drained(queue) == ["b", "c"]
+
+
+def test_owners_that_leave_disturb_nobody_elses_order():
+    chance = random.Random(1)
+    queue = filled((f"{at}", f"key {at % 40}", None, chance.choice([1.0, 2.0, 5.0, 13.0])) for at in range(160))
+    for _ in range(60):
+        queue.pop()
+    leaving = chance.sample(range(40), 13)
+    for at in range(160):
+        if at % 40 in leaving:
+            queue.remove(f"{at}")
+    order = queue.order()
+    assert drained(queue) == order
 
 
 def test_a_job_that_is_tried_again_goes_first_and_is_not_charged_again():
@@ -230,6 +244,15 @@ def test_owners_without_jobs_and_debts_are_forgotten():
     drained(queue)
     queue.forgive()
     assert queue.num_known_owners == 0
+
+
+def test_a_debt_is_remembered_while_many_others_come():
+    queue = filled([("huge", "heavy", None, 40.0)])
+    queue.pop()
+    for number in range(60):
+        queue.put(f"{number}", key_id=f"key {number % 30}", user=None, work_units=1.0)
+    queue.put("another", key_id="heavy", user=None, work_units=1.0)
+    assert queue.position("another") == 60
 
 
 def test_one_who_puts_and_cancels_all_day_fills_no_memory():

@@ -93,3 +93,12 @@ async def test_a_hang_up_in_the_turn_in_which_its_turn_comes_leaks_no_slot(tmp_p
                     await asyncio.sleep(0.005)
         _, images = await generator.draw(wish(num_images=4))
         assert len(images) == 4
+
+
+async def test_whoever_begins_to_listen_just_after_the_end_of_a_job_is_told_its_end(tmp_path):
+    """Between looking a job up and following it, an event stream waits for its turn; a short job ends meanwhile."""
+    async with running(FakeExecutor(), tmp_path) as generator:
+        looked_up = (await generator.submit(wish())).record
+        assert [state async for state in generator.watch(looked_up, keep_alive_s=5)][-1].record.status == "done"
+        states = [state async for state in generator.watch(looked_up, keep_alive_s=5)]
+    assert [state.record.status for state in states] == ["done"]

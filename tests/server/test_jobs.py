@@ -191,7 +191,7 @@ async def test_a_cancelled_job_stops_before_its_next_step_and_stays_cancelled(se
 
 
 async def test_cancelling_a_waiting_job_never_draws_it(serve, client):
-    running = serve(FakeExecutor(load_s=0.3))
+    running = serve(FakeExecutor(load_s=1.5))  # long enough to post and cancel, however busy the machine is
     job = await submitted(running, client)
     assert (await client.post(running.url + job["links"]["cancel"])).json()["status"] == "cancelled"
     done = await ended(running, client, (await submitted(running, client))["id"])

@@ -209,16 +209,6 @@ async def test_a_size_that_was_never_drawn_is_given_more_time():
         assert executor.restarts == 0
 
 
-async def test_an_engine_that_was_warmed_up_has_told_how_long_its_work_takes():
-    """
-    Otherwise a slow machine's first decode would look like a hang.
-    """
-    async with running(FAKE_MODEL) as executor:
-        await ready(executor)
-        await until(lambda: executor.work_times.median_s("decode", 1, 512, 512) is not None)
-        assert executor.work_times.median_s("step", 8, 512, 512) > 0
-
-
 async def test_the_gateway_s_own_pauses_are_not_held_against_the_engine():
     async with running(watchdog_s=0.4) as executor:
         first = await ready(executor)

@@ -11,7 +11,7 @@ const SOON_MS = 3_000;
 const LATER_MS = 20_000;
 
 const part = (id) => document.getElementById(id);
-const desktop = matchMedia("(min-width: 60rem)");
+const desktop = matchMedia("(width >= 60rem)");
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
 let asking = null; // the AbortController of a request for pictures that has no answer yet

@@ -59,9 +59,9 @@ export function setPrompt(text) {
 /** Say at each wrong field what is wrong with it. Returns whether every error has found its field. */
 export function markErrors(problem) {
   clearErrors();
-  const marked = problem.errors.map(markError).filter(Boolean);
-  marked[0]?.focus();
-  return marked.length > 0 && marked.length === problem.errors.length;
+  const isMarked = problem.errors.map(markError);
+  form.querySelector("[aria-invalid]")?.focus();
+  return isMarked.length > 0 && isMarked.every(Boolean);
 }
 
 export function clearErrors() {
@@ -77,13 +77,13 @@ function clearError(name) {
 
 function markError({ field: name, rule }) {
   const line = document.getElementById(`${name}-error`);
-  if (!line) return null;
+  if (!line) return false;
   const field = fields[name];
   line.textContent = `${form.querySelector(`label[for="${name}"]`).textContent} ${rule}.`;
   line.hidden = false;
   field.setAttribute("aria-invalid", "true");
   if (options.contains(field)) options.open = true;
-  return field;
+  return true;
 }
 
 function setLimits() {

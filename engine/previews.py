@@ -1,0 +1,89 @@
+"""What shows of a picture while it is drawn: a guess at its finished latents, coloured without the decoder.
+
+Nothing here changes the picture, or waits for the device in the engine's thread.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from engine.batch import Batch, ModelInput
+from engine.models.base import DiffusionModel
+from engine.models.latent_to_rgb import LatentToRgb
+from engine.samplers import resolve_sampler
+from engine.schedulers import make_scheduler
+
+__all__ = ["PREVIEW_INTERVAL_S", "Previewer", "RoughPicture"]
+
+PREVIEW_INTERVAL_S: Final = 0.25
+"""Seconds between two previews of one request, at least."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RoughPicture:
+    """A preview on its way from the device."""
+
+    _latents: torch.Tensor
+    """(C, H/8, W/8), on the CPU; complete when `_arrival` is over."""
+    _arrival: torch.cuda.Event | None
+    _latent_to_rgb: LatentToRgb
+
+    def pixels(self) -> npt.NDArray[np.uint8]:
+        """Wait for the device, and colour what it sent. Any thread may call this.
+
+        Returns:
+            (H/8, W/8, 3), RGB: one pixel a latent.
+        """
+        if self._arrival is not None:
+            self._arrival.synchronize()
+        return self._latent_to_rgb(self._latents.numpy())
+
+
+class Previewer:
+    """Guesses at finished pictures. Belongs to the engine's thread."""
+
+    def __init__(self, model: DiffusionModel) -> None:
+        self._model = model
+        config = model.info.scheduler_config
+        # Every sampler's scheduler has the checkpoint's own levels.
+        alphas_cumprod: torch.Tensor = make_scheduler(*resolve_sampler("DDIM"), config).alphas_cumprod
+        self._signal_levels = alphas_cumprod.sqrt().float().to(model.info.device)
+        """(1000,): how much of the network's input is picture at each timestep; the rest of its variance is noise."""
+        self._predicts_velocity = config.get("prediction_type") == "v_prediction"
+
+    def look_at(self, batch: Batch, index: int, model_input: ModelInput, prediction: torch.Tensor) -> RoughPicture:
+        """Guess at one picture of a batch that is about to take a step.
+
+        What the network was shown holds picture and noise in proportions that follow from the timestep alone, whatever
+        the sampler, and its answer says what the noise was.
+
+        Args:
+            batch: who takes the step.
+            index: of the picture in `batch.states`.
+            model_input: what the network was shown.
+            prediction: its answer.
+        """
+        row = len(batch.guided) + index  # behind the negative prompts; see `Batch`
+        shown, answer = model_input.latents[row], batch.guide(prediction)[index]
+        signal = self._signal_levels[model_input.timesteps[row].round().long()]
+        noise = (1 - signal * signal).sqrt()
+        picture = signal * shown - noise * answer if self._predicts_velocity else (shown - noise * answer) / signal
+        return RoughPicture(*_leaving(picture), self._model.latent_to_rgb)
+
+
+def _leaving(tensor: torch.Tensor) -> tuple[torch.Tensor, torch.cuda.Event | None]:
+    """A tensor on its way to the CPU, and the event that it has arrived. Does not wait."""
+    if tensor.device.type != "cuda":
+        return tensor, None
+    # A copy to pageable memory would wait for the device.
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    host.copy_(tensor, non_blocking=True)
+    # Blocking: the thread that waits for it must not spin.
+    arrival = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call] # torch has no types for it
+    arrival.record(torch.cuda.current_stream(tensor.device))
+    return host, arrival
