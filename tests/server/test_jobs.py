@@ -48,7 +48,9 @@ async def ended(running, client, job_id, timeout_s=10.0):
 async def snapshots(running, client, job_id):
     """Every message of a job's event stream, until it ends: (id, data)."""
     messages = []
-    async with client.stream("GET", f"{running.url}/v1/jobs/{job_id}/events") as stream:
+    stream_of = client.stream("GET", f"{running.url}/v1/jobs/{job_id}/events")
+    # Far below the 15 s after which a silent stream would look again by itself.
+    async with asyncio.timeout(10), stream_of as stream:
         assert stream.headers["content-type"].startswith("text/event-stream")
         fields = {}
         async for line in stream.aiter_lines():
