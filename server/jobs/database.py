@@ -32,6 +32,8 @@ _PRAGMAS: Final = (
     "synchronous = FULL",
     # The same on macOS, whose fsync alone does not reach the disk. Others ignore it.
     "fullfsync = ON",
+    # What undoes one caller's part of a shared transaction stays out of /var/tmp, which may be full while we are not.
+    "temp_store = MEMORY",
 )
 
 
