@@ -179,6 +179,15 @@ class ImageGenerator:
         accepting = self._dispatcher.spawn(self._accept(new), f"accept {new.id}")
         return self.state_of(await asyncio.shield(accepting))
 
+    def refuse_when_full(self) -> None:
+        """Refuse a job of which nothing is known yet: in a flood, reading each to its end would slow everybody down.
+
+        Raises:
+            QueueFullError: as many jobs wait as may wait.
+        """
+        if self._is_full and not self._dispatcher.would_start_at_once(_ONE_PICTURE):
+            raise self._queue_full()
+
     async def draw(
         self, new: NewJob, *, wait_s: float | None = None
     ) -> tuple[JobRecord, tuple[ImageReady, ...]] | JobState:
@@ -203,7 +212,8 @@ class ImageGenerator:
                 return await self._pictures(await asyncio.shield(accepting))
         except TimeoutError:
             if not new.is_bound:
-                return self.state_of(await asyncio.shield(accepting))
+                record = await asyncio.shield(accepting)
+                return await self._pictures(record) if record.is_over else self.state_of(record)
             raise RequestTimeoutError(
                 f"not finished within {timeout_s:g} s of waiting and drawing; it has been cancelled",
                 retry_after_s=self._estimates.until_room_s(self._request_timeout_s),
@@ -215,6 +225,8 @@ class ImageGenerator:
     async def _pictures(self, record: JobRecord) -> tuple[JobRecord, tuple[ImageReady, ...]]:
         live = self._dispatcher.live.get(record.id)
         if live is None:
+            if not record.is_over:  # it has ended since it was looked up
+                record = await self._keeping.get(record.id) or record
             raise_if_failed(record)
             return record, await self._images(record)
         await live.ended.wait()
@@ -237,10 +249,7 @@ class ImageGenerator:
             repeat = await self._keeping.find_repeat(new) if new.idempotency_key else None
             if repeat is not None:
                 return repeat
-            raise QueueFullError(
-                f"{self.num_waiting} jobs wait already, and no more may wait",
-                retry_after_s=self._estimates.until_room_s(self._request_timeout_s),
-            )
+            raise self._queue_full()
         self._num_accepting += 1
         try:
             record = await self._keeping.add(new)
@@ -249,6 +258,12 @@ class ImageGenerator:
         if record.id == new.id:
             self._dispatcher.enqueue(record)
         return record
+
+    def _queue_full(self) -> QueueFullError:
+        return QueueFullError(
+            f"{self.num_waiting} jobs wait already, and no more may wait",
+            retry_after_s=self._estimates.until_room_s(self._request_timeout_s),
+        )
 
     @property
     def _is_full(self) -> bool:
@@ -319,12 +334,15 @@ class ImageGenerator:
             record = live.record
         elif not record.is_over:  # it has ended since it was looked up
             record = await self._keeping.get(record.id) or record
+        seen = 0 if live is None else live.version
         state = self.state_of(record)
         yield state
         told_at = time.monotonic()
         while live is not None and not state.record.is_over and not state.is_left:
             quiet_s = max(0.0, keep_alive_s - (time.monotonic() - told_at))
-            await live.change(min(quiet_s, _QUEUE_REFRESH_S) if state.queue_position is not None else quiet_s)
+            await live.change(seen, min(quiet_s, _QUEUE_REFRESH_S) if state.queue_position is not None else quiet_s)
+            # Before the state: what changes while the reader of a `yield` takes its time must not be slept through.
+            seen = live.version
             before, state = state, self.state_of(live.record)
             if _visible(before) != _visible(state):
                 told_at = time.monotonic()
@@ -359,7 +377,11 @@ class ImageGenerator:
         Raises:
             NotDeadError: it is not dead.
         """
-        revived = await self._keeping.revive(record.id)
+        return await asyncio.shield(self._dispatcher.spawn(self._requeue(record), f"requeue {record.id}"))
+
+    async def _requeue(self, record: JobRecord) -> JobRecord:
+        is_live = record.id in self._dispatcher.live  # its death is being written down right now
+        revived = None if is_live else await self._keeping.revive(record.id)
         if revived is None:
             raise NotDeadError(f"only a dead job can be requeued; this one is {record.status}")
         self._dispatcher.enqueue(revived)

@@ -89,6 +89,8 @@ def _folder_locked(folder: Path) -> Iterator[None]:
 def _open_sound(path: Path, *, is_checked: bool) -> sqlite3.Connection:
     """Connect, check and bring up to date."""
     try:
+        # For the owner alone, as its folder is: prompts are in it. The WAL beside it takes the same mode.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         # Transactions begin and end where the code says so; nobody else has the file, so there is nobody to wait for.
         connection = sqlite3.connect(path, timeout=0, isolation_level=None)
         try:

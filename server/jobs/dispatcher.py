@@ -91,8 +91,9 @@ class Dispatcher:
         self._is_draining = True
         if self._watch is not None:
             self._watch.cancel()
-        for job_id in self.queue.order():
-            self.live[job_id].leave()
+        for job_id, live in self.live.items():
+            if job_id not in self.running:
+                live.leave()
         tasks = [live.task for live in self.running.values() if live.task is not None]
         if tasks and timeout_s > 0:
             await asyncio.wait(tasks, timeout=timeout_s)
@@ -188,8 +189,7 @@ class Dispatcher:
         try:
             attempt = await self._keeping.begin(job_id, started_at)
         except StoreTroubleError:
-            self._pause_until = time.monotonic() + RETRY_S
-            asyncio.get_running_loop().call_later(RETRY_S, self.hand_over)
+            self._rest()
             return  # `_has_stopped` lets it wait again
         if attempt is None:  # cancelled meanwhile
             await self._reread(live)
@@ -200,6 +200,11 @@ class Dispatcher:
         outcome = await self._outcome(live, queue_s)
         # Known now: must be written even if somebody cancels meanwhile (the store decides which of the two it was).
         await asyncio.shield(self.spawn(self._end(live, attempt, outcome), f"end {job_id}"))
+
+    def _rest(self) -> None:
+        """Begin nothing for a moment."""
+        self._pause_until = time.monotonic() + RETRY_S
+        asyncio.get_running_loop().call_later(RETRY_S, self.hand_over)
 
     async def _outcome(self, live: LiveJob, queue_s: float) -> Outcome | EngineLostError:
         try:
@@ -246,18 +251,24 @@ class Dispatcher:
     async def _end(self, live: LiveJob, attempt: int, outcome: Outcome | EngineLostError) -> None:
         """Write down how an attempt ended."""
         job_id = live.record.id
-        if isinstance(outcome, EngineLostError) and attempt < MAX_ATTEMPTS:
+        num_losses = live.record.losses + 1
+        if isinstance(outcome, EngineLostError) and num_losses < MAX_ATTEMPTS:
             logger.warning("job %s lost its engine in attempt %d and will be tried again", job_id, attempt)
             await self._keeping.put_back(job_id, attempt)
             await self._reread(live)
             return
         if isinstance(outcome, EngineLostError):
             logger.error("job %s lost its engine in attempt %d and is given up", job_id, attempt)
-            detail = f"the engine was lost {attempt} times while it drew this, the last time alone: {outcome}"
+            detail = f"the engine was lost {num_losses} times while it drew this, the last time alone: {outcome}"
             failure = Failure(code="job_dead", detail=detail)
             outcome = Outcome(status="dead", finished_at=time.time(), failure=failure)
-        await self._keeping.finish(job_id, attempt, outcome)
-        await self._reread(live)
+        if await self._keeping.finish(job_id, attempt, outcome):
+            has_files = len(outcome.images) > 0
+            ended = msgspec.structs.replace(live.record, status=outcome.status, outcome=outcome, has_files=has_files)
+            self._has_become(live, ended)
+        else:  # cancelled meanwhile
+            await self._keeping.delete_images(job_id)
+            await self._reread(live)
 
     async def _reread(self, live: LiveJob) -> None:
         """The job is now what the store says."""
@@ -269,12 +280,17 @@ class Dispatcher:
     def _has_become(self, live: LiveJob, record: JobRecord) -> None:
         if record.is_over:
             self.live.pop(record.id, None)
+            # A write that failed, or an engine that was lost, may have put it there again while it was cancelled.
+            self.queue.remove(record.id)
         elif record.status == "queued":
             live.begin_anew()
         live.now_is(record)
 
-    def _has_stopped(self, live: LiveJob, _task: asyncio.Task[None]) -> None:
+    def _has_stopped(self, live: LiveJob, task: asyncio.Task[None]) -> None:
         job_id = live.record.id
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("the attempt at job %s broke off", job_id, exc_info=error)
+            self._rest()
         self.running.pop(job_id, None)
         live.task = None
         if live.record.status == "queued" and job_id in self.live and job_id not in self.queue:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import time
@@ -198,6 +199,11 @@ class Keeping:
             )
             for image in images
         )
+
+    async def delete_images(self, job_id: str) -> None:
+        """Remove what was written for a job that came to nothing; the next start removes what cannot be removed now."""
+        with contextlib.suppress(StoreError):
+            await asyncio.to_thread(self._files.delete, job_id)
 
     async def _until_written(self, operation: Callable[[], Awaitable[_T]]) -> _T:
         while True:

@@ -24,6 +24,8 @@ class LiveJob:
     """Whether this process will not go on with it: the server shuts down."""
     preview: Preview | None = None
     """What the picture looks like so far."""
+    version: int = 0
+    """Grows with every change that is told."""
     task: asyncio.Task[None] | None = None
     """What draws it; None while it waits."""
     images: tuple[ImageReady, ...] = ()
@@ -55,8 +57,7 @@ class LiveJob:
     @property
     def is_last_attempt(self) -> bool:
         """Whether the attempt that runs, or comes next, is the last one; such a job runs alone."""
-        is_begun = self.record.status == "running"
-        return self.record.attempt + (0 if is_begun else 1) >= MAX_ATTEMPTS
+        return self.record.losses + 1 >= MAX_ATTEMPTS
 
     def begin_anew(self) -> None:
         """Forget the steps of the attempt before."""
@@ -87,11 +88,14 @@ class LiveJob:
 
     def tell(self) -> None:
         """Wake whoever watches."""
+        self.version += 1
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
-    async def change(self, timeout_s: float) -> None:
-        """Return at the next change, or after so long."""
+    async def change(self, since: int, timeout_s: float) -> None:
+        """Return as soon as the version is not `since` any more, or after so long."""
+        if self.version != since:
+            return
         changed = self._changed
         try:
             async with asyncio.timeout(timeout_s):

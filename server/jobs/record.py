@@ -103,6 +103,8 @@ class JobRecord(_Record, frozen=True, kw_only=True):
     status: JobStatus
     attempt: int
     """Times that it was begun: 0 while it has never run."""
+    losses: int
+    """Attempts whose engine was lost. Those that a restart of the server cut off do not count."""
     started_at: float | None
     """Unix seconds; of the latest attempt."""
     outcome: Outcome | None

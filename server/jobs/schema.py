@@ -25,6 +25,7 @@ _JOBS: Final = (
         created_at      REAL    NOT NULL, -- Unix seconds, as every time here
         status          TEXT    NOT NULL CHECK (status IN ('queued', 'running', 'done', 'failed', 'cancelled', 'dead')),
         attempt         INTEGER NOT NULL,
+        losses          INTEGER NOT NULL, -- attempts whose engine was lost; those that a restart cut off are not
         started_at      REAL,
         finished_at     REAL    CHECK ((finished_at IS NULL) = (status IN ('queued', 'running'))),
         outcome         TEXT    CHECK ((outcome IS NULL) = (finished_at IS NULL)), -- JSON of Outcome

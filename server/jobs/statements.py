@@ -50,7 +50,8 @@ def add(connection: sqlite3.Connection, new: NewJob) -> JobRecord:
         return earlier
     seq: int = connection.execute(
         "INSERT INTO jobs (id, key_id, user, params, output_format, is_bound, idempotency_key, request_digest,"
-        " created_at, status, attempt, has_files, file_bytes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', 0, 0, 0)"
+        " created_at, status, attempt, losses, has_files, file_bytes)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', 0, 0, 0, 0)"
         " RETURNING seq",
         (
             new.id,
@@ -64,7 +65,9 @@ def add(connection: sqlite3.Connection, new: NewJob) -> JobRecord:
             new.created_at,
         ),
     ).fetchall()[0]["seq"]
-    return JobRecord(seq=seq, new=new, status="queued", attempt=0, started_at=None, outcome=None, has_files=False)
+    return JobRecord(
+        seq=seq, new=new, status="queued", attempt=0, losses=0, started_at=None, outcome=None, has_files=False
+    )
 
 
 def find_repeat(connection: sqlite3.Connection, new: NewJob) -> JobRecord | None:
@@ -94,9 +97,10 @@ def begin(connection: sqlite3.Connection, job_id: str, at: float) -> int | None:
 
 
 def put_back(connection: sqlite3.Connection, job_id: str, attempt: int) -> bool:
-    """Let a job whose attempt was lost wait again."""
+    """Let a job whose attempt lost its engine wait again."""
     changed = connection.execute(
-        "UPDATE jobs SET status = 'queued' WHERE id = ? AND status = 'running' AND attempt = ?", (job_id, attempt)
+        "UPDATE jobs SET status = 'queued', losses = losses + 1 WHERE id = ? AND status = 'running' AND attempt = ?",
+        (job_id, attempt),
     )
     return changed.rowcount == 1
 
@@ -121,8 +125,8 @@ def cancel(connection: sqlite3.Connection, job_id: str, at: float, failure: Fail
 def revive(connection: sqlite3.Connection, job_id: str) -> JobRecord | None:
     """Let a dead job wait again, as if it had never run."""
     changed = connection.execute(
-        "UPDATE jobs SET status = 'queued', attempt = 0, started_at = NULL, finished_at = NULL, outcome = NULL"
-        " WHERE id = ? AND status = 'dead'",
+        "UPDATE jobs SET status = 'queued', attempt = 0, losses = 0,"
+        " started_at = NULL, finished_at = NULL, outcome = NULL WHERE id = ? AND status = 'dead'",
         (job_id,),
     )
     return get(connection, job_id) if changed.rowcount else None
@@ -259,6 +263,7 @@ def _record(row: sqlite3.Row) -> JobRecord:
         ),
         status=row["status"],
         attempt=row["attempt"],
+        losses=row["losses"],
         started_at=row["started_at"],
         outcome=None if row["outcome"] is None else _outcome.decode(row["outcome"]),
         has_files=bool(row["has_files"]),

@@ -19,7 +19,15 @@ from server.problems import PROBLEM_MEDIA_TYPE
 from server.routes.accept import preferred, preferred_wait_s
 from server.routes.dependencies import ServiceOf
 from server.routes.jobs import accepted
-from server.routes.wishes import EXAMPLES, IDEMPOTENCY_HEADER, idempotency_key, job_of, note, require_json
+from server.routes.wishes import (
+    EXAMPLES,
+    IDEMPOTENCY_HEADER,
+    idempotency_key,
+    job_of,
+    note,
+    refuse_when_full,
+    require_json,
+)
 from server.schemas import MEDIA_TYPES, GenerateRequest, GenerateResponse
 
 __all__ = ["router"]
@@ -85,7 +93,7 @@ router = APIRouter(tags=["pictures"])
     summary="Draw pictures from a prompt",
     response_model=GenerateResponse,
     responses=_RESPONSES,
-    dependencies=[Depends(require_json)],
+    dependencies=[Depends(require_json), Depends(refuse_when_full)],
     openapi_extra=IDEMPOTENCY_HEADER,
 )
 async def generate(
@@ -111,6 +119,8 @@ async def generate(
         return accepted(drawn, service, is_repeat=False)
     record, images = drawn
     request.state.log["job_id"] = record.id
+    if answer_type not in {_JSON, images[0].media_type}:
+        raise NotAcceptableError(f"the job was drawn as {images[0].media_type} when its Idempotency-Key was first used")
     params = record.new.params  # a repeat has the seed that was drawn the first time
     is_truncated = record.outcome is not None and record.outcome.truncated_tokens > 0
     timing = _server_timing(record)

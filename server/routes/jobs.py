@@ -21,7 +21,7 @@ from server.job_schemas import JobList, JobView, QueueView, snapshot
 from server.jobs.record import JobRecord, JobStatus
 from server.problems import PROBLEM_MEDIA_TYPE
 from server.routes.dependencies import Service, ServiceOf
-from server.routes.wishes import EXAMPLES, IDEMPOTENCY_HEADER, job_of, key_id_of, note, require_json
+from server.routes.wishes import EXAMPLES, IDEMPOTENCY_HEADER, job_of, key_id_of, note, refuse_when_full, require_json
 from server.schemas import GenerateRequest
 from server.thumbnails import thumbnail
 
@@ -78,7 +78,7 @@ JobId = Annotated[str, Path(pattern="^[0-9a-f]{16}$", description="As `POST /v1/
         202: {"description": "Accepted, and written down", "headers": {"Location": {"schema": {"type": "string"}}}},
         **_problems(400, 413, 415, 422),
     },
-    dependencies=[Depends(require_json)],
+    dependencies=[Depends(require_json), Depends(refuse_when_full)],
     openapi_extra=IDEMPOTENCY_HEADER,
 )
 async def submit(
@@ -94,7 +94,7 @@ async def submit(
 
 
 def accepted(state: JobState, service: Service, *, is_repeat: bool) -> JSONResponse:
-    """202 and the job, or 200 if it was accepted before and has ended."""
+    """202 and the job, or 200 if it was accepted before."""
     view = JobView.of(state, service.settings.model_id)
     return JSONResponse(view.model_dump(), 200 if is_repeat else 202, {"Location": view.links.self})
 
@@ -156,7 +156,8 @@ async def image(
     is_thumbnail = size == "thumbnail"
     etag = f'"{stored.sha256[:32]}{"-thumbnail" if is_thumbnail else ""}"'
     headers = {"ETag": etag, "Cache-Control": "private, max-age=31536000, immutable"}
-    if etag in (tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")):
+    known = ",".join(request.headers.getlist("if-none-match")).split(",")
+    if {"*", etag} & {tag.strip().removeprefix("W/") for tag in known}:
         return Response(status_code=304, headers=headers)
     if is_thumbnail:
         return Response(await asyncio.to_thread(thumbnail, data), media_type="image/webp", headers=headers)

@@ -14,9 +14,19 @@ from fastapi.openapi.models import Example
 from engine.params import GenerationParams
 from server.errors import IdempotencyKeyError, UnsupportedMediaTypeError
 from server.jobs.record import LOCAL_KEY, NewJob
+from server.routes.dependencies import ServiceOf
 from server.schemas import GenerateRequest
 
-__all__ = ["EXAMPLES", "IDEMPOTENCY_HEADER", "idempotency_key", "job_of", "key_id_of", "note", "require_json"]
+__all__ = [
+    "EXAMPLES",
+    "IDEMPOTENCY_HEADER",
+    "idempotency_key",
+    "job_of",
+    "key_id_of",
+    "note",
+    "refuse_when_full",
+    "require_json",
+]
 
 EXAMPLES = {
     "short": Example(summary="Only a prompt", value={"prompt": "a cat on a mat, digital art"}),
@@ -64,6 +74,16 @@ async def require_json(request: Request) -> None:
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != _JSON or len(request.headers.getlist("content-type")) != 1:
         raise UnsupportedMediaTypeError(f"the header Content-Type must be {_JSON}")
+
+
+async def refuse_when_full(request: Request, service: ServiceOf) -> None:
+    """Refuse what cannot be accepted before its body is looked at. A repeat may be answered all the same.
+
+    Raises:
+        QueueFullError: as many jobs wait as may wait.
+    """
+    if "idempotency-key" not in request.headers:
+        service.generator.refuse_when_full()
 
 
 def idempotency_key(request: Request) -> str | None:

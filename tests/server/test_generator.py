@@ -15,6 +15,7 @@ from server.executors.messages import ImageReady
 from server.generator import ImageGenerator
 from server.jobs.keeping import Retention
 from server.jobs.record import LOCAL_KEY, NewJob
+from server.jobs.store_errors import StoreUnavailableError
 
 
 class LastPictureFirst(FakeExecutor):
@@ -40,14 +41,14 @@ async def running(executor, folder, max_queued_requests=10):
         await generator.stop()
 
 
-def wish(**wishes):
+def wish(*, is_bound=True, **wishes):
     return NewJob(
         id=secrets.token_hex(8),
         key_id=LOCAL_KEY,
         user=None,
         params=GenerationParams(**{"prompt": "a cat", "seed": 1} | wishes),
         output_format="png",
-        is_bound=True,
+        is_bound=is_bound,
         idempotency_key=None,
         request_digest=b"",
         created_at=time.time(),
@@ -102,3 +103,90 @@ async def test_whoever_begins_to_listen_just_after_the_end_of_a_job_is_told_its_
         assert [state async for state in generator.watch(looked_up, keep_alive_s=5)][-1].record.status == "done"
         states = [state async for state in generator.watch(looked_up, keep_alive_s=5)]
     assert [state.record.status for state in states] == ["done"]
+
+
+async def until(condition, timeout_s=10.0):
+    async with asyncio.timeout(timeout_s):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def test_a_cancel_that_a_full_disk_delays_while_its_job_fails_to_begin_leaves_no_ghost(tmp_path, monkeypatch):
+    """The job is put back into the queue between the cancel's first try and its last one."""
+    is_full = False
+
+    def failing(method):
+        async def call(*arguments, **named):
+            if is_full:
+                await asyncio.sleep(0.05)
+                raise StoreUnavailableError("the disk is full")
+            return await method(*arguments, **named)
+
+        return call
+
+    async with running(FakeExecutor(load_s=0.2, max_images_in_flight=1), tmp_path) as generator:
+        store = generator._keeping._store
+        for name in ("begin", "cancel"):
+            monkeypatch.setattr(store, name, failing(getattr(store, name)))
+        job = await generator.submit(wish(is_bound=False))
+        is_full = True
+        await until(lambda: generator.num_running == 1)
+        cancelling = asyncio.create_task(generator.cancel(job.record))
+        await until(lambda: generator.num_waiting == 1)  # begin has failed: it waits again
+        is_full = False
+        assert (await cancelling).status in {"cancelled", "done"}
+        await until(lambda: generator.num_waiting == 0)
+        _, images = await generator.draw(wish(seed=5))
+        assert images[0].seed == 5
+
+
+async def test_a_listener_who_reads_slowly_is_not_told_the_end_late(tmp_path):
+    async with running(FakeExecutor(step_s=0.01), tmp_path) as generator:
+        job = await generator.submit(wish(is_bound=False, num_inference_steps=10))
+        began = time.monotonic()
+        async for state in generator.watch(job.record, keep_alive_s=15):
+            last = state
+            await asyncio.sleep(0.3)  # longer than the whole drawing
+        assert last.record.status == "done"
+        assert time.monotonic() - began < 10
+
+
+async def test_restarts_of_the_server_do_not_count_as_lost_engines(tmp_path):
+    job = wish(is_bound=False)
+    for _ in range(4):
+        executor = FakeExecutor(step_s=60)
+        async with running(executor, tmp_path) as generator:
+            if executor.started == [] and generator.num_running + generator.num_waiting == 0:
+                await generator.submit(job)
+            await until(lambda executor=executor: executor.images_in_flight == 1)
+            record = await generator.find(job.id, LOCAL_KEY)
+            assert record.losses == 0
+    executor = FakeExecutor(step_s=0.05)
+    async with running(executor, tmp_path) as generator:
+        await until(lambda: executor.images_in_flight == 1)
+        executor.restart()
+        record = await generator.find(job.id, LOCAL_KEY)
+        last = None
+        async with asyncio.timeout(10):
+            async for state in generator.watch(record, keep_alive_s=1):
+                last = state or last
+        assert last is not None
+        assert (last.record.status, last.record.losses) == ("done", 1)
+        assert last.record.attempt == 6
+
+
+async def test_a_job_cancelled_while_its_pictures_were_being_written_leaves_no_files(tmp_path, monkeypatch):
+    async with running(FakeExecutor(), tmp_path) as generator:
+        finish = generator._keeping._store.finish
+        cancelled = asyncio.Event()
+
+        async def finish_late(*arguments):
+            await cancelled.wait()
+            return await finish(*arguments)
+
+        monkeypatch.setattr(generator._keeping._store, "finish", finish_late)
+        job = await generator.submit(wish(is_bound=False, num_inference_steps=1))
+        await until(lambda: list(tmp_path.glob("results/*/*")) != [])
+        assert (await generator.cancel(job.record)).status == "cancelled"
+        cancelled.set()
+        await until(lambda: list(tmp_path.glob("results/*/*")) == [])

@@ -104,6 +104,7 @@ async def test_a_picture_has_an_etag_and_a_thumbnail(serve, client):
     assert first.headers["etag"] == f'"{hashlib.sha256(first.content).hexdigest()[:32]}"'
     unchanged = await client.get(url, headers={"If-None-Match": first.headers["etag"]})
     assert (unchanged.status_code, unchanged.content) == (304, b"")
+    assert (await client.get(url, headers={"If-None-Match": "*"})).status_code == 304
     small = await client.get(running.url + job["images"][0]["thumbnail_url"])
     assert small.headers["etag"] != first.headers["etag"]
     with Image.open(io.BytesIO(small.content)) as picture:
@@ -262,6 +263,23 @@ async def test_with_a_key_a_slow_drawing_is_202_and_goes_on(serve, client):
     job = answer.json()
     assert answer.headers["location"] == f"/v1/jobs/{job['id']}"
     assert (await ended(running, client, job["id"]))["status"] == "done"
+
+
+async def test_a_repeat_of_a_finished_job_has_its_picture_even_without_any_wait(serve, client):
+    running = serve()
+    key = {"Idempotency-Key": "k-6"}
+    picture = await client.post(f"{running.url}/generate", json=PROMPT, headers=key)
+    again = await client.post(f"{running.url}/generate", json=PROMPT, headers=key | {"Prefer": "wait=0"})
+    assert (again.status_code, again.content) == (200, picture.content)
+
+
+async def test_a_repeat_that_wants_another_format_is_told_that_it_cannot_have_it(serve, client):
+    running = serve()
+    key = {"Idempotency-Key": "k-7"}
+    first = await client.post(f"{running.url}/generate", json=PROMPT, headers=key | {"Accept": "image/webp"})
+    assert first.headers["content-type"] == "image/webp"
+    other = await client.post(f"{running.url}/generate", json=PROMPT, headers=key | {"Accept": "image/png"})
+    assert (other.status_code, other.json()["code"]) == (406, "not_acceptable")
 
 
 async def test_a_full_queue_still_answers_a_repeat(serve, client):

@@ -61,8 +61,13 @@ async def kept(folder):
 
 async def test_a_folder_is_made_for_this_user_only(tmp_path):
     folder = tmp_path / "var" / "server"
-    await (await JobStore.open(folder)).close()
+    store = await JobStore.open(folder)
+    await store.add(new_job())
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    files = list(folder.glob("jobs.sqlite3*"))
+    assert len(files) == 2  # the WAL too
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+    await store.close()
 
 
 async def test_a_second_server_on_one_folder_is_refused_and_the_first_goes_on(tmp_path):
