@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from server.access.caller import LOCAL_CALLER, OPERATOR
 from server.config import StartError
 from server.errors import UnauthorizedError
 
@@ -45,8 +46,11 @@ class LoopbackOnly:
         Raises:
             UnauthorizedError: it does not come from this machine.
         """
-        if scope["type"] == "http" and not _is_open(scope["path"]) and not is_operator(scope):
-            _refuse_strangers(scope)
+        if scope["type"] == "http":
+            caller = OPERATOR if is_operator(scope) else LOCAL_CALLER
+            if not caller.is_operator and not _is_open(scope["path"]):
+                _refuse_strangers(scope)
+            scope.setdefault("state", {})["caller"] = caller
         await self._app(scope, receive, send)
 
 
