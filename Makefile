@@ -40,10 +40,19 @@ types: install ## Check the types with mypy.
 lock: install ## Pin what pyproject.toml newly asks for; UPGRADE=1 takes the newest of everything. Needs Python 3.11.
 	$(PYTHON) scripts/lock.py $(if $(UPGRADE),--upgrade)
 
+.PHONY: audit
+audit: install ## Look for known faults in what is locked; fails where the advisory service cannot be reached.
+	$(PYTHON) scripts/audit.py
+
 .PHONY: clean
 clean: ## Remove caches and build leftovers; .venv and var/ stay.
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist ./*.egg-info
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+.PHONY: coverage
+coverage: install ## Run the tests of client and site and list the lines that none of them runs; at least 90 % are.
+	$(PYTHON) -m coverage run --source=client/semantic_bit_client,newdreamflow -m pytest tests/client tests/site $(ARGS)
+	$(PYTHON) -m coverage report --skip-covered --show-missing --fail-under=90 --omit='*/migrations/*'
 
 .PHONY: test-gpu
 test-gpu: install ## Run the tests that need a CUDA device.
@@ -65,7 +74,7 @@ sampler-table: install ## Compare every sampler with diffusers and write docs/sa
 sampler-coefficients: install ## Record the samplers' coefficients anew, after diffusers has changed them and we agree.
 	$(PYTHON) -W ignore -m tests.engine.sampler_table --coefficients
 
-BENCHMARKS := model_calls sampler_tables mixed_update cold_start memory http_overhead submit_latency three_prompts against_diffusers
+BENCHMARKS := model_calls sampler_tables mixed_update cold_start memory http_overhead border_cost submit_latency three_prompts against_diffusers
 .PHONY: benchmarks
 benchmarks: install ## Measure speed, start and memory into benchmarks/results; one alone: make benchmarks ONLY=cold_start.
 	@mkdir -p benchmarks/results
@@ -94,5 +103,6 @@ evaluate-dreamlet: install ## Let the judge read 600 pictures of the built-in mo
 	  --out $(DREAMLET_RUN)/evaluation
 
 .PHONY: screenshots
-screenshots: install ## Draw with the built-in model in Chromium and photograph the page into docs/images.
+screenshots: install ## Draw with the built-in model in Chromium and photograph page and site into docs/images.
 	OMP_NUM_THREADS=1 $(PYTHON) scripts/page_screenshots.py
+	$(PYTHON) scripts/site_screenshots.py

@@ -13,10 +13,24 @@ export PATH="$PWD/.venv/bin:$PATH"
 wanted=()
 command -v shellcheck >/dev/null || wanted+=(shellcheck)
 command -v chromium >/dev/null || wanted+=(chromium)
+command -v caddy >/dev/null || wanted+=(caddy)
+command -v redis-server >/dev/null || wanted+=(redis-server)
+has_postgres() { command -v initdb >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; }
+has_postgres || wanted+=(postgresql)
 if ((${#wanted[@]})) && [[ "$(id -u)" == 0 ]] && command -v apt-get >/dev/null; then
   echo "==> apt-get install ${wanted[*]}"
   { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${wanted[@]}"; } \
     </dev/null >/dev/null 2>&1 || true
+fi
+
+# Debian's package of Prometheus would start a server, too: only its tool is taken out of it.
+if ! command -v promtool >/dev/null && [[ "$(id -u)" == 0 ]] && command -v apt-get >/dev/null; then
+  echo "==> promtool, from Debian's package prometheus"
+  download="$(mktemp -d)"
+  { apt-get update -qq && (cd "$download" && apt-get download -o APT::Sandbox::User=root prometheus) \
+      && dpkg-deb --extract "$download"/prometheus_*.deb "$download/files" \
+      && cp "$download/files/usr/bin/promtool" .venv/bin/; } </dev/null >/dev/null 2>&1 || true
+  rm -rf "$download"
 fi
 
 # Runs one stage to its end, whatever came of it, so that one run shows everything that is wrong.
@@ -34,11 +48,15 @@ stage lint ruff check .
 stage types mypy
 stage imports lint-imports
 if command -v shellcheck >/dev/null; then
-  stage shell shellcheck run.sh test.sh .ci/run scripts/*.sh
+  stage shell shellcheck run.sh test.sh .ci/run scripts/*.sh deploy/systemd/semantic-bit deploy/systemd/newdreamflow
 else
   skipped+=("shell: shellcheck is not installed, and apt-get could not install it")
 fi
+command -v caddy >/dev/null || skipped+=("behind Caddy: caddy is not installed, and apt-get could not install it")
 command -v chromium >/dev/null || skipped+=("the page in a browser: chromium is not installed, and apt-get could not install it")
+command -v promtool >/dev/null || skipped+=("alerts and rules: promtool is not installed, and apt-get could not fetch it")
+has_postgres || skipped+=("the site on PostgreSQL: it is not installed, and apt-get could not install it")
+command -v redis-server >/dev/null || skipped+=("the site on Celery: redis-server is not installed, and apt-get could not install it")
 stage tests python -m pytest "$@"
 
 echo

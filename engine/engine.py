@@ -19,7 +19,17 @@ import torch
 from engine.batch import Batch, ModelInput
 from engine.batch_scheduler import BatchScheduler
 from engine.errors import DeviceError, DoesNotFitError, EngineError, NotFiniteError
-from engine.events import EngineEvent, Failed, Finished, ImageDrawn, PhaseTimes, PreviewTaken, StepTaken, WorkItem
+from engine.events import (
+    EngineEvent,
+    Failed,
+    Finished,
+    ImageDrawn,
+    PhaseTimes,
+    PreviewTaken,
+    RanOutOfMemory,
+    StepTaken,
+    WorkItem,
+)
 from engine.journey import JourneyCache, Route
 from engine.models.base import DiffusionModel
 from engine.pacing import Pacer
@@ -197,14 +207,17 @@ class Engine:
             if state.negative_prompt is not None:
                 state.negative_prompt_embeds = self._prompts.encode(state.negative_prompt)
         except Exception as error:  # noqa: BLE001 - whatever a model raises ends only the request it is raised for
+            ran_out: list[EngineEvent] = []
             if _is_out_of_memory(error):
                 # Text takes so little memory that nothing else would fit either.
                 error = DoesNotFitError("the prompt does not fit into the device's memory")
-            return [self._fail(state.request_id, self._translated(error, "reading the prompt"))]
+                ran_out = [RanOutOfMemory("encode")]
+            return [*ran_out, self._fail(state.request_id, self._translated(error, "reading the prompt", [state]))]
         state.prompt_embeds = prompt_embeds
         seconds = self._clock() - began
         request.encode_s += seconds
-        return [WorkItem("encode", seconds, rows=state.num_rows, height=0, width=0)]
+        whose = {state.request_id: state.num_rows}
+        return [WorkItem("encode", seconds, state.num_rows, height=0, width=0, rows_by_request=whose)]
 
     def _denoise(self) -> list[EngineEvent]:
         """Choose who takes part, and take the step. If it fails for all, find out who cannot."""
@@ -215,7 +228,7 @@ class Engine:
         except Exception as error:  # noqa: BLE001 - as above
             if _is_out_of_memory(error):
                 return self._make_room(batch)
-            translated = self._translated(error, "taking a step")
+            translated = self._translated(error, "taking a step", batch.states)
             if len(batch.states) == 1:
                 return [self._fail(batch.states[0].request_id, translated)]
         events: list[EngineEvent] = []
@@ -225,7 +238,7 @@ class Engine:
             try:
                 events += self._take_step(Batch.of([state], batch.num_rows))
             except Exception as error:  # noqa: BLE001 - as above
-                events.append(self._fail(state.request_id, self._translated(error, "taking a step alone")))
+                events.append(self._fail(state.request_id, self._translated(error, "taking a step alone", [state])))
         return events
 
     def _take_step(self, batch: Batch) -> list[EngineEvent]:
@@ -240,7 +253,14 @@ class Engine:
         ended = self._clock()
         states = batch.states
         events: list[EngineEvent] = [
-            WorkItem("step", ended - began, rows=batch.num_rows, height=states[0].height, width=states[0].width)
+            WorkItem(
+                "step",
+                ended - began,
+                rows=batch.num_rows,
+                height=states[0].height,
+                width=states[0].width,
+                rows_by_request=_rows_by_request(states),
+            )
         ]
         for state in states:
             request = self._requests[state.request_id]
@@ -272,10 +292,10 @@ class Engine:
         state = batch.states[0]
         if not self._batch_scheduler.did_not_fit(batch):
             error = DoesNotFitError(f"a picture of {state.width}x{state.height} does not fit into the device's memory")
-            return [self._fail(state.request_id, error)]
+            return [RanOutOfMemory("step"), self._fail(state.request_id, error)]
         rows = self._batch_scheduler.row_limit(state.batch_key)
         logger.warning("out of memory: %dx%d now takes %d model rows a call", state.width, state.height, rows)
-        return []
+        return [RanOutOfMemory("step")]
 
     def _decode(self, state: DenoisingState) -> list[EngineEvent]:
         """Turn one picture's latents into pixels, and finish its request if it was the last."""
@@ -285,20 +305,22 @@ class Engine:
         try:
             pixels = self._pixels(state)
         except Exception as error:  # noqa: BLE001 - as above
+            ran_out: list[EngineEvent] = []
             if _is_out_of_memory(error):
                 self._free_memory()
+                ran_out = [RanOutOfMemory("decode")]
                 if self._running:
                     # Wait until the running pictures have left, and let nobody in meanwhile.
                     self._is_draining_for_memory = True
-                    return []
+                    return ran_out
                 error = DoesNotFitError(f"decoding {state.width}x{state.height} does not fit into the device's memory")
-            return [self._fail(state.request_id, self._translated(error, "decoding"))]
+            return [*ran_out, self._fail(state.request_id, self._translated(error, "decoding", [state]))]
         seconds = self._clock() - began
         self._denoised.remove(state)
         request.decode_s += seconds
         request.num_unfinished -= 1
         events: list[EngineEvent] = [
-            WorkItem("decode", seconds, rows=1, height=state.height, width=state.width),
+            WorkItem("decode", seconds, 1, state.height, state.width, rows_by_request={state.request_id: 1}),
             ImageDrawn(state.request_id, state.image_index, state.seed, pixels),
         ]
         if not request.num_unfinished:
@@ -316,7 +338,7 @@ class Engine:
         self.cancel(request_id)
         return Failed(request_id, error)
 
-    def _translated(self, error: Exception, doing: str) -> EngineError:
+    def _translated(self, error: Exception, doing: str, states: Sequence[DenoisingState]) -> EngineError:
         """One request's failure ends only that request; a device's failure ends the process.
 
         Raises:
@@ -327,12 +349,20 @@ class Engine:
         # cuBLAS and cuDNN report a broken context as plain RuntimeErrors that begin with the same words.
         if isinstance(error, torch.AcceleratorError) or str(error).startswith(("CUDA error", "cuDNN error")):
             raise DeviceError(f"the device failed while {doing}: {error}") from error
-        logger.exception("failed while %s", doing)
+        job_ids = sorted({state.request_id for state in states})
+        logger.exception("failed while %s", doing, extra={"job_id": " ".join(job_ids)})
         return EngineError(f"the engine failed while {doing}")
 
     def _free_memory(self) -> None:
         if self.model.info.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def _rows_by_request(states: Sequence[DenoisingState]) -> dict[str, int]:
+    rows: dict[str, int] = {}
+    for state in states:
+        rows[state.request_id] = rows.get(state.request_id, 0) + state.num_rows
+    return rows
 
 
 def _is_out_of_memory(error: Exception) -> bool:

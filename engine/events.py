@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -12,7 +13,17 @@ if TYPE_CHECKING:
     from engine.errors import EngineError
     from engine.previews import RoughPicture
 
-__all__ = ["EngineEvent", "Failed", "Finished", "ImageDrawn", "PhaseTimes", "PreviewTaken", "StepTaken", "WorkItem"]
+__all__ = [
+    "EngineEvent",
+    "Failed",
+    "Finished",
+    "ImageDrawn",
+    "PhaseTimes",
+    "PreviewTaken",
+    "RanOutOfMemory",
+    "StepTaken",
+    "WorkItem",
+]
 
 WorkKind = Literal["encode", "step", "decode"]
 
@@ -90,6 +101,15 @@ class WorkItem:
     """Pixels; 0 for text."""
     width: int
     """Pixels; 0 for text."""
+    rows_by_request: Mapping[str, int]
+    """Request -> its own rows among them: whose work it was. Padding is nobody's."""
 
 
-EngineEvent = StepTaken | PreviewTaken | ImageDrawn | Finished | Failed | WorkItem
+@dataclass(frozen=True, slots=True)
+class RanOutOfMemory:
+    """A piece of work had no room on the device. It is tried again with less beside it, or its request fails."""
+
+    kind: WorkKind
+
+
+EngineEvent = StepTaken | PreviewTaken | ImageDrawn | Finished | Failed | WorkItem | RanOutOfMemory

@@ -1,18 +1,19 @@
 #!/usr/bin/env bash
 # Makes sure that .venv is complete: finds a Python, then leaves the rest to install_venv.py.
 #
-#   scripts/bootstrap.sh [--dev] [--system-packages]
-#     --dev              with what the tests need
+#   scripts/bootstrap.sh [--site] [--dev] [--system-packages]
+#     --site             with what the site needs
+#     --dev              with what the tests need, and the site
 #     --system-packages  a missing Python or venv module may be installed with apt-get, where we are root
 set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 may_install_system_packages=false
-dev=
+extras=()
 for option in "$@"; do
   case "$option" in
     --system-packages) may_install_system_packages=true ;;
-    --dev) dev=--dev ;;
+    --site | --dev) extras+=("$option") ;;
     *) echo "bootstrap.sh: unknown option $option" >&2; exit 2 ;;
   esac
 done
@@ -41,7 +42,7 @@ apt_install() {
 
 # The second start ends here: one short process, nothing installed.
 if [[ -x "$root/.venv/bin/python" ]] &&
-  "$root/.venv/bin/python" "$root/scripts/install_venv.py" --check ${dev:+"$dev"} 2>/dev/null; then
+  "$root/.venv/bin/python" "$root/scripts/install_venv.py" --check "${extras[@]}" 2>/dev/null; then
   exit 0
 fi
 
@@ -55,4 +56,4 @@ has_venv "$python" || { apt_install python3-venv && has_venv "$python"; } || {
   echo "$python lacks the venv module. Debian, Ubuntu: sudo apt-get install python3-venv." >&2
   exit 1
 }
-"$python" "$root/scripts/install_venv.py" ${dev:+"$dev"}
+"$python" "$root/scripts/install_venv.py" "${extras[@]}"

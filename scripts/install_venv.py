@@ -15,16 +15,17 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from choose_lock import CONSTRAINTS, Choice, choose_lock, find_driver
 
-__all__ = ["DEV_LOCK", "House", "Stamp", "main"]
+__all__ = ["EXTRA_LOCKS", "House", "Stamp", "main"]
 
-DEV_LOCK = "requirements-dev.lock.txt"
+EXTRA_LOCKS = {"site": "requirements-site.lock.txt", "dev": "requirements-dev.lock.txt"}
+"""What may be wanted beside the server, and its lock: the site; the tests (which test the site too)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +38,8 @@ class Stamp:
     """Name of the lock file that was chosen."""
     runtime: str
     """Fingerprint of that lock."""
-    dev: str | None
-    """Fingerprint of the tests' lock; None: not installed."""
+    extras: dict[str, str]
+    """Extra -> fingerprint of its lock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,12 @@ class House:
         return self.venv / "bin" / "python"
 
     @property
+    def packages(self) -> Path:
+        """The folder that packages are installed into."""
+        [folder] = self.venv.glob("lib/python3.*/site-packages")
+        return folder
+
+    @property
     def stamp_file(self) -> Path:
         """Holds the `Stamp`, as JSON."""
         return self.venv / "installed.json"
@@ -74,13 +81,13 @@ class House:
             digest.update((self.root / name).read_bytes())
         return digest.hexdigest()
 
-    def wanted(self, choice: Choice, *, dev: bool, python: str) -> Stamp:
-        """What `.venv` should hold for a lock and a Python version."""
+    def wanted(self, choice: Choice, extras: Collection[str], *, python: str) -> Stamp:
+        """What `.venv` should hold for a lock, extras and a Python version."""
         return Stamp(
             python=python,
             lock=choice.lock,
             runtime=self.fingerprint(choice.lock, CONSTRAINTS[choice.lock]),
-            dev=self.fingerprint(DEV_LOCK) if dev else None,
+            extras={extra: self.fingerprint(EXTRA_LOCKS[extra]) for extra in extras},
         )
 
     def installed(self) -> Stamp | None:
@@ -121,11 +128,11 @@ class House:
 
 
 def is_complete(installed: Stamp | None, wanted: Stamp) -> bool:
-    """Whether nothing needs to be installed. Having the tests' packages too does no harm."""
+    """Whether nothing needs to be installed. Having more extras than wanted does no harm."""
     if installed is None:
         return False
     same_house = (installed.python, installed.lock, installed.runtime) == (wanted.python, wanted.lock, wanted.runtime)
-    return same_house and wanted.dev in {None, installed.dev}
+    return same_house and wanted.extras.items() <= installed.extras.items()
 
 
 def must_start_anew(house: House, wanted_lock: str) -> bool:
@@ -139,18 +146,21 @@ def must_start_anew(house: House, wanted_lock: str) -> bool:
     )
 
 
-def install(house: House, choice: Choice, *, dev: bool) -> None:
+def install(house: House, choice: Choice, extras: Collection[str]) -> None:
     """Bring `.venv` to what the lock says, from scratch where it cannot be trusted.
 
     Raises:
         subprocess.CalledProcessError: pip or venv failed, having said why.
     """
     started = time.monotonic()
-    _say(f"{choice.reason}: installing {choice.lock}{' and ' + DEV_LOCK if dev else ''} into .venv")
+    # What is there already stays: the next start of another kind would only install it again.
+    installed = house.installed()
+    extras = [extra for extra in EXTRA_LOCKS if extra in extras or (installed and extra in installed.extras)]
+    locks = [choice.lock, *(EXTRA_LOCKS[extra] for extra in extras)]
+    _say(f"{choice.reason}: installing {', '.join(locks)} into .venv")
     if must_start_anew(house, choice.lock):
         subprocess.run([sys.executable, "-m", "venv", "--clear", house.venv], check=True, stdout=sys.stderr)  # noqa: S603 - ourselves
     house.unfinished_marker.touch()
-    locks = [choice.lock, *([DEV_LOCK] if dev else [])]
     subprocess.run(  # noqa: S603 - fixed arguments
         [
             *(house.python, "-m", "pip", "install", "--no-input", "--disable-pip-version-check"),
@@ -161,7 +171,10 @@ def install(house: House, choice: Choice, *, dev: bool) -> None:
         stdin=subprocess.DEVNULL,
         stdout=sys.stderr,  # what stands on the standard output is the server's own
     )
-    stamp = house.wanted(choice, dev=dev, python=house.python_version() or "")
+    if extras:
+        # The site and the tests use the client of this checkout, as an editable installation would; without building.
+        (house.packages / "semantic-bit-client.pth").write_text(f"{house.root / 'client'}\n", encoding="utf-8")
+    stamp = house.wanted(choice, extras, python=house.python_version() or "")
     house.stamp_file.write_text(json.dumps(asdict(stamp), indent=1) + "\n", encoding="utf-8")
     house.unfinished_marker.unlink()
     _say(f"installed in {time.monotonic() - started:.0f} s")
@@ -170,21 +183,23 @@ def install(house: House, choice: Choice, *, dev: bool) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. Exit status 0: `.venv` is complete."""
     parser = argparse.ArgumentParser(description="Make .venv what the lock files say.")
-    parser.add_argument("--dev", action="store_true", help="with what the tests need")
+    parser.add_argument("--site", action="store_true", help="with what the site needs")
+    parser.add_argument("--dev", action="store_true", help="with what the tests need, and the site")
     parser.add_argument("--check", action="store_true", help="install nothing; exit status 1 if something is missing")
     options = parser.parse_args(arguments)
 
+    extras = ["site"] * (options.site or options.dev) + ["dev"] * options.dev
     house = House(Path(__file__).resolve().parent.parent)
     choice = choose_lock(find_driver())
     if options.check:
         python = "{}.{}".format(*sys.version_info)
-        return 0 if is_complete(house.installed(), house.wanted(choice, dev=options.dev, python=python)) else 1
+        return 0 if is_complete(house.installed(), house.wanted(choice, extras, python=python)) else 1
     with house.alone():
         python = house.python_version() or ""
-        if is_complete(house.installed(), house.wanted(choice, dev=options.dev, python=python)):
+        if is_complete(house.installed(), house.wanted(choice, extras, python=python)):
             return 0  # the start we waited for has installed it
         try:
-            install(house, choice, dev=options.dev)
+            install(house, choice, extras)
         except subprocess.CalledProcessError as error:
             _say(f"installing failed (status {error.returncode}), the reason stands above; the next start repairs it")
             return 1

@@ -9,12 +9,14 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
+from decimal import Decimal
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
 from dotenv import dotenv_values
-from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from engine.errors import InvalidParamsError
 from engine.params import LIMITS
@@ -28,7 +30,11 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 DEFAULT_MODEL_ID = "models/dreamlet"
 
+_API_KEY = re.compile(r"[!-~][ -~]{30,}[!-~]")
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,2})?")
+
+_ORIGIN = re.compile(r"(http(?!.*:80$)|https(?!.*:443$))://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[1-9]\d{0,4})?")
+"""Of RFC 6454; what browsers leave out (default ports) or never send (a slash, capitals) would never match."""
 
 _Size = Annotated[int, Field(ge=LIMITS.min_size, le=LIMITS.max_size, multiple_of=LIMITS.size_multiple)]
 
@@ -53,8 +59,24 @@ class Settings(BaseSettings):
     """Address that `python -m server serve` listens on. Must be a loopback address as long as there are no API keys."""
     port: int = Field(default=8000, ge=0, le=65535)
     """TCP port that `python -m server serve` listens on; 0 takes any free one and prints it."""
+    api_key: SecretStr | None = None
+    """One API key with all scopes, for servers that need no more: any text of 32 characters or more. Never shown."""
     reload: bool = False
     """Restart when a source file changes. For development: the model is loaded again each time."""
+    tls_cert: Path | None = None
+    """PEM file with the certificate and those it hangs on; served as HTTPS by `python -m server serve`. A relative path
+    starts at the repository's root."""
+    tls_key: Path | None = None
+    """PEM file with the certificate's key, without a password."""
+    trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = ()
+    """Addresses or networks, separated by commas, whose `X-Forwarded-For`, `-Proto` and `-Host` are believed."""
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    """Origins (`https://dreams.example`), separated by commas, whose pages may use the API from a browser."""
+    hsts_seconds: int = Field(default=0, ge=0, le=10**9)
+    """Seconds for which browsers shall use nothing but HTTPS for this host name, on every port; 0 does not say."""
+    max_connections: int = Field(default=1000, ge=1, le=100_000)
+    """Connections held at a time by `python -m server serve`; beyond that idle ones are closed, and where none is idle
+    requests are answered with 503."""
 
     model_id: str = Field(default=DEFAULT_MODEL_ID, min_length=1)
     """The model: a folder in diffusers layout, the id of a model in the local Hugging Face cache, or `fake`. A relative
@@ -90,6 +112,17 @@ class Settings(BaseSettings):
     max_queued_requests: int = Field(default=100, ge=0, le=100_000)
     """Requests that may wait their turn. Beyond that they are answered with 503 and `Retry-After`."""
 
+    limit_requests_per_minute: int = Field(default=1200, ge=0, le=100_000)
+    """Requests that each API key may send in any minute; 0 is no limit. Beyond that: 429 with `Retry-After`."""
+    limit_work_units_per_hour: int = Field(default=0, ge=0, le=10**9)
+    """Work units of the jobs that are accepted from each API key in any hour; 0 is no limit."""
+    limit_jobs: int = Field(default=50, ge=0, le=100_000)
+    """Jobs of each API key that may wait and run at the same time; 0 is no limit."""
+    limit_failed_authentications_per_minute: int = Field(default=30, ge=0, le=100_000)
+    """Failed authentications of each address in any minute, after which its keys are not looked at; 0 is no limit."""
+    price_per_work_unit: Decimal = Field(default=Decimal(0), ge=0, le=1000, allow_inf_nan=False)
+    """Price of a work unit, in whatever currency; only jobs that are done are charged."""
+
     data_dir: Path = Path("var")
     """Folder for everything that is kept: jobs, pictures, sockets. A relative one is in the repository's root."""
     keep_results_hours: float = Field(default=168.0, gt=0, le=1e6, allow_inf_nan=False)
@@ -113,11 +146,43 @@ class Settings(BaseSettings):
     """The least severe messages that are logged: `debug`, `info`, `warning` or `error`."""
     log_format: Literal["auto", "json", "pretty"] = "auto"
     """`json` (a JSON object a line), `pretty` (for people), or `auto`: pretty on a terminal, else json."""
+    log_prompts: bool = False
+    """Log prompts and negative prompts, and errors that could quote them: whoever reads logs then reads them."""
 
     @field_validator("log_level", "log_format", "torch_dtype", mode="before")
     @classmethod
     def _ignore_case(cls, word: object) -> object:
         return word.lower() if isinstance(word, str) else word
+
+    @field_validator("api_key")
+    @classmethod
+    def _is_an_api_key(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None and not _API_KEY.fullmatch(key.get_secret_value()):
+            raise ValueError("must have 32 characters or more, printable ASCII, with no space at its ends")
+        return key
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _are_networks(cls, names: str | tuple[IPv4Network | IPv6Network, ...]) -> object:
+        try:
+            networks = [ip_network(name) for name in _split(names)] if isinstance(names, str) else names
+        except ValueError:
+            raise ValueError("must be addresses or networks, like 127.0.0.1,10.0.0.0/8") from None
+        if not all(network.prefixlen for network in networks):
+            raise ValueError("must not be everybody")
+        return networks
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _are_origins(cls, names: str | tuple[str, ...]) -> object:
+        origins = _split(names) if isinstance(names, str) else names
+        if not all(_ORIGIN.fullmatch(origin) for origin in origins):
+            # Not `*` either: without API keys any page that is open on this machine could draw and look.
+            raise ValueError(
+                "must be origins as browsers send them, like https://dreams.example: scheme, lower-case name and any "
+                "port that is not the scheme's own; no path, and not *"
+            )
+        return origins
 
     @field_validator("device")
     @classmethod
@@ -177,6 +242,10 @@ def load_settings(env_file: Path = Path(".env")) -> Settings:
         raise StartError(f"{env_file} cannot be read: {error}") from None
 
 
+_SECRETS = frozenset({"API_KEY"})
+"""Settings whose values are never repeated, not even a wrong one."""
+
+
 def misspelt_names(env_file: Path = Path(".env")) -> Mapping[str, str]:
     """Names in `env_file` that are no settings and look like one -> the setting they look like."""
     ours = [name.upper() for name in Settings.model_fields]
@@ -185,6 +254,12 @@ def misspelt_names(env_file: Path = Path(".env")) -> Mapping[str, str]:
     return {name: matches[0] for name, matches in close.items() if matches}
 
 
+def _split(names: str) -> list[str]:
+    return [name for name in re.split(r"[,\s]+", names) if name]
+
+
 def _told(finding: Mapping[str, object]) -> str:
     name = str(finding["loc"][0]).upper()  # type: ignore[index]  # pydantic's `loc` is a tuple
+    if name in _SECRETS:
+        return f"{name} {rule_of(finding)}"
     return f"{name} {rule_of(finding)}, not {shortened(finding['input'])!r}"

@@ -1,9 +1,14 @@
 """What can go wrong in the service, and the status, code and title that each error has over HTTP. No web framework.
 
     ServerError                     the message is fit for the caller's eyes
-    ├── UnauthorizedError           this caller may not use this route
+    ├── UnauthorizedError           nobody knows who asks: no key, or none that is taken
+    ├── InsufficientScopeError      this key may not do this
+    ├── KeyNotFoundError            there is no such API key
+    ├── KeyNotActiveError           the API key has expired or was revoked
     ├── NotAcceptableError          no representation that the caller accepts
     ├── UnsupportedMediaTypeError   the body is not JSON
+    ├── MalformedRequestError       what came is not HTTP
+    ├── TooManyConnectionsError     every connection that there may be has a request in hand
     ├── IdempotencyKeyError         the header Idempotency-Key cannot be used like this
     ├── IdempotencyMismatchError    the Idempotency-Key belongs to another request
     ├── JobNotFoundError            there is no such job, or it is another key's
@@ -14,6 +19,7 @@
     ├── JobDeadError                the job lost its engine too often
     ├── JobFailedError              the job ended without pictures, for the reason that its code names
     ├── OperatorOnlyError           only the command line on this machine may do this
+    ├── RateLimitedError            this key, or this address, has asked for as much as it may
     ├── StoreTroubleError           the disk takes nothing
     ├── QueueFullError              as many requests wait as may wait
     ├── DrainingError               the server is shutting down
@@ -49,20 +55,26 @@ __all__ = [
     "EngineLostError",
     "IdempotencyKeyError",
     "IdempotencyMismatchError",
+    "InsufficientScopeError",
     "JobCancelledError",
     "JobDeadError",
     "JobFailedError",
     "JobNotFoundError",
+    "KeyNotActiveError",
+    "KeyNotFoundError",
+    "MalformedRequestError",
     "NotAcceptableError",
     "NotDeadError",
     "NotDoneError",
     "OperatorOnlyError",
     "ProblemKind",
     "QueueFullError",
+    "RateLimitedError",
     "RequestTimeoutError",
     "ResultExpiredError",
     "ServerError",
     "StoreTroubleError",
+    "TooManyConnectionsError",
     "UnauthorizedError",
     "UnsupportedMediaTypeError",
     "kind_of",
@@ -79,7 +91,19 @@ class ServerError(Exception):
 
 
 class UnauthorizedError(ServerError):
-    """The caller has not shown that it may use this route."""
+    """The caller has not shown who it is."""
+
+
+class InsufficientScopeError(ServerError):
+    """The caller's API key does not have the scope that this route needs."""
+
+
+class KeyNotFoundError(ServerError):
+    """There is no API key with this id."""
+
+
+class KeyNotActiveError(ServerError):
+    """The API key has expired or was revoked, and cannot be used again."""
 
 
 class NotAcceptableError(ServerError):
@@ -88,6 +112,14 @@ class NotAcceptableError(ServerError):
 
 class UnsupportedMediaTypeError(ServerError):
     """The body is declared to be something other than JSON."""
+
+
+class MalformedRequestError(ServerError):
+    """What came over the connection is not HTTP, or not of a kind that is spoken here."""
+
+
+class TooManyConnectionsError(ServerError):
+    """As many connections as there may be have a request in hand."""
 
 
 class IdempotencyKeyError(ServerError):
@@ -132,6 +164,19 @@ class JobFailedError(ServerError):
 
 class OperatorOnlyError(ServerError):
     """Only the command line on this machine may do this."""
+
+
+class RateLimitedError(ServerError):
+    """The API key has asked, or the address has failed to authenticate, as often as it may for now."""
+
+    def __init__(
+        self, message: str, *, limit: str, headers: Mapping[str, str], retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.limit = limit
+        """The name of the limit that was reached."""
+        self.headers = headers
+        """Its `RateLimit` and `RateLimit-Policy`."""
 
 
 class StoreTroubleError(ServerError):
@@ -182,8 +227,13 @@ PROBLEMS: Mapping[type[Exception], ProblemKind] = MappingProxyType(
         DeviceError: ProblemKind(503, "engine_lost", "The engine failed while drawing"),
         EngineError: ProblemKind(500, "engine_error", "The engine could not draw this"),
         UnauthorizedError: ProblemKind(401, "unauthorized", "Not authorized"),
+        InsufficientScopeError: ProblemKind(403, "insufficient_scope", "The API key may not do this"),
+        KeyNotFoundError: ProblemKind(404, "key_not_found", "No such API key"),
+        KeyNotActiveError: ProblemKind(409, "key_not_active", "The API key is not active"),
         NotAcceptableError: ProblemKind(406, "not_acceptable", "Nothing that the Accept header allows"),
         UnsupportedMediaTypeError: ProblemKind(415, "unsupported_media_type", "The body must be JSON"),
+        MalformedRequestError: ProblemKind(400, "malformed_request", "This is no HTTP request"),
+        TooManyConnectionsError: ProblemKind(503, "too_many_connections", "Too many connections"),
         IdempotencyKeyError: ProblemKind(422, "invalid_idempotency_key", "The Idempotency-Key cannot be used"),
         IdempotencyMismatchError: ProblemKind(
             422, "idempotency_key_reused", "The Idempotency-Key was used for another request"
@@ -196,6 +246,7 @@ PROBLEMS: Mapping[type[Exception], ProblemKind] = MappingProxyType(
         JobDeadError: ProblemKind(500, "job_dead", "The job was given up"),
         JobFailedError: ProblemKind(500, "job_failed", "The job failed"),
         OperatorOnlyError: ProblemKind(403, "operator_only", "Only for the operator"),
+        RateLimitedError: ProblemKind(429, "rate_limited", "Too much in too short a time"),
         StoreTroubleError: ProblemKind(503, "store_unavailable", "Nothing can be written down right now"),
         QueueFullError: ProblemKind(503, "queue_full", "The queue is full"),
         DrainingError: ProblemKind(503, "draining", "The server is shutting down"),

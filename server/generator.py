@@ -9,14 +9,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Collection, Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import structlog
 
 from engine.params import GenerationParams
+from server.access.limits import KeyLimits, Reservation
 from server.errors import (
     DrainingError,
     JobCancelledError,
@@ -26,15 +28,19 @@ from server.errors import (
     NotDeadError,
     NotDoneError,
     QueueFullError,
+    RateLimitedError,
     RequestTimeoutError,
     StoreTroubleError,
 )
 from server.executors.base import Executor
-from server.executors.messages import ImageReady, Preview
+from server.executors.messages import ImageReady, Preview, WorkDone
 from server.jobs.dispatcher import Dispatcher
 from server.jobs.estimates import Estimates
 from server.jobs.keeping import Keeping, Retention
 from server.jobs.record import JobRecord, JobStatus, NewJob, StoredImage
+from server.jobs.store import JobStore
+from server.jobs.usage import Usage, UsageQuestion
+from server.metrics import Metrics
 
 __all__ = ["ImageGenerator", "JobState"]
 
@@ -79,13 +85,19 @@ class ImageGenerator:
         max_queued_requests: int,
         request_timeout_s: float,
         retention: Retention,
+        limits: KeyLimits,
+        price_per_work_unit: Decimal,
     ) -> None:
         self.executor = executor
         self.max_waiting = max_queued_requests
         """Jobs that may wait."""
+        self.metrics = Metrics()
+        """What is counted of its jobs, and of whatever else the app does."""
         self._folder = folder
         self._request_timeout_s = request_timeout_s
         self._retention = retention
+        self._limits = limits
+        self._price_per_work_unit = price_per_work_unit
         self._opened: tuple[Keeping, Dispatcher, Estimates] | None = None
         self._housekeeping: asyncio.Task[None] | None = None
         self._num_accepting = 0
@@ -114,11 +126,21 @@ class ImageGenerator:
         """Pictures that the executor is drawing."""
         return self._dispatcher.num_images_in_flight
 
+    @property
+    def oldest_s(self) -> float:
+        """How long the job has waited, in seconds, that has waited longest."""
+        return self._dispatcher.oldest_s()
+
     async def is_accepting(self) -> bool:
         """Whether a job for one picture that came now would be accepted, as far as is known."""
         is_down = self._is_draining or self.executor.state in {"failed", "stopped"}
         is_down = is_down or await self._keeping.known_trouble() is not None
         return not is_down and (not self._is_full or self._dispatcher.would_start_at_once(_ONE_PICTURE))
+
+    @property
+    def store(self) -> JobStore:
+        """Where the jobs are, for what else is kept there. Only after `start`."""
+        return self._keeping.store
 
     async def trouble(self) -> str | None:
         """Why nothing can be written; None if it can."""
@@ -133,7 +155,9 @@ class ImageGenerator:
             StoreError: the store cannot be used.
         """
         keeping = await Keeping.open(self._folder)
-        dispatcher = Dispatcher(self.executor, keeping)
+        keeping.store.watch_commits(self.metrics.committed)
+        self.executor.work_times.on_item = self._work_done
+        dispatcher = Dispatcher(self.executor, keeping, self._price_per_work_unit, self.metrics)
         self._opened = keeping, dispatcher, Estimates(self.executor, dispatcher)
         for record in await keeping.recover():
             dispatcher.enqueue(record)
@@ -170,6 +194,7 @@ class ImageGenerator:
 
         Raises:
             QueueFullError: as many jobs wait as may wait.
+            RateLimitedError: its key has asked for as much as it may.
             DrainingError: the server is shutting down.
             EngineFailedError: the model cannot be served.
             StoreTroubleError: it could not be written.
@@ -243,21 +268,44 @@ class ImageGenerator:
             raise DrainingError("the server is shutting down; ask again when it is back")
         if self.executor.state in {"failed", "stopped"}:
             raise self._dispatcher.engine_failed()
+        with contextlib.ExitStack() as places:
+            try:
+                reservation = places.enter_context(self._place_for(new))
+            except (QueueFullError, RateLimitedError):
+                # Without a key there is nothing to look up, and a flood must not wait for the disk to be refused.
+                repeat = await self._keeping.find_repeat(new) if new.idempotency_key else None
+                if repeat is None:
+                    raise
+                return repeat
+            record = await self._keeping.add(new)
+            if record.id == new.id:
+                reservation.keep()
+                self.metrics.job_accepted()
+                self._dispatcher.enqueue(record)
+            return record
+
+    @contextlib.contextmanager
+    def _place_for(self, new: NewJob) -> Iterator[Reservation]:
+        """Hold a place for a job until it is written down.
+
+        Raises:
+            QueueFullError: as many jobs wait as may wait.
+            RateLimitedError: its key has asked for as much as it may.
+        """
         starts_at_once = not self._num_accepting and self._dispatcher.would_start_at_once(new.params)
         if self._is_full and not starts_at_once:
-            # Without a key there is nothing to look up, and a flood must not wait for the disk to be refused.
-            repeat = await self._keeping.find_repeat(new) if new.idempotency_key else None
-            if repeat is not None:
-                return repeat
             raise self._queue_full()
-        self._num_accepting += 1
-        try:
-            record = await self._keeping.add(new)
-        finally:
-            self._num_accepting -= 1
-        if record.id == new.id:
-            self._dispatcher.enqueue(record)
-        return record
+        with self._limits.reserved(
+            new.key_id,
+            new.params.work_units,
+            num_jobs=self._dispatcher.num_jobs_of(new.key_id),
+            next_end_s=lambda: self._estimates.until_end_of_s(new.key_id, self._request_timeout_s),
+        ) as reservation:
+            self._num_accepting += 1
+            try:
+                yield reservation
+            finally:
+                self._num_accepting -= 1
 
     def _queue_full(self) -> QueueFullError:
         return QueueFullError(
@@ -306,6 +354,10 @@ class ImageGenerator:
     ) -> list[JobRecord]:
         """Jobs, newest first; see `JobStore.page`."""
         return await self._keeping.page(key_id=key_id, user=user, statuses=statuses, before_seq=before_seq, limit=limit)
+
+    async def usage(self, question: UsageQuestion) -> list[Usage]:
+        """What was drawn for whom; see `JobStore.usage`."""
+        return await self._keeping.usage(question)
 
     def state_of(self, record: JobRecord) -> JobState:
         """What is known of a job now."""
@@ -364,6 +416,14 @@ class ImageGenerator:
             for index, (stored, data) in enumerate(found)
         )
 
+    async def snapshot(self) -> BinaryIO:
+        """A copy of the job database as it is now, an open file: what was acknowledged before is in it.
+
+        Raises:
+            StoreTroubleError: there is no room for it.
+        """
+        return await self._keeping.snapshot(self._folder)
+
     # --- changing jobs ------------------------------------------------------------------------------------------------
 
     async def cancel(self, record: JobRecord) -> JobRecord:
@@ -392,6 +452,12 @@ class ImageGenerator:
     def eta_of_new_s(self, params: GenerationParams) -> float | None:
         """Seconds until a job that came now would be finished; None if unknown."""
         return self._estimates.of_new_s(params)
+
+    # --- counting -----------------------------------------------------------------------------------------------------
+
+    def _work_done(self, item: WorkDone) -> None:
+        if self.executor.state == "ready":  # the first calls of a start are slow, and nobody's
+            self.metrics.work_done(item)
 
     # --- parts --------------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from server.generator import JobState
+from server.jobs.price import written
 from server.jobs.record import JobRecord, JobStatus
 
 __all__ = ["JobList", "JobView", "QueueView", "snapshot"]
@@ -62,6 +63,17 @@ class JobTimings(_View):
     file_s: float
 
 
+class JobCost(_View):
+    """What a job has cost."""
+
+    engine_s: float
+    """Seconds that the engine spent on it."""
+    work_units: float
+    """What is charged: nothing unless it is done."""
+    price: str
+    """Of those, as it was when the job ended: a decimal number, exact."""
+
+
 class JobLinks(_View):
     """Where to go on."""
 
@@ -100,6 +112,8 @@ class JobView(_View):
     """Whether it was done and its pictures are not kept any more."""
     error: JobError | None
     timings: JobTimings | None
+    cost: JobCost | None
+    """null until it is over."""
     prompt_truncated: bool | None
     """Whether the text encoder could not read all of the prompt; null until that is known."""
     links: JobLinks
@@ -145,6 +159,13 @@ class JobView(_View):
             if outcome is None or outcome.timings is None
             else JobTimings(
                 **{name: round(getattr(outcome.timings, name), 4) for name in JobTimings.model_fields},
+            ),
+            cost=None
+            if outcome is None
+            else JobCost(
+                engine_s=round(outcome.engine_s, 4),
+                work_units=round(outcome.work_units, 6),
+                price=written(outcome.price),
             ),
             prompt_truncated=outcome.truncated_tokens > 0 if outcome is not None and record.status == "done" else None,
             links=JobLinks(self=path, events=f"{path}/events", cancel=f"{path}/cancel"),

@@ -6,6 +6,7 @@ load when the app's lifespan begins.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import multiprocessing
@@ -16,25 +17,38 @@ from typing import Any, NoReturn
 
 import structlog
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 
 from engine.errors import EngineError
 from engine.models.locate import locate
+from server.access.authentication import Authentication
 from server.access.body_limit import BodyLimit
-from server.access.network import LoopbackOnly, refuse_open_host
+from server.access.headers import CORS, SecurityHeaders
+from server.access.key_ring import KeyRing
+from server.access.limits import FailedAttempts, KeyLimits
+from server.access.open_host import refuse_open_host
+from server.access.proxies import TrustedProxies
+from server.access.request_limits import RequestLimits
 from server.config import Settings, StartError, load_settings, misspelt_names
 from server.executors.base import Executor
 from server.executors.child_process import ChildProcessExecutor
 from server.executors.messages import Configure
 from server.generator import ImageGenerator
+from server.head_requests import HeadRequests
 from server.jobs.database import database_opened
 from server.jobs.keeping import Retention
 from server.jobs.store_errors import StoreError
+from server.metrics_readings import Readings
 from server.openapi import openapi_of
 from server.problems import add_problem_handlers
-from server.routes import generate, health, info, jobs, samplers
+from server.routes import backup, generate, health, info, jobs, samplers
+from server.routes import keys as key_routes
+from server.routes import metrics as metrics_route
+from server.routes import usage as usage_routes
 from server.routes.dependencies import Service
 from server.schemas import Defaults
-from server.telemetry import RequestLog, configure_logging
+from server.telemetry import RequestLog
+from server.telemetry_logs import configure_logging, log_loop_error
 
 __all__ = ["STARTUP_FAILURE", "app_from_environment", "create_app"]
 
@@ -55,7 +69,6 @@ def create_app(settings: Settings | None = None, *, executor: Executor | None = 
         StartError: it cannot start like this; one line.
     """
     settings = settings or load_settings()
-    refuse_open_host(settings.host)
     try:
         model = locate(settings.model_id)
     except EngineError as error:
@@ -69,6 +82,11 @@ def create_app(settings: Settings | None = None, *, executor: Executor | None = 
         noise_schedule=settings.noise_schedule,
         prefer_karras=settings.use_karras_sigmas,
     )
+    limits = KeyLimits(
+        requests_per_minute=settings.limit_requests_per_minute,
+        work_units_per_hour=settings.limit_work_units_per_hour,
+        jobs=settings.limit_jobs,
+    )
     generator = ImageGenerator(
         executor or ChildProcessExecutor(_configure(settings), watchdog_s=settings.watchdog_min),
         settings.server_folder,
@@ -79,6 +97,8 @@ def create_app(settings: Settings | None = None, *, executor: Executor | None = 
             results_bytes=settings.keep_results_mib * 2**20,
             jobs_s=settings.keep_jobs_days * 86400,
         ),
+        limits=limits,
+        price_per_work_unit=settings.price_per_work_unit,
     )
     app = FastAPI(
         title=info.NAME,
@@ -90,13 +110,29 @@ def create_app(settings: Settings | None = None, *, executor: Executor | None = 
         lifespan=_lifespan,
         telemetry={"auto_configure": False, "tracing": False, "metrics": False, "logs": False},
     )
-    app.state.service = Service(settings=settings, generator=generator, defaults=defaults, started_at=time.monotonic())
+    keys = KeyRing(settings.api_key.get_secret_value() if settings.api_key else None)
+    app.state.service = Service(
+        settings=settings,
+        generator=generator,
+        defaults=defaults,
+        keys=keys,
+        started_at=time.monotonic(),
+        readings=Readings(generator, folder=settings.server_folder, model_id=settings.model_id, version=info.VERSION),
+    )
     # The last one added is the outermost.
-    app.add_middleware(LoopbackOnly)
+    app.add_middleware(HeadRequests)
+    failed_attempts = FailedAttempts(settings.limit_failed_authentications_per_minute)
+    app.add_middleware(RequestLimits, limits=limits)
+    app.add_middleware(Authentication, keys=keys, failed_attempts=failed_attempts)
     app.add_middleware(BodyLimit)
-    app.add_middleware(RequestLog)
+    app.add_middleware(RequestLog, metrics=generator.metrics)
+    if settings.cors_origins:
+        app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins, **CORS)
+    app.add_middleware(SecurityHeaders, hsts_s=settings.hsts_seconds)
+    if settings.trusted_proxies:
+        app.add_middleware(TrustedProxies, networks=settings.trusted_proxies)
     add_problem_handlers(app)
-    for routes in (info, health, samplers, generate, jobs):
+    for routes in (info, health, samplers, generate, jobs, usage_routes, key_routes, backup, metrics_route):
         app.include_router(routes.router)
     app.mount("/static", info.OwnFiles(directory=info.STATIC_FOLDER))
     app.openapi = functools.partial(openapi_of, app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
@@ -111,9 +147,10 @@ def app_from_environment() -> FastAPI:
     """
     _refuse_workers()
     settings = load_settings()
-    configure_logging(settings.log_level, settings.log_format)
+    configure_logging(settings.log_level, settings.log_format, shows_prompts=settings.log_prompts)
     for name, setting in misspelt_names().items():
         _log.warning("a name in .env is no setting", name=name, did_you_mean=setting)
+    refuse_open_host(settings)
     app = create_app(settings)
     _refuse_unusable_store(settings)
     return app
@@ -144,12 +181,15 @@ def _app() -> FastAPI:
 
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    generator: ImageGenerator = app.state.service.generator
-    await generator.start()
+    service: Service = app.state.service
+    asyncio.get_running_loop().set_exception_handler(log_loop_error)
+    await service.generator.start()
     try:
+        await service.keys.open(service.generator.store)
         yield
     finally:
-        await generator.stop()
+        await service.keys.close()
+        await service.generator.stop()
 
 
 def _refuse_workers() -> None:
@@ -190,4 +230,7 @@ def _configure(settings: Settings) -> Configure:
         sampler=settings.sampler,
         noise_schedule=settings.noise_schedule,
         num_inference_steps=settings.default_steps,
+        log_level=settings.log_level,
+        log_format=settings.log_format,
+        log_prompts=settings.log_prompts,
     )

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["rule_of", "shortened"]
+__all__ = ["harmless", "path_without_secrets", "rule_of", "shortened"]
 
 LONGEST_VALUE = 80
 """Characters of a caller's value that are ever repeated back."""
+LONGEST_WORD = 31
+"""Characters of text that can be no API key: those have 32 and more."""
+
+_PATH_SEGMENT = re.compile(rf"[\w.~-]{{0,{LONGEST_WORD}}}", re.ASCII)
+_LONGEST_PATH = 200
 
 _RULES = {
     "missing": "is required",
@@ -62,6 +68,19 @@ def shortened(value: object) -> str | int | float | bool | None:
     if isinstance(value, dict):
         return f"an object of {len(value)}"
     return _cut(str(value))
+
+
+def harmless(value: object) -> str | int | float | bool | None:
+    """A caller's value as `shortened` has it, but of text that could be a key only its length."""
+    if isinstance(value, str) and len(value) > LONGEST_WORD:
+        return f"a text of {len(value)} characters"
+    return shortened(value)
+
+
+def path_without_secrets(path: str) -> str:
+    """A path, fit to be logged and repeated: what could be a key or a prompt put there by mistake becomes `*`."""
+    cut = path if len(path) <= _LONGEST_PATH else f"{path[:_LONGEST_PATH]}\x00"
+    return "/".join(part if _PATH_SEGMENT.fullmatch(part) else "*" for part in cut.split("/"))
 
 
 def _cut(text: str) -> str:

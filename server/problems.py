@@ -6,9 +6,11 @@ Nothing of a traceback, a file or a caller's whole value ever gets into a docume
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -16,11 +18,11 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from engine.errors import EngineError, InvalidParamsError
-from server.errors import PROBLEMS, ProblemKind, ServerError, UnauthorizedError, kind_of
-from server.phrases import rule_of, shortened
-from server.schemas import Problem, ProblemEntry
+from server.errors import PROBLEMS, ProblemKind, RateLimitedError, ServerError, UnauthorizedError, kind_of
+from server.phrases import harmless, path_without_secrets, rule_of
+from server.schemas import GenerateRequest, Problem, ProblemEntry
 
-__all__ = ["PROBLEM_MEDIA_TYPE", "add_problem_handlers", "problem_response"]
+__all__ = ["PROBLEM_MEDIA_TYPE", "add_problem_handlers", "problem_of", "problem_response"]
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 
@@ -31,11 +33,19 @@ _HTTP_CODES = {
     400: ProblemKind(400, "malformed_body", "The body cannot be read"),
     404: ProblemKind(404, "not_found", "No such path"),
     405: ProblemKind(405, "method_not_allowed", "The path does not take this method"),
+    408: ProblemKind(408, "request_too_slow", "The request did not come in time"),
     413: ProblemKind(413, "content_too_large", "The body is too large"),
+    414: ProblemKind(414, "target_too_long", "The path and query are too long"),
+    431: ProblemKind(431, "headers_too_large", "The headers are too large"),
 }
 """What the framework finds wrong by itself."""
 
 _INVALID = PROBLEMS[InvalidParamsError]
+
+_FIELD_NAME = re.compile(r"[\w-]{1,31}(\.[\w-]{1,31})*", re.ASCII)
+"""Names short enough to be no API key."""
+_WORD_FIELDS = GenerateRequest.model_fields.keys() - {"prompt", "negative_prompt"}
+"""Where text is a word that was chosen, so that it helps to see it again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,30 +71,46 @@ def add_problem_handlers(app: FastAPI) -> None:
 
 def problem_response(request: Request, error: Exception) -> JSONResponse:
     """The answer to a request that ended in `error`; an error nobody expected is a 500 that says nothing."""
+    problem, headers = problem_of(error, instance=request.url.path, request_id=request.state.request_id)
+    request.state.log["code"] = problem.code
+    if isinstance(error, RateLimitedError):
+        request.state.log["limit"] = error.limit
+    return JSONResponse(problem.as_json(), problem.status, headers, media_type=PROBLEM_MEDIA_TYPE)
+
+
+def problem_of(error: Exception, *, instance: str, request_id: str) -> tuple[Problem, dict[str, str]]:
+    """The document, and the headers that go with it.
+
+    Args:
+        error: any.
+        instance: the path that was asked; empty where it never became known.
+        request_id: of the request or, if it never became one, of its refusal.
+    """
     told = _told(error)
     problem = Problem(
         type=f"urn:semantic-bit:problem:{told.kind.code}",
         title=told.kind.title,
         status=told.kind.status,
         detail=told.detail,
-        instance=str(shortened(request.url.path)),
+        instance=path_without_secrets(instance),
         code=told.kind.code,
-        request_id=request.state.request_id,
+        request_id=request_id,
         errors=told.entries,
         retry_after=None if told.retry_after_s is None else max(1, math.ceil(told.retry_after_s)),
     )
     headers = dict(told.headers)
     if problem.retry_after is not None:
         headers["Retry-After"] = str(problem.retry_after)
-    request.state.log["code"] = problem.code
-    return JSONResponse(problem.as_json(), told.kind.status, headers, media_type=PROBLEM_MEDIA_TYPE)
+    return problem, headers
 
 
 def _told(error: Exception) -> _Told:
     match error:
         case InvalidParamsError():
-            entry = ProblemEntry(field=error.field, rule=error.rule, value=shortened(error.value))
-            return _Told(kind=_INVALID, detail=str(error), entries=[entry])
+            entry = ProblemEntry(field=error.field, rule=error.rule, value=_repeated(error.field, error.value))
+            is_quoted = entry.value == error.value
+            detail = str(error) if is_quoted else f"{error.field} {error.rule}"
+            return _Told(kind=_INVALID, detail=detail, entries=[entry])
         case RequestValidationError():
             return _told_of_validation(error)
         case HTTPException():
@@ -92,6 +118,10 @@ def _told(error: Exception) -> _Told:
             if kind is None:
                 kind = ProblemKind(error.status_code, "http_error", HTTPStatus(error.status_code).phrase)
             return _Told(kind=kind, detail=str(error.detail), headers=error.headers or {})
+        case RateLimitedError():
+            return _Told(
+                kind=kind_of(error), detail=str(error), retry_after_s=error.retry_after_s, headers=error.headers
+            )
         case ServerError() | EngineError():
             # RFC 9110 wants every 401 to name a way to authenticate.
             headers = {"WWW-Authenticate": "Bearer"} if isinstance(error, UnauthorizedError) else {}
@@ -109,11 +139,26 @@ def _told_of_validation(error: RequestValidationError) -> _Told:
         return _Told(kind=_HTTP_CODES[400], detail=f"the body must be valid JSON: {why}")
     entries = [
         ProblemEntry(
-            field=str(shortened(".".join(str(part) for part in finding["loc"][1:]) or "body")),
+            field=(field := _field_of(finding)),
             rule=rule_of(finding),
-            value=None if finding["type"] == "missing" else shortened(finding["input"]),
+            value=None if finding["type"] == "missing" else _repeated(field, finding["input"]),
         )
         for finding in findings[:_MOST_ENTRIES]
     ]
     others = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
     return _Told(kind=_INVALID, detail=f"{entries[0].field} {entries[0].rule}{others}", entries=entries)
+
+
+def _field_of(finding: Mapping[str, Any]) -> str:
+    name = ".".join(str(part) for part in finding["loc"][1:]) or "body"
+    return name if _FIELD_NAME.fullmatch(name) else "a field"
+
+
+def _repeated(field: str, value: object) -> str | int | float | bool | None:
+    """A wrong value, as far as it can be told: documents are logged and shown, and must hold no prompt and no key.
+
+    Where text is meant for something else, in an unknown or misspelt field, it may well be a prompt.
+    """
+    if isinstance(value, str) and len(value) > 1 and field not in _WORD_FIELDS:
+        return f"a text of {len(value)} characters"
+    return harmless(value)

@@ -203,7 +203,7 @@ class ProblemEntry(BaseModel):
     rule: str
     """What holds for every legal value, as a phrase after the field's name."""
     value: str | int | float | bool | None
-    """What was given, shortened."""
+    """What was given, shortened; of text that could be a prompt or a key only the length."""
 
 
 class Problem(BaseModel):

@@ -18,33 +18,41 @@ from typing import NoReturn
 import uvicorn
 from uvicorn.supervisors import ChangeReload
 
-from server.access.network import refuse_open_host
+from server.access.open_host import refuse_open_host
 from server.access.operator_socket import OperatorSocket
+from server.access.timeouts import Patience
+from server.access.tls import Certificate
 from server.config import REPOSITORY, Settings, StartError, load_settings
 from server.executors.child_process import ChildProcessExecutor
+from server.listening import GuardedServer, certificate_of, room_for
 from server.main import app_from_environment
-from server.telemetry import configure_logging
+from server.sd_notify import ServiceManager
+from server.telemetry_logs import configure_logging
 
 __all__ = ["DrainingServer", "bound_socket", "serve"]
 
 _GRACE_S = 5
 """For answers that are still being sent when everything else has been told to stop."""
+_END_S = 25
+"""What the end takes at most beside draining: those answers, what is being written, an engine that must be killed."""
 
 
 def serve() -> None:
     """Run the server until SIGTERM or Ctrl+C. Ends the process: 0 after a stop that was asked for."""
     try:
         settings = load_settings()
-        refuse_open_host(settings.host)
+        refuse_open_host(settings)
+        certificate = certificate_of(settings)
         listener = bound_socket(settings.host, settings.port)
-        _run_reloading(settings, listener) if settings.reload else _run(listener)
+        _run_reloading(settings, listener) if settings.reload else _run(listener, certificate)
     except StartError as error:
         sys.exit(f"error: {error}")
 
 
-def _run(listener: socket.socket) -> None:
+def _run(listener: socket.socket, certificate: Certificate | None) -> None:
     app = app_from_environment()
-    operator_socket = OperatorSocket(app.state.service.settings.server_folder)
+    settings: Settings = app.state.service.settings
+    operator_socket = OperatorSocket(settings.server_folder)
     app.state.operator_socket_name = operator_socket.name
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _exit_quietly)
@@ -57,7 +65,13 @@ def _run(listener: socket.socket) -> None:
         server_header=False,
         timeout_graceful_shutdown=_GRACE_S,
     )
-    server = DrainingServer(config, operator_socket)
+    server = DrainingServer(
+        config,
+        operator_socket,
+        ServiceManager.from_environment(os.environ),
+        max_connections=room_for(settings.max_connections),
+        certificate=certificate,
+    )
     try:
         server.run(sockets=[listener, operator_socket.listener])
     except SystemExit:
@@ -70,7 +84,7 @@ def _run(listener: socket.socket) -> None:
 
 def _run_reloading(settings: Settings, listener: socket.socket) -> None:
     """For development: a child process with the app, started again when a source file changes."""
-    configure_logging(settings.log_level, settings.log_format)
+    configure_logging(settings.log_level, settings.log_format, shows_prompts=settings.log_prompts)
     config = uvicorn.Config(
         "server.main:app",
         log_config=None,
@@ -79,17 +93,29 @@ def _run_reloading(settings: Settings, listener: socket.socket) -> None:
         reload=True,
         reload_dirs=[str(REPOSITORY / "server"), str(REPOSITORY / "engine")],
         timeout_graceful_shutdown=_GRACE_S,
+        ssl_certfile=settings.tls_cert and REPOSITORY / settings.tls_cert,
+        ssl_keyfile=settings.tls_key and REPOSITORY / settings.tls_key,
     )
-    _tell_where(listener)
+    _tell_where(listener, is_tls=settings.tls_cert is not None)
     ChangeReload(config, target=uvicorn.Server(config).run, sockets=[listener]).run()
 
 
-class DrainingServer(uvicorn.Server):
-    """Uvicorn's server, which finishes what it has begun before it stops to listen."""
+class DrainingServer(GuardedServer):
+    """A server which finishes what it has begun before it stops to listen."""
 
-    def __init__(self, config: uvicorn.Config, operator_socket: OperatorSocket | None = None) -> None:
-        super().__init__(config)
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        operator_socket: OperatorSocket | None = None,
+        service_manager: ServiceManager | None = None,
+        *,
+        max_connections: int = 1000,
+        certificate: Certificate | None = None,
+        patience: Patience | None = None,
+    ) -> None:
+        super().__init__(config, max_connections=max_connections, certificate=certificate, patience=patience)
         self._operator_socket = operator_socket
+        self._service_manager = service_manager or ServiceManager(None)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the app and listen; then say where."""
@@ -98,22 +124,31 @@ class DrainingServer(uvicorn.Server):
             # Not before: the app has taken the lock of the folder that the socket lies in.
             if self._operator_socket is not None:
                 self._operator_socket.publish()
-            _tell_where(sockets[0])
+            self._service_manager.ready(self._status)
+            _tell_where(sockets[0], is_tls=self._certificate is not None)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Finish what is being drawn, stop listening, and end the engine."""
         service = self.config.loaded_app.state.service
+        self._service_manager.stopping(service.settings.drain_timeout + _END_S)
         await service.generator.drain(service.settings.drain_timeout)
         # Before the app lets the lock go: another server could have put its own socket there.
         if self._operator_socket is not None:
             self._operator_socket.withdraw()
         await super().shutdown(sockets)
+        await self._service_manager.close()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop; the second time, end."""
         if self.should_exit:
             self._end_at_once(sig)
         super().handle_exit(sig, frame)
+
+    def _status(self) -> str:
+        """How it is, in a line for the operator."""
+        generator = self.config.loaded_app.state.service.generator
+        doing = "draining" if generator.is_draining else f"engine {generator.executor.state}"
+        return f"{doing}; {generator.num_running} jobs run, {generator.num_waiting} wait"
 
     def _end_at_once(self, sig: int) -> NoReturn:
         executor = self.config.loaded_app.state.service.generator.executor
@@ -153,10 +188,11 @@ def bound_socket(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _tell_where(listener: socket.socket) -> None:
+def _tell_where(listener: socket.socket, *, is_tls: bool) -> None:
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    print(f"Listening on http://{shown}:{port} (API: http://{shown}:{port}/docs). Ctrl+C ends it.", flush=True)  # noqa: T201 -- for whoever starts the server
+    address = f"{'https' if is_tls else 'http'}://{shown}:{port}"
+    print(f"Listening on {address} (API: {address}/docs). Ctrl+C ends it.", flush=True)  # noqa: T201 -- for whoever starts the server
 
 
 def _exit_quietly(_number: int, _frame: FrameType | None) -> None:

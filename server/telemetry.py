@@ -1,39 +1,40 @@
-"""What the server tells its operator: log set-up, and one line a request. Never a prompt, not even in an error."""
+"""What becomes of every request for its operator: an id, one log line, and the counters. Never a prompt or a key."""
 
 from __future__ import annotations
 
-import logging
 import re
 import secrets
-import sys
 import time
-import traceback
-from typing import Any, Literal
 
 import structlog
 from fastapi import Request
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from server.access.caller import Caller
+from server.metrics import Metrics
+from server.phrases import path_without_secrets
 from server.problems import problem_response
+from server.telemetry_logs import told_without_message
 
-__all__ = ["RequestLog", "configure_logging"]
+__all__ = ["RequestLog"]
 
 _log = structlog.get_logger("server")
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_LONGEST_PATH = 200
 
 
 class RequestLog:
-    """Gives each request its id, answers what no handler caught, and logs one line when it is over.
+    """Gives each request its id, answers what no handler caught, and logs and counts it when it is over.
 
-    The outermost part of the app, so that nothing gets past it: pure ASGI, since Starlette's own base class for
-    middleware would hide hang-ups from the routes.
+    Around everything that can fail, so that nothing gets past it; only what believes proxies and adds headers to every
+    answer is further out. Pure ASGI, since Starlette's own base class for middleware would hide hang-ups from the
+    routes.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; anything else passes through."""
@@ -44,82 +45,50 @@ class RequestLog:
         request = Request(scope, receive)
         request.state.request_id = _request_id(request.headers)
         request.state.log = {}
-        status = 0
+        status, answered = 0, None
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status
+            nonlocal status, answered
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, answered = message["status"], time.perf_counter()
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-Id"] = request.state.request_id
-                headers["X-Content-Type-Options"] = "nosniff"
             await send(message)
 
+        self._metrics.request_began()
+        structlog.contextvars.bind_contextvars(request_id=request.state.request_id)
         try:
             await self._app(scope, receive, send_with_id)
         except Exception as error:  # noqa: BLE001 -- the border: a traceback never leaves the server
             response = problem_response(request, error)
             if request.state.log["code"] == "internal_error":
-                _log.error("unexpected error", request_id=request.state.request_id, **_without_message(error))
+                _log.error("unexpected error", request_id=request.state.request_id, **told_without_message(error))
             if not status:
                 await response(scope, receive, send_with_id)
         finally:
+            ended = time.perf_counter()
+            self._count(scope, request, status, (answered or ended) - began)
+            caller: Caller | None = getattr(request.state, "caller", None)
+            if caller is not None:
+                request.state.log["key_id"] = caller.key_id
             _log.info(
                 "request",
                 method=scope["method"],
                 path=_path(scope),
                 status=status,
-                duration_ms=round((time.perf_counter() - began) * 1000, 1),
+                duration_ms=round((ended - began) * 1000, 1),
                 request_id=request.state.request_id,
                 **request.state.log,
             )
+            structlog.contextvars.clear_contextvars()  # the connection's next request may be served in this context
 
-
-def configure_logging(level: str, log_format: Literal["auto", "json", "pretty"]) -> None:
-    """Send everything that anybody logs, uvicorn included, to standard error in one format."""
-    is_pretty = log_format == "pretty" or (log_format == "auto" and sys.stderr.isatty())
-    shared: list[structlog.typing.Processor] = [
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    renderer: list[structlog.typing.Processor] = (
-        # Plain tracebacks: the default ones print local variables, and those can be prompts.
-        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
-        if is_pretty
-        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-    )
-    structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *shared,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        wrapper_class=structlog.stdlib.BoundLogger,
-        logger_factory=structlog.stdlib.LoggerFactory(),
-    )
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared, _drop_color_message],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
-        )
-    )
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(level.upper())
-    for name in ("uvicorn", "uvicorn.error"):
-        logging.getLogger(name).handlers.clear()
-        logging.getLogger(name).propagate = True
-    # Its lines would say less than ours. Without handlers uvicorn does not even make them.
-    access = logging.getLogger("uvicorn.access")
-    access.handlers.clear()
-    access.propagate = False
-
-
-def _drop_color_message(_logger: object, _name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    event.pop("color_message", None)
-    return event
+    def _count(self, scope: Scope, request: Request, status: int, seconds: float) -> None:
+        told = request.state.log
+        self._metrics.request_ended(_route(scope), scope["method"], status, seconds)
+        if "code" in told:
+            self._metrics.error_told(told["code"])
+        if "limit" in told:
+            self._metrics.rate_limited(told["limit"])
 
 
 def _request_id(headers: Headers) -> str:
@@ -130,13 +99,15 @@ def _request_id(headers: Headers) -> str:
 def _path(scope: Scope) -> str:
     # As it came over the wire: percent-encoded, so that it cannot hold control characters.
     raw: bytes = scope.get("raw_path") or scope["path"].encode()
-    return raw[:_LONGEST_PATH].decode("ascii", "backslashreplace")
+    return path_without_secrets(raw.decode("ascii", "backslashreplace"))
 
 
-def _without_message(error: Exception) -> dict[str, Any]:
-    """Type and place of an error. Its message stays out: it could quote what a caller wrote."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return {
-        "error": type(error).__qualname__,
-        "where": [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames],
-    }
+def _route(scope: Scope) -> str:
+    """The template of the route that served a request: one of a few, whatever callers ask for."""
+    route = scope.get("route")
+    if route is not None:
+        return str(route.path)
+    if "app_root_path" in scope:  # static files: the folder
+        return str(scope["root_path"])
+    # A plain route of Starlette's has no parameters: its path is its template.
+    return str(scope["path"]) if "endpoint" in scope else "none"

@@ -38,7 +38,7 @@ class RunningServer:
 
 
 @contextlib.contextmanager
-def _running(executor, settings) -> Iterator[RunningServer]:
+def _running(executor, guards, settings) -> Iterator[RunningServer]:
     executor = executor or FakeExecutor()
     folders = contextlib.ExitStack()
     data_dir = folders.enter_context(tempfile.TemporaryDirectory(prefix="semantic-bit-"))
@@ -47,7 +47,7 @@ def _running(executor, settings) -> Iterator[RunningServer]:
     config = uvicorn.Config(
         app, lifespan="on", log_config=None, access_log=False, proxy_headers=False, timeout_graceful_shutdown=2
     )
-    server = DrainingServer(config)
+    server = DrainingServer(config, **guards)
     listener = bound_socket("127.0.0.1", 0)
     port = listener.getsockname()[1]
     loops: list[asyncio.AbstractEventLoop] = []
@@ -76,13 +76,27 @@ def _running(executor, settings) -> Iterator[RunningServer]:
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., RunningServer]]:
-    """Start a server: `serve(FakeExecutor(step_s=0.01), max_queued_requests=2)`."""
+    """Start a server: `serve(FakeExecutor(step_s=0.01), max_queued_requests=2)`.
+
+    `guards` are for `GuardedServer`: `serve(guards={"patience": Patience(head_s=0.2)})`.
+    """
     with contextlib.ExitStack() as servers:
-        yield lambda executor=None, **settings: servers.enter_context(_running(executor, settings))
+        yield lambda executor=None, guards=None, **settings: servers.enter_context(
+            _running(executor, guards or {}, settings)
+        )
+
+
+@pytest.fixture(scope="module")
+def module_serve() -> Iterator[Callable[..., RunningServer]]:
+    """The same, for servers that all tests of a module share."""
+    with contextlib.ExitStack() as servers:
+        yield lambda executor=None, guards=None, **settings: servers.enter_context(
+            _running(executor, guards or {}, settings)
+        )
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RunningServer]:
     """One server with the default settings, for tests that leave it as it was."""
-    with _running(None, {}) as running:
+    with _running(None, {}, {}) as running:
         yield running

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal, get_args
-
-from starlette.requests import HTTPConnection
+from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from server.jobs.record import LOCAL_KEY
 
-__all__ = ["ALL_SCOPES", "LOCAL_CALLER", "OPERATOR", "Caller", "Scope", "caller_of"]
+if TYPE_CHECKING:
+    from starlette.requests import HTTPConnection  # the command line knows scopes, and no web framework
+
+__all__ = ["ALL_SCOPES", "LOCAL_CALLER", "NOBODY", "OPERATOR", "Caller", "Scope", "caller_of"]
 
 Scope = Literal["generate", "read", "metrics", "admin"]
 """What a key may do: ask for pictures, look, read the metrics, or everything and for every key."""
@@ -34,6 +35,9 @@ OPERATOR: Final = Caller(key_id=LOCAL_KEY, scopes=ALL_SCOPES, is_operator=True)
 
 LOCAL_CALLER: Final = Caller(key_id=LOCAL_KEY, scopes=ALL_SCOPES - {"admin"})
 """A program on this machine, while there are no keys."""
+
+NOBODY: Final = Caller(key_id="", scopes=frozenset())
+"""Whoever looks at what is open to all; whether there is a key is not looked at."""
 
 
 def caller_of(connection: HTTPConnection) -> Caller:

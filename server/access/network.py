@@ -10,16 +10,11 @@ import ipaddress
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Scope
 
-from server.access.caller import LOCAL_CALLER, OPERATOR
-from server.config import StartError
 from server.errors import UnauthorizedError
 
-__all__ = ["LoopbackOnly", "is_operator", "refuse_open_host"]
-
-_OPEN_PATHS = frozenset({"/", "/docs", "/openapi.json", "/livez", "/readyz", "/health"})
-_OPEN_FOLDER = "/static/"
+__all__ = ["is_loopback", "is_operator", "refuse_strangers"]
 
 _FORWARDING_HEADERS = (
     "forwarded",
@@ -34,26 +29,6 @@ _FORWARDING_HEADERS = (
 )
 
 
-class LoopbackOnly:
-    """Answers 401 to everyone who is not on this machine, except on the paths that are open to all."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request pass, or refuse it.
-
-        Raises:
-            UnauthorizedError: it does not come from this machine.
-        """
-        if scope["type"] == "http":
-            caller = OPERATOR if is_operator(scope) else LOCAL_CALLER
-            if not caller.is_operator and not _is_open(scope["path"]):
-                _refuse_strangers(scope)
-            scope.setdefault("state", {})["caller"] = caller
-        await self._app(scope, receive, send)
-
-
 def is_operator(scope: Scope) -> bool:
     """Whether a request came over the operator's unix socket (`operator_socket.py`), which nobody else can open.
 
@@ -65,38 +40,25 @@ def is_operator(scope: Scope) -> bool:
     return name is not None and server is not None and tuple(server) == (name, None)
 
 
-def refuse_open_host(host: str) -> None:
-    """Do not start on an address that other machines reach.
+def refuse_strangers(peer: tuple[str, int] | None, headers: Headers) -> None:
+    """Refuse a request that does not come from this machine.
 
     Raises:
-        StartError: `host` is not a loopback address.
+        UnauthorizedError: by its peer, its `Host` or the headers of a proxy.
     """
-    if not _is_loopback(host):
-        raise StartError(
-            f"HOST must be a loopback address as long as the server has no API keys, not {host!r}: "
-            "set HOST=127.0.0.1 and reach it from elsewhere through an SSH tunnel"
-        )
-
-
-def _is_open(path: str) -> bool:
-    return path in _OPEN_PATHS or path.startswith(_OPEN_FOLDER)
-
-
-def _refuse_strangers(scope: Scope) -> None:
-    headers = Headers(scope=scope)
-    peer = scope.get("client")
     hosts = headers.getlist("host")
     forwarding = [name for name in _FORWARDING_HEADERS if name in headers]
-    if peer is None or not _is_loopback(peer[0]):
+    if peer is None or not is_loopback(peer[0]):
         reason = "this request comes from another machine"
     elif forwarding:
         reason = f"this request was forwarded (it carries {forwarding[0]})"
-    elif len(hosts) != 1 or not _is_loopback(_host_name(hosts[0])):
+    elif len(hosts) != 1 or not is_loopback(_host_name(hosts[0])):
         reason = "this request's Host is not a loopback name"
     else:
         return
     raise UnauthorizedError(
-        f"{reason}; as long as the server has no API keys it serves only this machine, at http://127.0.0.1"
+        f"{reason}; as long as the server has no API keys it serves only this machine, at http://127.0.0.1; "
+        "on the server's machine, `python -m server keys create --name NAME` makes one"
     )
 
 
@@ -111,7 +73,8 @@ def _host_name(host: str) -> str:
         return parts.hostname or "" if is_plain else ""
 
 
-def _is_loopback(name: str) -> bool:
+def is_loopback(name: str) -> bool:
+    """Whether a host name or an address means this machine and no other."""
     if name.lower() == "localhost":
         return True
     try:

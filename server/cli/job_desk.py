@@ -10,9 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from server.access.operator_socket import socket_path
-from server.cli.errors import UNREACHABLE, CommandError
-from server.cli.running_server import NobodyListensError, RunningServer
+from server.cli.running_server import running_server
 from server.cli.stopped_server import stopped_server
 
 __all__ = ["JobDesk", "job_desk"]
@@ -49,15 +47,9 @@ def job_desk(folder: Path, model_id: str) -> Iterator[JobDesk]:
     Raises:
         CommandError: the server does not answer; or there is none, and the store cannot be opened.
     """
-    server = RunningServer(socket_path(folder))
-    try:
-        server.check()
-    except NobodyListensError:
-        with stopped_server(folder, model_id) as desk:
-            yield desk
-    except PermissionError:
-        raise CommandError(
-            f"{folder} belongs to another user: run this as the user that the server runs as", UNREACHABLE
-        ) from None
-    else:
+    server = running_server(folder)
+    if server is not None:
         yield server
+        return
+    with stopped_server(folder, model_id) as desk:
+        yield desk

@@ -13,7 +13,7 @@ from server.cli.errors import CommandError
 from server.cli.job_desk import JobDesk, job_desk
 from server.config import StartError, load_settings
 
-__all__ = ["cancel_job", "list_jobs", "requeue_job", "show_job"]
+__all__ = ["as_table", "cancel_job", "list_jobs", "requeue_job", "show_job"]
 
 _COLUMNS = ("ID", "STATUS", "STEP", "CREATED", "PICTURES", "UNITS", "USER", "WHY")
 _PROMPTS = ("prompt", "negative_prompt")
@@ -27,7 +27,7 @@ def list_jobs(arguments: argparse.Namespace) -> None:
     if arguments.json:
         _print(_as_json([_without_prompts(job) for job in jobs]))
     elif jobs:
-        _print(_table([_COLUMNS, *(_row(job) for job in jobs)]))
+        _print(as_table([_COLUMNS, *(_row(job) for job in jobs)]))
     else:
         print("there are no such jobs", file=sys.stderr)  # noqa: T201 -- for whoever typed the command
 
@@ -37,7 +37,7 @@ def show_job(arguments: argparse.Namespace) -> None:
     with _desk() as desk:
         job = desk.show(arguments.id)
     told = job if arguments.prompt else _without_prompts(job)
-    _print(_as_json(told) if arguments.json else _table(list(_flat(told))))
+    _print(_as_json(told) if arguments.json else as_table(list(_flat(told))))
 
 
 def cancel_job(arguments: argparse.Namespace) -> None:
@@ -86,7 +86,8 @@ def _row(job: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
+def as_table(rows: Sequence[Sequence[str]]) -> str:
+    """Lines with their cells in columns, fit for any terminal."""
     shown = [[_printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in shown)

@@ -19,7 +19,7 @@ from server.jobs.record import Failure, JobRecord, JobStatus
 from server.jobs.store import JobStore
 from server.jobs.store_errors import StoreError, StoreLockedError
 
-__all__ = ["StoppedServer", "stopped_server"]
+__all__ = ["StoppedServer", "stopped_server", "store_opened"]
 
 _T = TypeVar("_T")
 
@@ -33,6 +33,17 @@ def stopped_server(folder: Path, model_id: str) -> Iterator[StoppedServer]:
     """
     if not folder.is_dir():
         raise CommandError(f"no server has ever run with its data in {folder}; is DATA_DIR right?", UNREACHABLE)
+    with store_opened(folder) as (store, runner):
+        yield StoppedServer(store, runner, model_id)
+
+
+@contextlib.contextmanager
+def store_opened(folder: Path) -> Iterator[tuple[JobStore, asyncio.Runner]]:
+    """The store of `folder`, made when missing, and the loop that it belongs to.
+
+    Raises:
+        CommandError: somebody has it open, or it is damaged.
+    """
     with asyncio.Runner() as runner:
         try:
             store = runner.run(JobStore.open(folder))
@@ -46,7 +57,7 @@ def stopped_server(folder: Path, model_id: str) -> Iterator[StoppedServer]:
         except StoreError as error:
             raise CommandError(str(error)) from None
         try:
-            yield StoppedServer(store, runner, model_id)
+            yield store, runner
         finally:
             runner.run(store.close())
 

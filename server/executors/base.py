@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from engine.params import GenerationParams
-from server.executors.messages import EngineInfo, ImageReady, JobDone, Preview, Progress
+from server.executors.messages import DeviceMemory, EngineInfo, ImageReady, JobDone, Preview, Progress, WorkDone
 from server.executors.work_times import WorkTimes
 
-__all__ = ["Executor", "ExecutorState", "Job", "JobEvent"]
+__all__ = ["EngineVitals", "Executor", "ExecutorState", "Job", "JobEvent", "RestartReason"]
 
 ExecutorState = Literal["loading", "ready", "failed", "stopped"]
 
-JobEvent = Progress | Preview | ImageReady | JobDone
-"""What a running job tells; `JobDone` is the last."""
+RestartReason = Literal["ended", "silent", "slow_start", "memory", "not_started"]
+"""Why an engine was replaced: it ended, gave no sign of life, did not get on with loading, grew too large, or could not
+be started or listened to.
+"""
+
+JobEvent = Progress | Preview | ImageReady | WorkDone | JobDone
+"""What a running job tells; `WorkDone` is work that it had a part in, and `JobDone` the last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +33,20 @@ class Job:
     """`png`, `webp` or `jpeg`."""
     previews: bool = True
     """Whether anybody looks while it is drawn."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineVitals:
+    """What its operator wants to know of an engine, beside what it draws."""
+
+    process_id: int | None = None
+    """None while it has no process of its own."""
+    restarts: Mapping[RestartReason, int] = field(default_factory=dict)
+    """How many engines were started after the first one, by why."""
+    out_of_memory: Mapping[str, int] = field(default_factory=dict)
+    """How often the device had no room, by what for: `prepare`, `encode`, `step`, `decode`."""
+    device_memory: DeviceMemory | None = None
+    """As the engine told last; None where it has no memory of its own."""
 
 
 class Executor(Protocol):
@@ -66,6 +85,11 @@ class Executor(Protocol):
     @property
     def restarts(self) -> int:
         """How many engines were started after the first one."""
+        ...
+
+    @property
+    def vitals(self) -> EngineVitals:
+        """How the engine is."""
         ...
 
     @property

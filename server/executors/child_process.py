@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import socket
 import sys
 import time
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
+
+import structlog
 
 from engine.models.locate import is_fake_engine
+from server.executors.base import RestartReason
 from server.executors.mailboxes import MessageExecutor
 from server.executors.messages import HEADER, MAX_FRAME_BYTES, Configure, ToEngine, decode_from_engine, frame
 
 __all__ = ["ChildProcessExecutor"]
 
-logger = logging.getLogger(__name__)
+_log = structlog.get_logger("server.engine")
 
 MAX_PING_INTERVAL_S: Final = 1.0
 PINGS_A_WATCHDOG: Final = 4
@@ -37,6 +39,14 @@ STABLE_AFTER_S: Final = 60.0
 """An engine that was ready this long, even idle, starts the backoff anew."""
 
 _PACKAGE_ROOT: Final = Path(__file__).resolve().parents[2]
+
+
+class _End(NamedTuple):
+    """Why an engine is not there any more."""
+
+    kind: RestartReason
+    words: str
+    """Ends a sentence that begins with the engine."""
 
 
 class ChildProcessExecutor(MessageExecutor):
@@ -65,7 +75,6 @@ class ChildProcessExecutor(MessageExecutor):
         self._watchdog_s = watchdog_s
         self._load_timeout_s = load_timeout_s
         self._max_rss_bytes = max_rss_bytes
-        self._restarts = 0
         self._writer: asyncio.StreamWriter | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._process: asyncio.subprocess.Process | None = None
@@ -74,11 +83,6 @@ class ChildProcessExecutor(MessageExecutor):
     def process_id(self) -> int | None:
         """Of the running engine process; None while there is none."""
         return self._process.pid if self._process is not None else None
-
-    @property
-    def restarts(self) -> int:
-        """See `Executor.restarts`."""
-        return self._restarts
 
     async def start(self) -> None:
         """See `Executor.start`."""
@@ -105,19 +109,20 @@ class ChildProcessExecutor(MessageExecutor):
         """Run engines. One that was of use is replaced at once; the next of several that die young waits longer."""
         backoff_s = FIRST_BACKOFF_S
         while True:
+            kind: RestartReason = "not_started"
             try:
-                await self._run_once()
-            except Exception:  # whatever it was (no descriptors, no memory), the next attempt may succeed
-                logger.exception("the engine process could not be run")
+                kind = await self._run_once()
+            except Exception:  # noqa: BLE001 -- whatever it was (no descriptors, no memory), the next attempt may succeed
+                _log.exception("the engine process could not be run")
             if self._failure is not None:
                 return
             if self._was_of_use():
                 delay_s, backoff_s = 0.0, FIRST_BACKOFF_S
             else:
                 delay_s, backoff_s = backoff_s, min(2 * backoff_s, MAX_BACKOFF_S)
-            logger.warning("starting another engine process in %.1f s", delay_s)
+            _log.warning("starting another engine process", delay_s=delay_s, reason=kind)
             await asyncio.sleep(delay_s)
-            self._restarts += 1
+            self._restart_reasons[kind] += 1
 
     def _was_of_use(self) -> bool:
         """Whether the engine that has ended had drawn anything, or had been ready for long.
@@ -129,24 +134,27 @@ class ChildProcessExecutor(MessageExecutor):
             return False
         return self._has_worked or time.monotonic() - self._ready_since > STABLE_AFTER_S
 
-    async def _run_once(self) -> None:
-        """Start an engine process, and stay with it until it ends or must be replaced."""
+    async def _run_once(self) -> RestartReason:
+        """Start an engine process, and stay with it until it ends or must be replaced; which of these it was."""
         self._engine_begins()
         process, connection = await _start_process(_engine_module(self._configuration.model_id))
         self._process = process
-        reason = "the engine process ended while drawing"
+        end = _End("not_started", "process ended while drawing")
         try:
-            reason = await self._converse(process, connection)
+            end = await self._converse(process, connection)
         finally:
             if self._writer is not None:
                 self._writer.close()
             self._writer = self._process = None
-            self._engine_has_ended("the server is shutting down" if self._state == "stopped" else reason)
-            await _end(process)
-            level = logging.INFO if self._state in {"stopped", "failed"} else logging.ERROR
-            logger.log(level, "the engine process %d has ended (exit code %s)", process.pid, process.returncode)
+            self._engine_has_ended(
+                "the server is shutting down" if self._state == "stopped" else f"the engine {end.words}"
+            )
+            await _wait_for_end(process)
+            tell = _log.info if self._state in {"stopped", "failed"} else _log.error
+            tell("the engine process has ended", process_id=process.pid, exit_code=process.returncode)
+        return end.kind
 
-    async def _converse(self, process: asyncio.subprocess.Process, connection: socket.socket) -> str:
+    async def _converse(self, process: asyncio.subprocess.Process, connection: socket.socket) -> _End:
         """Tell the engine what to run, and listen to it. Returns when that is over, with the reason."""
         with contextlib.ExitStack() as unless_open:
             unless_open.callback(connection.close)
@@ -159,11 +167,11 @@ class ChildProcessExecutor(MessageExecutor):
             await asyncio.wait({listening, watching}, return_when=asyncio.FIRST_COMPLETED)
             if not watching.done():
                 listening.result()
-                return "the engine process ended while drawing"
-            reason = watching.result()
-            logger.error("the engine process %d is replaced: %s", process.pid, reason)
+                return _End("ended", "process ended while drawing")
+            kind, words = watching.result()
+            _log.error("the engine process is replaced", process_id=process.pid, reason=kind, words=words)
             _kill(process)
-            return f"the engine was replaced: {reason}"
+            return _End(kind, f"was replaced: it {words}")
         finally:
             listening.cancel()
             watching.cancel()
@@ -180,7 +188,7 @@ class ChildProcessExecutor(MessageExecutor):
 
     # --- watching -----------------------------------------------------------------------------------------------------
 
-    async def _watch(self, process_id: int) -> str:
+    async def _watch(self, process_id: int) -> _End:
         """Ask for signs of life. Returns when the engine must be replaced, with the reason."""
         interval_s = min(MAX_PING_INTERVAL_S, self._watchdog_s / PINGS_A_WATCHDOG)
         memory = _MemoryLimit(process_id, self._max_rss_bytes)
@@ -191,18 +199,18 @@ class ChildProcessExecutor(MessageExecutor):
             await asyncio.sleep(interval_s)
             # If this process did not run (stopped, or starved of the CPU), the engine's answers lie unread.
             self._forgive_silence(time.monotonic() - asked - interval_s)
-            reason = self._silent_too_long()
-            if reason is None and self._state == "ready":
-                reason = memory.exceeded(is_idle=not self._running)
-            if reason is not None:
-                return reason
+            end = self._silent_too_long()
+            if end is None and self._state == "ready":
+                end = memory.exceeded(is_idle=not self._running)
+            if end is not None:
+                return end
 
-    def _silent_too_long(self) -> str | None:
+    def _silent_too_long(self) -> _End | None:
         silence_s = self._seconds_without_sign
         if self._state == "loading" and silence_s > self._load_timeout_s:
-            return f"it got no further with loading for {silence_s:.0f} s"
+            return _End("slow_start", f"got no further with loading for {silence_s:.0f} s")
         if self._state == "ready" and silence_s > self.allowed_silence_s:
-            return f"it gave no sign of life for {silence_s:.1f} s"
+            return _End("silent", f"gave no sign of life for {silence_s:.1f} s")
         return None
 
     @property
@@ -224,7 +232,7 @@ class _MemoryLimit:
         self._max_rss_bytes = max_rss_bytes
         self._is_first = True
 
-    def exceeded(self, *, is_idle: bool) -> str | None:
+    def exceeded(self, *, is_idle: bool) -> _End | None:
         """Why the engine must be replaced; None while it need not be."""
         if self._max_rss_bytes is None:
             return None
@@ -234,14 +242,14 @@ class _MemoryLimit:
             return None
         if self._is_first:
             # Its successor would be as large: replacing it would never end.
-            logger.warning(
-                "a fresh engine takes %d MiB, more than the limit of %d MiB, which is therefore not kept",
-                rss_bytes >> 20,
-                self._max_rss_bytes >> 20,
+            _log.warning(
+                "a fresh engine takes more memory than the limit, which is therefore not kept",
+                resident_mib=rss_bytes >> 20,
+                limit_mib=self._max_rss_bytes >> 20,
             )
             self._max_rss_bytes = None
             return None
-        return f"it takes {rss_bytes >> 20} MiB of memory" if is_idle else None
+        return _End("memory", f"takes {rss_bytes >> 20} MiB of memory") if is_idle else None
 
 
 def _resident_bytes(process_id: int) -> int | None:
@@ -274,13 +282,13 @@ async def _start_process(module: str) -> tuple[asyncio.subprocess.Process, socke
     return process, ours
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
+async def _wait_for_end(process: asyncio.subprocess.Process) -> None:
     """Wait for a process whose line has been closed; kill it if it does not notice."""
     try:
         async with asyncio.timeout(STOP_GRACE_S):
             await process.wait()
     except TimeoutError:
-        logger.warning("the engine process %d does not end by itself: killed", process.pid)
+        _log.warning("the engine process does not end by itself: killed", process_id=process.pid)
     finally:
         _kill(process)
         try:
@@ -288,7 +296,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
                 await process.wait()
         except TimeoutError:
             # It is inside a call of the device's driver. The next one may find another device, or memory enough.
-            logger.critical("the engine process %d cannot be killed", process.pid)
+            _log.critical("the engine process cannot be killed", process_id=process.pid)
 
 
 def _kill(process: asyncio.subprocess.Process) -> None:

@@ -11,11 +11,10 @@ import time
 from collections.abc import AsyncGenerator
 
 from engine.errors import EngineError, ModelLoadError
-from engine.params import GenerationParams
 from server.errors import EngineLostError
-from server.executors.base import ExecutorState, Job, JobEvent
+from server.executors.base import EngineVitals, ExecutorState, Job, JobEvent
 from server.executors.fake_pictures import fake_image, fake_info, fake_job_done, fake_preview, fake_work
-from server.executors.messages import EngineInfo, Progress
+from server.executors.messages import DeviceMemory, EngineInfo, Progress, WorkDone
 from server.executors.work_times import WorkTimes
 
 __all__ = ["FakeExecutor"]
@@ -51,6 +50,12 @@ class FakeExecutor:
         self._next_error: EngineError | None = None
         self.work_times = WorkTimes()
         self.restarts = 0
+        self.process_id: int | None = None
+        """That `vitals` tells."""
+        self.out_of_memory: dict[str, int] = {}
+        """That `vitals` tells."""
+        self.device_memory: DeviceMemory | None = None
+        """That `vitals` tells."""
         self.steps_taken = 0
         """Of all jobs so far."""
         self.most_images_at_once = 0
@@ -113,6 +118,16 @@ class FakeExecutor:
         return 0.0 if self._is_awake.is_set() or self._state == "loading" else time.monotonic() - self._last_sign
 
     @property
+    def vitals(self) -> EngineVitals:
+        """As scripted. Every restart is an engine that ended."""
+        return EngineVitals(
+            process_id=self.process_id,
+            restarts={"ended": self.restarts},
+            out_of_memory=self.out_of_memory,
+            device_memory=self.device_memory,
+        )
+
+    @property
     def load_seconds(self) -> dict[str, float]:
         """The scripted time."""
         return {"load": self._load_s} if self._state == "ready" else {}
@@ -147,9 +162,9 @@ class FakeExecutor:
             if error is not None:
                 raise error
             began = time.monotonic()
-            self._observe("encode", 0.0, params)
+            yield self._worked("encode", 0.0, job)
             for step in range(1, params.model_calls + 1):
-                await self._take_step(params, death)
+                yield await self._take_step(job, death)
                 for index in range(params.num_images):
                     yield Progress(job.id, index, step, params.model_calls)
                     preview = fake_preview(job.id, params, index, step) if job.previews else None
@@ -157,7 +172,7 @@ class FakeExecutor:
                         yield preview
             denoise_s = time.monotonic() - began
             for index in range(params.num_images):
-                self._observe("decode", 0.0, params)
+                yield self._worked("decode", 0.0, job)
                 yield fake_image(job.id, params, index, job.output_format)
             yield fake_job_done(job.id, params, denoise_s)
         finally:
@@ -177,7 +192,7 @@ class FakeExecutor:
         self._failure = self._load_failure
         self._has_loaded.set()
 
-    async def _take_step(self, params: GenerationParams, death: asyncio.Event) -> None:
+    async def _take_step(self, job: Job, death: asyncio.Event) -> WorkDone:
         began = time.monotonic()
         await asyncio.sleep(self._step_s)
         if not self._is_awake.is_set():
@@ -185,10 +200,13 @@ class FakeExecutor:
         if death.is_set():
             raise EngineLostError("the engine process ended while drawing", retry_after_s=_RESTART_ESTIMATE_S)
         self.steps_taken += 1
-        self._observe("step", time.monotonic() - began, params)
+        return self._worked("step", time.monotonic() - began, job)
 
-    def _observe(self, kind: str, seconds: float, params: GenerationParams) -> None:
-        self.work_times.observe(fake_work(kind, seconds, params, self._max_images_in_flight))
+    def _worked(self, kind: str, seconds: float, job: Job) -> WorkDone:
+        whose = {job.id: job.params.rows_per_image * (1 if kind == "decode" else job.params.num_images)}
+        work = fake_work(kind, seconds, job.params, self._max_images_in_flight, whose)
+        self.work_times.observe(work)
+        return work
 
 
 async def _first_of(*events: asyncio.Event) -> None:

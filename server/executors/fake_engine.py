@@ -113,7 +113,7 @@ class FakeEngine:
         time.sleep(self._step_s / 2)
         self._suffer_faults(pictures)
         time.sleep(self._step_s / 2)
-        self._tell_work("step", began, pictures[0])
+        self._tell_work("step", began, pictures)
         for picture in pictures:
             self._tell_step(picture)
 
@@ -121,7 +121,7 @@ class FakeEngine:
         for picture in pictures:
             if picture.job.began is None:
                 picture.job.began = now
-                self._tell_work("encode", now, picture)
+                self._tell_work("encode", now, [picture])
 
     def _suffer_faults(self, pictures: Sequence[_Picture]) -> None:
         for picture in pictures:
@@ -147,16 +147,19 @@ class FakeEngine:
     def _finish(self, picture: _Picture) -> None:
         self._pictures.remove(picture)
         job, now = picture.job, time.monotonic()
-        self._tell_work("decode", now, picture)
+        self._tell_work("decode", now, [picture])
         self._send(fake_image(job.submit.job_id, job.submit.params, picture.index, job.submit.output_format))
         job.num_unfinished -= 1
         if not job.num_unfinished:
             denoise_s = now - (now if job.began is None else job.began)
             self._send(fake_job_done(job.submit.job_id, job.submit.params, denoise_s))
 
-    def _tell_work(self, kind: str, began: float, picture: _Picture) -> None:
+    def _tell_work(self, kind: str, began: float, pictures: Sequence[_Picture]) -> None:
         seconds = time.monotonic() - began
-        self._send(fake_work(kind, seconds, picture.job.submit.params, self._max_images_in_flight))
+        rows: dict[str, int] = {}
+        for submit in (picture.job.submit for picture in pictures):
+            rows[submit.job_id] = rows.get(submit.job_id, 0) + submit.params.rows_per_image
+        self._send(fake_work(kind, seconds, pictures[0].job.submit.params, self._max_images_in_flight, rows))
 
 
 def main() -> None:

@@ -56,12 +56,14 @@ def fake_job_done(job_id: str, params: GenerationParams, denoise_s: float) -> Jo
     return JobDone(job_id, 0.0, denoise_s, 0.0, 0.0, max(0, truncated))
 
 
-def fake_work(kind: str, seconds: float, params: GenerationParams, max_images_in_flight: int) -> WorkDone:
+def fake_work(
+    kind: str, seconds: float, params: GenerationParams, max_images_in_flight: int, rows_by_job: dict[str, int]
+) -> WorkDone:
     """A work item of a kind (`encode`, `step`, `decode`) with the rows and the size that a real engine would tell."""
     if kind == "encode":
-        return WorkDone(kind, seconds, params.rows_per_image, 0, 0)
+        return WorkDone(kind, seconds, params.rows_per_image, 0, 0, rows_by_job)
     rows = 2 * max_images_in_flight if kind == "step" else 1
-    return WorkDone(kind, seconds, rows, params.height, params.width)
+    return WorkDone(kind, seconds, rows, params.height, params.width, rows_by_job)
 
 
 def fake_png(params: GenerationParams, seed: int) -> bytes:

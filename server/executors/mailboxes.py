@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import AsyncGenerator, Mapping
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, get_args
 
 from engine import errors
 from engine.errors import EngineError, InvalidParamsError, ModelLoadError
 from server.errors import EngineLostError
-from server.executors.base import ExecutorState, Job, JobEvent
+from server.executors.base import EngineVitals, ExecutorState, Job, JobEvent, RestartReason
 from server.executors.messages import (
     Cancel,
+    DeviceMemory,
     EngineInfo,
     FromEngine,
     ImageReady,
@@ -24,6 +25,7 @@ from server.executors.messages import (
     JobMessage,
     LoadFailed,
     LoadProgress,
+    OutOfMemory,
     Ping,
     Pong,
     Preview,
@@ -37,16 +39,14 @@ from server.executors.work_times import WorkTimes
 
 __all__ = ["MessageExecutor"]
 
-logger = logging.getLogger(__name__)
-
 _ERRORS: Final[Mapping[str, type[EngineError]]] = MappingProxyType(
     {name: getattr(errors, name) for name in errors.__all__ if name != "InvalidParamsError"}
 )
 
-_FROM_OTHER_THREADS: Final = (Preview, ImageReady, JobDone, JobFailed)
+_FROM_OTHER_THREADS: Final = (Preview, ImageReady, JobDone, JobFailed, OutOfMemory)
 """What the engine process can say while its engine's own thread hangs: no signs of that one's life."""
 
-_Letter = JobMessage | EngineLostError
+_Letter = JobMessage | WorkDone | EngineLostError
 
 
 RESTART_ESTIMATE_S: Final = 15.0
@@ -80,6 +80,9 @@ class MessageExecutor(ABC):
         self._ready_since: float | None = None
         self._has_worked = False
         self._restart_estimate_s = RESTART_ESTIMATE_S
+        self._restart_reasons: Counter[RestartReason] = Counter(dict.fromkeys(get_args(RestartReason), 0))
+        self._out_of_memory = Counter(dict.fromkeys(("prepare", "encode", "step", "decode"), 0))
+        self._device_memory: DeviceMemory | None = None
 
     @property
     def state(self) -> ExecutorState:
@@ -113,7 +116,22 @@ class MessageExecutor(ABC):
     @property
     def restarts(self) -> int:
         """See `Executor.restarts`."""
-        return 0
+        return self._restart_reasons.total()
+
+    @property
+    def vitals(self) -> EngineVitals:
+        """See `Executor.vitals`."""
+        return EngineVitals(
+            process_id=self.process_id,
+            restarts=self._restart_reasons,
+            out_of_memory=self._out_of_memory,
+            device_memory=self._device_memory,
+        )
+
+    @property
+    def process_id(self) -> int | None:
+        """Of the running engine; None while it has no process of its own."""
+        return None
 
     async def wait_until_ready(self) -> None:
         """See `Executor.wait_until_ready`."""
@@ -131,7 +149,7 @@ class MessageExecutor(ABC):
             self._send(Submit(job.id, job.params, job.output_format, job.previews))
             while not has_ended:
                 letter = await running.letters.get()
-                has_ended = not isinstance(letter, Progress | Preview | ImageReady)
+                has_ended = not isinstance(letter, Progress | Preview | ImageReady | WorkDone)
                 match letter:
                     case JobFailed():
                         raise _error_from(letter)
@@ -173,6 +191,7 @@ class MessageExecutor(ABC):
         """Another engine is about to load."""
         self._last_sign_of_life = time.monotonic()
         self._load_seconds = {}
+        self._device_memory = None
         self._ready_since = None
         self._has_worked = False
 
@@ -205,10 +224,18 @@ class MessageExecutor(ABC):
                 self._state = "failed"
                 self._has_loaded.set()
             case WorkDone():
-                self.work_times.observe(message)
-                self._has_worked = self._state == "ready"  # what is told before is the warm-up
+                self._take_work(message)
+            case OutOfMemory(kind):
+                self._out_of_memory[kind] += 1
             case Pong():
-                pass  # a sign of life
+                self._device_memory = message.device_memory
+
+    def _take_work(self, item: WorkDone) -> None:
+        """Learn from it, and tell the jobs that had a part in it."""
+        self.work_times.observe(item)
+        for job_id in item.rows_by_job.keys() & self._running.keys():
+            self._running[job_id].letters.put_nowait(item)
+        self._has_worked = self._state == "ready"  # what is told before is the warm-up
 
     def _lost(self, reason: str) -> None:
         """The engine has ended: every job that it had ends too."""

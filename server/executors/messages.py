@@ -7,7 +7,7 @@ version.
 from __future__ import annotations
 
 import struct
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -16,6 +16,7 @@ from engine.params import GenerationParams
 __all__ = [
     "Cancel",
     "Configure",
+    "DeviceMemory",
     "EngineInfo",
     "FromEngine",
     "ImageReady",
@@ -24,6 +25,7 @@ __all__ = [
     "JobMessage",
     "LoadFailed",
     "LoadProgress",
+    "OutOfMemory",
     "Ping",
     "Pong",
     "Preview",
@@ -67,6 +69,10 @@ class Configure(_Message, frozen=True):
     """The default sampler, whose table is made ready at warm-up (with its noise schedule and step count)."""
     noise_schedule: str = "karras"
     num_inference_steps: int = 28
+    log_level: str = "info"
+    """What the engine process logs, and how: as in `Settings`."""
+    log_format: Literal["auto", "json", "pretty"] = "auto"
+    log_prompts: bool = False
 
 
 class Submit(_Message, frozen=True):
@@ -194,15 +200,54 @@ class WorkDone(_Message, frozen=True):
     rows: int
     height: int
     width: int
+    rows_by_job: dict[str, int] = {}
+    """Job -> its own rows among them. Empty for the warm-up, which is nobody's."""
+
+    def seconds_of(self, job_id: str) -> float:
+        """The part of its time that was spent on a job: padding is shared as the rows are."""
+        return self.seconds * self.rows_by_job[job_id] / sum(self.rows_by_job.values())
+
+
+class OutOfMemory(_Message, frozen=True):
+    """Something had no room on the device. What becomes of it is told apart."""
+
+    kind: str
+    """What it was: `prepare` or a work item's kind."""
+
+
+class DeviceMemory(msgspec.Struct, frozen=True):
+    """The memory of the engine's device, in bytes."""
+
+    total_bytes: int
+    free_bytes: int
+    """What no process has taken."""
+    reserved_bytes: int
+    """What the engine has taken, to use it again."""
+    allocated_bytes: int
+    """What of that holds something."""
 
 
 class Pong(_Message, frozen=True):
     """The answer to the ping of the same number."""
 
     number: int
+    device_memory: DeviceMemory | None = None
+    """None on a device that shares the machine's own memory."""
 
 
-FromEngine = LoadProgress | Ready | LoadFailed | Progress | Preview | ImageReady | JobDone | JobFailed | WorkDone | Pong
+FromEngine = (
+    LoadProgress
+    | Ready
+    | LoadFailed
+    | Progress
+    | Preview
+    | ImageReady
+    | JobDone
+    | JobFailed
+    | WorkDone
+    | OutOfMemory
+    | Pong
+)
 
 JobMessage = Progress | Preview | ImageReady | JobDone | JobFailed
 

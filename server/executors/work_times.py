@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from statistics import median
 from typing import Final, NamedTuple
 
@@ -33,6 +35,10 @@ class WorkTimes:
     """Seconds of the latest work items of every shape. Belongs to the event loop's thread."""
 
     def __init__(self) -> None:
+        self.last_at: float | None = None
+        """When the latest item ended, on `time.monotonic`; None before the first."""
+        self.on_item: Callable[[WorkDone], None] | None = None
+        """Called with every item that has ended."""
         self._seconds: OrderedDict[_Shape, deque[float]] = OrderedDict()
 
     def observe(self, item: WorkDone) -> None:
@@ -42,6 +48,9 @@ class WorkTimes:
         self._seconds.move_to_end(shape)
         if len(self._seconds) > _MAX_SHAPES:
             self._seconds.popitem(last=False)
+        self.last_at = time.monotonic()
+        if self.on_item is not None:
+            self.on_item(item)
 
     def median_s(self, kind: str, rows: int, height: int, width: int) -> float | None:
         """Seconds that such an item takes: the median of late, so that one slow item does not matter.

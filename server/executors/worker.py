@@ -17,13 +17,15 @@ import torch
 
 from engine.engine import Engine, PreparedRequest
 from engine.errors import DeviceError, DoesNotFitError, EngineError, InvalidParamsError
-from engine.events import EngineEvent, Failed, Finished, ImageDrawn, PreviewTaken, StepTaken, WorkItem
+from engine.events import EngineEvent, Failed, Finished, ImageDrawn, PreviewTaken, RanOutOfMemory, StepTaken, WorkItem
 from server.executors.messages import (
     Cancel,
+    DeviceMemory,
     FromEngine,
     ImageReady,
     JobDone,
     JobFailed,
+    OutOfMemory,
     Ping,
     Pong,
     Preview,
@@ -81,6 +83,7 @@ class EngineWorker:
         except EngineError as error:
             self._fail(message.job_id, error)
         except torch.OutOfMemoryError:
+            self._send(OutOfMemory("prepare"))
             self._fail(message.job_id, DoesNotFitError("the request does not fit into the device's memory"))
         except torch.AcceleratorError as error:
             # The engine's thread may be idle, and would never learn that its device is gone.
@@ -128,7 +131,7 @@ class EngineWorker:
                     self._engine.cancel(job_id)
                     self._forget_files(job_id)
                 case Ping(number):
-                    self._send(Pong(number))
+                    self._send(Pong(number, _device_memory(self._engine.model.info.device)))
                     must_wait = not self._engine.has_work and self._commands.empty()
                 case DeviceError():
                     raise command
@@ -140,7 +143,10 @@ class EngineWorker:
             case StepTaken():
                 self._send(Progress(event.request_id, event.image_index, event.step, event.steps))
             case WorkItem():
-                self._send(WorkDone(event.kind, event.seconds, event.rows, event.height, event.width))
+                whose = dict(event.rows_by_request)
+                self._send(WorkDone(event.kind, event.seconds, event.rows, event.height, event.width, whose))
+            case RanOutOfMemory():
+                self._send(OutOfMemory(event.kind))
             case PreviewTaken():
                 self._files.submit(self._write_preview, event)
             case ImageDrawn():
@@ -201,3 +207,23 @@ class EngineWorker:
         if isinstance(error, InvalidParamsError):
             field, rule, value = error.field, error.rule, str(error.value)
         self._send(JobFailed(job_id, type(error).__name__, str(error), field, rule, value))
+
+
+def _device_memory(device: torch.device) -> DeviceMemory | None:
+    """How full the device is. Takes microseconds, and does not wait for it.
+
+    Raises:
+        DeviceError: the device failed.
+    """
+    if device.type != "cuda":
+        return None
+    try:
+        free_bytes, total_bytes = torch.cuda.mem_get_info(device)
+    except torch.AcceleratorError as error:
+        raise DeviceError(f"the device failed while telling its memory: {error}") from error
+    return DeviceMemory(
+        total_bytes=total_bytes,
+        free_bytes=free_bytes,
+        reserved_bytes=torch.cuda.memory_reserved(device),
+        allocated_bytes=torch.cuda.memory_allocated(device),
+    )

@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import functools
-import logging
 import time
+from collections import Counter
 from collections.abc import Coroutine
+from decimal import Decimal
 from typing import Any, TypeVar
 
 import msgspec
+import structlog
 
 from engine.errors import DeviceError, EngineError
 from engine.params import GenerationParams
 from server.errors import EngineFailedError, EngineLostError, ServerError, StoreTroubleError, kind_of
 from server.executors.base import Executor
-from server.executors.messages import ImageReady, JobDone, Preview, Progress
+from server.executors.messages import ImageReady, JobDone, Preview, Progress, WorkDone
 from server.jobs.fair_queue import FairQueue
 from server.jobs.keeping import RETRY_S, Keeping
 from server.jobs.life import MAX_ATTEMPTS, LiveJob
+from server.jobs.price import price_of
 from server.jobs.record import Failure, JobRecord, Outcome, Timings
+from server.metrics import Metrics
+from server.telemetry_logs import job_context
 
 __all__ = ["Dispatcher"]
 
-logger = logging.getLogger(__name__)
+_log = structlog.get_logger("server.jobs")
 
 _T = TypeVar("_T")
 
@@ -35,12 +41,16 @@ class Dispatcher:
     Belongs to the event loop's thread. Pictures *in flight* are with the executor, at most as many as it says.
     """
 
-    def __init__(self, executor: Executor, keeping: Keeping) -> None:
+    def __init__(self, executor: Executor, keeping: Keeping, price_per_work_unit: Decimal, metrics: Metrics) -> None:
         self._executor = executor
         self._keeping = keeping
+        self._metrics = metrics
+        self._price_per_work_unit = price_per_work_unit
         self.queue = FairQueue()
         self.live: dict[str, LiveJob] = {}
         """Every job that has not ended, by id."""
+        self._num_live: Counter[str] = Counter()
+        """Key id -> its jobs that have not ended."""
         self.running: dict[str, LiveJob] = {}
         """Those that the executor is drawing, and those whose outcome is being written."""
         self._is_draining = False
@@ -53,16 +63,27 @@ class Dispatcher:
         """Pictures that the executor is drawing."""
         return sum(live.record.new.params.num_images for live in self.running.values())
 
+    def oldest_s(self) -> float:
+        """How long the job has waited that has waited longest; 0 if none waits."""
+        # In the order of their acceptance, and few are being drawn.
+        oldest = next((live for job_id, live in self.live.items() if job_id not in self.running), None)
+        return 0.0 if oldest is None else time.monotonic() - oldest.accepted_at
+
     def would_start_at_once(self, params: GenerationParams) -> bool:
         """Whether a job that came now would not wait."""
         return len(self.queue) == 0 and self._has_room_for(params.num_images)
+
+    def num_jobs_of(self, key_id: str) -> int:
+        """A key's jobs that have not ended."""
+        return self._num_live[key_id]
 
     # --- in and out ---------------------------------------------------------------------------------------------------
 
     def enqueue(self, record: JobRecord) -> LiveJob:
         """Let a job that is in the store wait its turn, and begin it if that has come."""
-        live = LiveJob(record=record, accepted_at=time.monotonic())
+        live = LiveJob(record=record, accepted_at=time.monotonic(), context=job_context(record.id))
         self.live[record.id] = live
+        self._num_live[record.new.key_id] += 1
         self._put(live)
         if self._is_draining:  # that began while it was written down
             live.leave()
@@ -79,7 +100,7 @@ class Dispatcher:
             # Out of the queue at once, so that a place is free before the disk has answered.
             self.queue.remove(job_id)
             self.hand_over()
-        record = await self._keeping.cancel(job_id)
+        record = await self._keeping.cancel(job_id, 0.0 if live is None else live.engine_s)
         if record is not None and live is not None:
             self._has_become(live, record)
             if live.task is not None:
@@ -111,9 +132,11 @@ class Dispatcher:
                 task.cancel()
             await asyncio.gather(*unfinished, return_exceptions=True)
 
-    def spawn(self, work: Coroutine[Any, Any, _T], name: str) -> asyncio.Task[_T]:
-        """Do something that goes on whatever becomes of whoever asked for it."""
-        task = asyncio.create_task(work, name=name)
+    def spawn(
+        self, work: Coroutine[Any, Any, _T], name: str, context: contextvars.Context | None = None
+    ) -> asyncio.Task[_T]:
+        """Do something that goes on whatever becomes of whoever asked for it. Without a context, in the caller's."""
+        task = asyncio.create_task(work, name=name, context=context)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
         return task
@@ -136,9 +159,9 @@ class Dispatcher:
                 return
             self.queue.pop()
             self.running[job_id] = live
-            live.task = asyncio.create_task(self._run(live), name=f"draw {job_id}")
+            live.task = asyncio.create_task(self._run(live), name=f"draw {job_id}", context=live.context)
             # Not in the task's own `finally`: a task that is cancelled before its first turn never gets there.
-            live.task.add_done_callback(functools.partial(self._has_stopped, live))
+            live.task.add_done_callback(functools.partial(self._has_stopped, live), context=live.context)
 
     def engine_failed(self) -> EngineFailedError:
         """Why nothing is drawn, in words for a caller."""
@@ -175,11 +198,11 @@ class Dispatcher:
             live = self.live[job_id]
             if live.record.new.is_bound:
                 self.queue.remove(job_id)
-                self.spawn(self._fail(live, self.engine_failed()), f"fail {job_id}")
+                self.spawn(self._fail(live, self.engine_failed()), f"fail {job_id}", live.context)
 
     async def _fail(self, live: LiveJob, error: Exception) -> None:
         live.error = error
-        await self._keeping.fail_queued(live.record.id, _failed(error))
+        await self._keeping.fail_queued(live.record.id, _failed(error, live.engine_s))
         await self._reread(live)
 
     # --- one attempt --------------------------------------------------------------------------------------------------
@@ -196,6 +219,8 @@ class Dispatcher:
             return
         live.begin_anew()
         queue_s = time.monotonic() - live.accepted_at
+        if attempt == 1:
+            self._metrics.job_began(queue_s)
         live.now_is(msgspec.structs.replace(live.record, status="running", attempt=attempt, started_at=started_at))
         outcome = await self._outcome(live, queue_s)
         # Known now: must be written even if somebody cancels meanwhile (the store decides which of the two it was).
@@ -212,12 +237,13 @@ class Dispatcher:
             stored = await self._keeping.write_images(live.record.id, images)
         except (EngineLostError, DeviceError) as error:
             return EngineLostError(str(error))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 -- one job's failure, of whatever kind, never ends another's
             if not isinstance(error, EngineError):
-                logger.exception("drawing a job failed")
+                _log.exception("drawing a job failed")
             live.error = error
-            return _failed(error)
+            return _failed(error, live.engine_s)
         live.images = images
+        work_units = live.record.new.params.work_units
         timings = Timings(
             queue_s=queue_s,
             encode_s=done.encode_s,
@@ -231,6 +257,9 @@ class Dispatcher:
             images=stored,
             truncated_tokens=done.truncated_tokens,
             timings=timings,
+            engine_s=live.engine_s,
+            work_units=work_units,
+            price=price_of(work_units, self._price_per_work_unit),
         )
 
     async def _draw(self, live: LiveJob) -> tuple[tuple[ImageReady, ...], JobDone]:
@@ -242,6 +271,8 @@ class Dispatcher:
                     live.take(event)
                 elif isinstance(event, ImageReady):
                     images[event.image_index] = event
+                elif isinstance(event, WorkDone):
+                    live.engine_s += event.seconds_of(live.record.id)
                 else:
                     done = event
         if done is None or len(images) != live.record.new.params.num_images:
@@ -253,15 +284,15 @@ class Dispatcher:
         job_id = live.record.id
         num_losses = live.record.losses + 1
         if isinstance(outcome, EngineLostError) and num_losses < MAX_ATTEMPTS:
-            logger.warning("job %s lost its engine in attempt %d and will be tried again", job_id, attempt)
+            _log.warning("a job has lost its engine and will be tried again", attempt=attempt)
             await self._keeping.put_back(job_id, attempt)
             await self._reread(live)
             return
         if isinstance(outcome, EngineLostError):
-            logger.error("job %s lost its engine in attempt %d and is given up", job_id, attempt)
+            _log.error("a job has lost its engine and is given up", attempt=attempt)
             detail = f"the engine was lost {num_losses} times while it drew this, the last time alone: {outcome}"
             failure = Failure(code="job_dead", detail=detail)
-            outcome = Outcome(status="dead", finished_at=time.time(), failure=failure)
+            outcome = Outcome(status="dead", finished_at=time.time(), failure=failure, engine_s=live.engine_s)
         if await self._keeping.finish(job_id, attempt, outcome):
             has_files = len(outcome.images) > 0
             ended = msgspec.structs.replace(live.record, status=outcome.status, outcome=outcome, has_files=has_files)
@@ -279,7 +310,9 @@ class Dispatcher:
 
     def _has_become(self, live: LiveJob, record: JobRecord) -> None:
         if record.is_over:
-            self.live.pop(record.id, None)
+            if self.live.pop(record.id, None) is not None:
+                self._num_live -= Counter([record.new.key_id])  # forgets a key at 0: they come and go for years
+                self._metrics.job_ended(record, time.monotonic() - live.accepted_at)
             # A write that failed, or an engine that was lost, may have put it there again while it was cancelled.
             self.queue.remove(record.id)
         elif record.status == "queued":
@@ -289,7 +322,7 @@ class Dispatcher:
     def _has_stopped(self, live: LiveJob, task: asyncio.Task[None]) -> None:
         job_id = live.record.id
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("the attempt at job %s broke off", job_id, exc_info=error)
+            _log.error("the attempt at a job broke off", exc_info=error)
             self._rest()
         self.running.pop(job_id, None)
         live.task = None
@@ -303,11 +336,11 @@ class Dispatcher:
         self.hand_over()
 
 
-def _failed(error: Exception) -> Outcome:
+def _failed(error: Exception, engine_s: float) -> Outcome:
     if isinstance(error, EngineError | ServerError):
         failure = Failure(code=kind_of(error).code, detail=str(error))
     else:
         failure = Failure(
             code="internal_error", detail="something went wrong that should not; the server's log has more"
         )
-    return Outcome(status="failed", finished_at=time.time(), failure=failure)
+    return Outcome(status="failed", finished_at=time.time(), failure=failure, engine_s=engine_s)

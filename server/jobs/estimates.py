@@ -64,6 +64,12 @@ class Estimates:
         known = [seconds for live in self._dispatcher.running.values() if (seconds := self.of_job_s(live)) is not None]
         return float(max(1, math.ceil(min([left_s, *known]))))
 
+    def until_end_of_s(self, key_id: str, latest_s: float) -> float:
+        """Until one of a key's jobs will have ended, counted up to whole seconds; `latest_s` where nobody knows."""
+        running = (live for live in self._dispatcher.running.values() if live.record.new.key_id == key_id)
+        known = [seconds for live in running if (seconds := self.of_job_s(live)) is not None]
+        return float(max(1, math.ceil(min(known, default=latest_s))))
+
     def _running(self) -> list[Running]:
         return [Running(live.record.new.params, live.steps - live.step) for live in self._dispatcher.running.values()]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Collection
@@ -12,7 +11,9 @@ from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Final, Self, TypeVar
+from typing import BinaryIO, Final, Self, TypeVar
+
+import structlog
 
 from server.errors import JobNotFoundError, NotDoneError, ResultExpiredError, StoreTroubleError
 from server.executors.messages import ImageReady
@@ -20,10 +21,11 @@ from server.jobs.files import ResultFiles
 from server.jobs.record import Failure, JobRecord, JobStatus, NewJob, Outcome, StoredImage
 from server.jobs.store import JobStore
 from server.jobs.store_errors import StoreError
+from server.jobs.usage import Usage, UsageQuestion
 
 __all__ = ["Keeping", "Retention"]
 
-logger = logging.getLogger(__name__)
+_log = structlog.get_logger("server.jobs")
 
 _T = TypeVar("_T")
 
@@ -76,6 +78,11 @@ class Keeping:
         """Give the folder back."""
         await self._store.close()
 
+    @property
+    def store(self) -> JobStore:
+        """Where the jobs are, for what else is kept there."""
+        return self._store
+
     async def trouble(self) -> str | None:
         """Why jobs or pictures cannot be written; None if they can. Looks at most once a second."""
         if time.monotonic() - self._checked_at > _CHECK_INTERVAL_S:
@@ -127,6 +134,14 @@ class Keeping:
             self._store.page(key_id=key_id, user=user, statuses=statuses, before_seq=before_seq, limit=limit)
         )
 
+    async def usage(self, question: UsageQuestion) -> list[Usage]:
+        """What was drawn for whom; see `JobStore.usage`."""
+        return await self._told(self._store.usage(question))
+
+    async def snapshot(self, folder: Path) -> BinaryIO:
+        """A copy of the job database as it is now; see `JobStore.snapshot`."""
+        return await self._told(self._store.snapshot(folder))
+
     async def revive(self, job_id: str) -> JobRecord | None:
         """Dead -> queued. None: it is not dead."""
         return await self._told(self._store.revive(job_id))
@@ -175,11 +190,11 @@ class Keeping:
         """Queued -> ended. False: it does not wait."""
         return await self._until_written(lambda: self._store.fail_queued(job_id, outcome))
 
-    async def cancel(self, job_id: str) -> JobRecord | None:
-        """Queued or running -> cancelled. The job as it is then; None: unknown."""
+    async def cancel(self, job_id: str, engine_s: float) -> JobRecord | None:
+        """Queued or running -> cancelled, after so much of the engine's time. The job as it is then; None: unknown."""
         failure = Failure(code="cancelled", detail="the job was cancelled")
         at = time.time()
-        return await self._until_written(lambda: self._store.cancel(job_id, at, failure))
+        return await self._until_written(lambda: self._store.cancel(job_id, at, failure, engine_s))
 
     async def read_again(self, job_id: str) -> JobRecord | None:
         """A job as the store knows it now."""
@@ -216,7 +231,7 @@ class Keeping:
     def _is_in_trouble(self, error: StoreError) -> None:
         # Ended by `trouble` alone: where there is no room for a picture, there often is for a row.
         if self._trouble is None:
-            logger.error("the disk does not take what must be written: %s", error)
+            _log.error("the disk does not take what must be written", why=str(error))
         self._trouble = str(error)
 
     # --- housekeeping -------------------------------------------------------------------------------------------------
@@ -234,7 +249,7 @@ class Keeping:
                 for job_id in expired:
                     await asyncio.to_thread(self._files.delete, job_id)
             except StoreError as error:
-                logger.warning("old results could not be deleted: %s", error)
+                _log.warning("old results could not be deleted", why=str(error))
             await asyncio.sleep(_RETENTION_INTERVAL_S)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from dataclasses import dataclass, field
 
 from server.executors.base import Job
@@ -20,6 +21,8 @@ class LiveJob:
     """As the store last told."""
     accepted_at: float
     """Seconds on the generator's clock."""
+    context: contextvars.Context
+    """Of its tasks: what they log carries its id, and that of the request that asked for it."""
     is_left: bool = False
     """Whether this process will not go on with it: the server shuts down."""
     preview: Preview | None = None
@@ -28,6 +31,8 @@ class LiveJob:
     """Grows with every change that is told."""
     task: asyncio.Task[None] | None = None
     """What draws it; None while it waits."""
+    engine_s: float = 0.0
+    """Seconds that the engine has spent on it, in all attempts of this process."""
     images: tuple[ImageReady, ...] = ()
     """The finished pictures, for whoever waits for them right now."""
     error: Exception | None = None

@@ -6,6 +6,7 @@ A job's life: `queued -> running -> done | failed | cancelled | dead`. A lost at
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Final, Literal
 
 import msgspec
@@ -91,6 +92,12 @@ class Outcome(_Record, frozen=True, kw_only=True):
     """None unless `done`."""
     failure: Failure | None = None
     """None if `done`."""
+    engine_s: float = 0.0
+    """Seconds that the engine spent on the job, all attempts that this process saw together."""
+    work_units: float = 0.0
+    """What is charged: the job's work units if `done`, else nothing."""
+    price: Decimal = Decimal(0)
+    """Of those work units, when it ended."""
 
 
 class JobRecord(_Record, frozen=True, kw_only=True):

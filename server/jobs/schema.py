@@ -47,7 +47,44 @@ _JOBS: Final = (
     "INSERT INTO write_probe VALUES (1, 0)",
 )
 
-STEPS: Final[tuple[tuple[str, ...], ...]] = (_JOBS,)
+_API_KEYS: Final = (
+    """
+    CREATE TABLE api_keys (
+        id           TEXT NOT NULL PRIMARY KEY,
+        name         TEXT NOT NULL,
+        digest       BLOB NOT NULL CHECK (length(digest) = 32), -- SHA-256 of its text
+        scopes       TEXT NOT NULL, -- JSON
+        created_at   REAL NOT NULL,
+        expires_at   REAL,
+        revoked_at   REAL,
+        last_used_at REAL,
+        old_digest   BLOB CHECK (length(old_digest) = 32), -- of the text before it was rotated
+        old_until    REAL
+    ) STRICT
+    """,
+)
+
+_USAGE: Final = (
+    """
+    CREATE TABLE usage (
+        day         TEXT    NOT NULL, -- on which the jobs ended, UTC: 2026-11-23
+        key_id      TEXT    NOT NULL,
+        user        TEXT,
+        done        INTEGER NOT NULL,
+        failed      INTEGER NOT NULL,
+        cancelled   INTEGER NOT NULL,
+        dead        INTEGER NOT NULL,
+        images      INTEGER NOT NULL,
+        work_units  REAL    NOT NULL, -- of those that are done
+        engine_s    REAL    NOT NULL, -- of all
+        price_nanos INTEGER NOT NULL  -- in 10^-9 of the currency's unit: sums of integers are exact
+    ) STRICT
+    """,
+    # 0 stands for no user: a name is text, and so never the same.
+    "CREATE UNIQUE INDEX usage_by_owner ON usage (day, key_id, ifnull(user, 0))",
+)
+
+STEPS: Final[tuple[tuple[str, ...], ...]] = (_JOBS, _API_KEYS, _USAGE)
 """Step n takes a database of version n to version n + 1. A step that was released never changes.
 
 Stored params are read through `GenerationParams`: whoever narrows its limits adds a step for the jobs beyond them.

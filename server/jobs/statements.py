@@ -16,6 +16,7 @@ import msgspec
 from engine.params import GenerationParams
 from server.errors import IdempotencyMismatchError
 from server.jobs.record import Failure, JobRecord, JobStatus, NewJob, Outcome
+from server.jobs.usage import count_end
 
 __all__ = [
     "add",
@@ -115,9 +116,11 @@ def fail_queued(connection: sqlite3.Connection, job_id: str, outcome: Outcome) -
     return _end(connection, outcome, "id = ? AND status = 'queued'", (job_id,)) == 1
 
 
-def cancel(connection: sqlite3.Connection, job_id: str, at: float, failure: Failure) -> JobRecord | None:
+def cancel(
+    connection: sqlite3.Connection, job_id: str, at: float, failure: Failure, engine_s: float
+) -> JobRecord | None:
     """End a job that is not over yet; the job as it is then."""
-    outcome = Outcome(status="cancelled", finished_at=at, failure=failure)
+    outcome = Outcome(status="cancelled", finished_at=at, failure=failure, engine_s=engine_s)
     _end(connection, outcome, "id = ? AND status IN ('queued', 'running')", (job_id,))
     return get(connection, job_id)
 
@@ -221,11 +224,12 @@ def probe(connection: sqlite3.Connection) -> None:
 
 
 def _end(connection: sqlite3.Connection, outcome: Outcome, rule: str, values: tuple[object, ...]) -> int:
-    """Bring the jobs that fulfil the rule to a terminal state; how many there were."""
+    """Bring the jobs that fulfil the rule to a terminal state, and count what they cost; how many there were."""
     num_bytes = sum(image.num_bytes for image in outcome.images)
-    changed = connection.execute(
+    ended = connection.execute(
         # The rules stand above; every value from outside is bound.
-        f"UPDATE jobs SET status = ?, finished_at = ?, outcome = ?, has_files = ?, file_bytes = ? WHERE {rule}",  # noqa: S608
+        f"UPDATE jobs SET status = ?, finished_at = ?, outcome = ?, has_files = ?, file_bytes = ? WHERE {rule}"  # noqa: S608
+        " RETURNING key_id, user",
         (
             outcome.status,
             outcome.finished_at,
@@ -234,8 +238,10 @@ def _end(connection: sqlite3.Connection, outcome: Outcome, rule: str, values: tu
             num_bytes,
             *values,
         ),
-    )
-    return changed.rowcount
+    ).fetchall()
+    for row in ended:
+        count_end(connection, row["key_id"], row["user"], outcome)
+    return len(ended)
 
 
 def _one(connection: sqlite3.Connection, statement: str, values: tuple[object, ...]) -> JobRecord | None:

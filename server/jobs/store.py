@@ -4,22 +4,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import BinaryIO, Self
 
-from server.jobs import statements
+from server.access import key_table
+from server.access.keys import ApiKey
+from server.jobs import statements, usage
 from server.jobs.database import database_opened
 from server.jobs.record import Failure, JobRecord, JobStatus, NewJob, Outcome
+from server.jobs.snapshot import take_snapshot
 from server.jobs.store_errors import StoreUnavailableError
 from server.jobs.store_thread import StoreThread
+from server.jobs.usage import Usage, UsageQuestion
 
 __all__ = ["JobStore"]
 
 
 class JobStore:
-    """Every job that is kept, in one SQLite database. Belongs to the event loop that opened it.
+    """Every job and every API key that is kept, in one SQLite database. Belongs to the event loop that opened it.
 
     Whatever a method answers is on the disk by then. Each may raise StoreUnavailableError: the disk is full, fails or
     takes no writes; then nothing was changed, and the same call works again when the disk does. A change whose caller
@@ -88,9 +92,17 @@ class JobStore:
         """From queued to a terminal state. False: it does not wait; nothing changed."""
         return await self._thread.write(partial(statements.fail_queued, job_id=job_id, outcome=outcome))
 
-    async def cancel(self, job_id: str, at: float, failure: Failure) -> JobRecord | None:
-        """From queued or running to cancelled. The job as it is then, however it ended; None: unknown."""
-        return await self._thread.write(partial(statements.cancel, job_id=job_id, at=at, failure=failure))
+    async def cancel(self, job_id: str, at: float, failure: Failure, engine_s: float = 0.0) -> JobRecord | None:
+        """From queued or running to cancelled. The job as it is then, however it ended; None: unknown.
+
+        Args:
+            job_id: which.
+            at: Unix seconds.
+            failure: what is told of it.
+            engine_s: seconds that the engine has spent on it, as far as known.
+        """
+        cancel = partial(statements.cancel, job_id=job_id, at=at, failure=failure, engine_s=engine_s)
+        return await self._thread.write(cancel)
 
     async def revive(self, job_id: str) -> JobRecord | None:
         """From dead to queued, its attempts forgotten. None: it is not dead; nothing changed."""
@@ -121,6 +133,10 @@ class JobStore:
         return await self._thread.read(
             partial(statements.page, key_id=key_id, user=user, statuses=statuses, before_seq=before_seq, limit=limit)
         )
+
+    async def usage(self, question: UsageQuestion) -> list[Usage]:
+        """What was drawn for whom, a row a group, in the order of the groups. Jobs that are not kept any more count."""
+        return await self._thread.read(partial(usage.sums, question=question))
 
     async def recover(self, at: float) -> list[JobRecord]:
         """Take up what the last process left, once, before anything else is asked.
@@ -160,6 +176,22 @@ class JobStore:
     async def ids_with_files(self) -> set[str]:
         """The jobs whose files are kept; for `ResultFiles.sweep`, before anything is drawn."""
         return await self._thread.read(statements.ids_with_files)
+
+    async def keys(self) -> list[ApiKey]:
+        """Every API key that was ever made, oldest first."""
+        return await self._thread.read(key_table.keys)
+
+    async def put_key(self, key: ApiKey) -> None:
+        """Keep an API key, new or changed."""
+        await self._thread.write(partial(key_table.put, key=key))
+
+    async def note_key_uses(self, uses: Mapping[str, float]) -> None:
+        """Keep when API keys were last used: id -> Unix seconds."""
+        await self._thread.write(partial(key_table.note_uses, uses=uses))
+
+    async def snapshot(self, folder: Path) -> BinaryIO:
+        """A copy of the whole database as it is now, an open file; there is room for it in `folder`."""
+        return await self._thread.read(partial(take_snapshot, folder=folder))
 
     async def check_writable(self) -> None:
         """Write something and commit it. Returns if that works."""

@@ -1,4 +1,4 @@
-"""What routes ask the app for: settings, defaults and the generator."""
+"""What routes ask the app for: settings, defaults, the generator and the API keys."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from server.access.key_ring import KeyRing
 from server.config import Settings
 from server.generator import ImageGenerator
+from server.metrics_readings import Readings
 from server.schemas import Defaults
 
 __all__ = ["Service", "ServiceOf"]
@@ -21,8 +23,11 @@ class Service:
     settings: Settings
     generator: ImageGenerator
     defaults: Defaults
+    keys: KeyRing
     started_at: float
     """`time.monotonic()` when the app was made."""
+    readings: Readings
+    """What `GET /metrics` looks up."""
 
 
 async def _service(request: Request) -> Service:

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Body, Depends, Request, Response
 from fastapi.responses import JSONResponse
 
 from engine.params import GenerationParams
+from server.access.scopes import needs
 from server.errors import ClientGoneError, NotAcceptableError
 from server.generator import JobState
 from server.job_schemas import JobView
@@ -57,7 +58,6 @@ _PROBLEM = {"schema": {"$ref": "#/components/schemas/Problem"}}
 
 _PROBLEMS = {
     400: "The body is not JSON, or cannot be read",
-    401: "The request does not come from this machine",
     409: "The job was cancelled",
     406: "`Accept` leaves nothing that could be sent",
     413: "The body is too large",
@@ -93,7 +93,7 @@ router = APIRouter(tags=["pictures"])
     summary="Draw pictures from a prompt",
     response_model=GenerateResponse,
     responses=_RESPONSES,
-    dependencies=[Depends(require_json), Depends(refuse_when_full)],
+    dependencies=[needs("generate"), Depends(require_json), Depends(refuse_when_full)],
     openapi_extra=IDEMPOTENCY_HEADER,
 )
 async def generate(
@@ -111,7 +111,7 @@ async def generate(
     answer_type, output_format = _negotiated(request, wish, params)
     is_bound = idempotency_key(request) is None
     new = job_of(request, wish, params, output_format=output_format, is_bound=is_bound)
-    note(request, new)
+    note(request, new, with_prompts=service.settings.log_prompts)
     wait_s = None if is_bound else preferred_wait_s(request.headers.getlist("prefer"))
     drawn = await _until_hang_up(request, service.generator.draw(new, wait_s=wait_s))
     if isinstance(drawn, JobState):

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from server.routes.dependencies import Service, ServiceOf
 from server.schemas import GenerateRequest
 
-__all__ = ["router"]
+__all__ = ["router", "status_of"]
 
 
 Status = Literal["loading", "healthy", "degraded", "failed", "draining"]
@@ -109,7 +109,7 @@ async def livez() -> Liveness:
 @router.get("/readyz", summary="Would a request be drawn soon?", responses={503: {"model": Readiness}})
 async def readyz(service: ServiceOf, response: Response) -> Readiness:
     """200, or 503 with the reason: loading, failed, draining, or an engine that gives no sign of life."""
-    status, reason = await _status(service)
+    status, reason = await status_of(service)
     if status != "healthy":
         response.status_code = 503
     return Readiness(ready=status == "healthy", reason=reason)
@@ -118,7 +118,7 @@ async def readyz(service: ServiceOf, response: Response) -> Readiness:
 @router.get("/health", summary="How is it?", responses={503: {"model": Health}})
 async def health(service: ServiceOf, response: Response) -> Health:
     """200 while `loading`, `healthy` or `degraded`; 503 when `failed` or `draining`."""
-    status, reason = await _status(service)
+    status, reason = await status_of(service)
     if status in {"failed", "draining"}:
         response.status_code = 503
     settings, generator, defaults = service.settings, service.generator, service.defaults
@@ -162,7 +162,7 @@ async def health(service: ServiceOf, response: Response) -> Health:
     )
 
 
-async def _status(service: Service) -> tuple[Status, str | None]:
+async def status_of(service: Service) -> tuple[Status, str | None]:
     """The one word, and why it is not `healthy`."""
     executor = service.generator.executor
     if service.generator.is_draining:

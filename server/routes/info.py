@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,7 @@ from fastapi import APIRouter, Header, Response
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ConfigDict
-from starlette.types import Scope
+from starlette.types import Receive, Scope, Send
 
 from engine.params import LIMITS
 from engine.samplers import SAMPLERS
@@ -40,11 +41,34 @@ _PAGE_POLICY = (
 class OwnFiles(StaticFiles):
     """Files that browsers keep, but ask about each time: after an upgrade nobody runs old and new scripts together."""
 
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        await super().__call__(_without_range(scope), receive, send)
+
     async def get_response(self, path: str, scope: Scope) -> Response:
         """The file, or 304."""
         response = await super().get_response(path, scope)
-        response.headers["Cache-Control"] = "no-cache"
+        response.headers.update(_FILE_HEADERS)
         return response
+
+
+class OwnPage(FileResponse):
+    """One such file, in an answer of a route."""
+
+    def __init__(self, path: Path, headers: Mapping[str, str]) -> None:
+        super().__init__(path, headers={**_FILE_HEADERS, **headers})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        await super().__call__(_without_range(scope), receive, send)
+
+
+_FILE_HEADERS = {"Cache-Control": "no-cache", "Accept-Ranges": "none"}
+
+
+def _without_range(scope: Scope) -> Scope:
+    # Parts are for large files, and Starlette answers a range that it cannot read with an error that is no problem.
+    return {**scope, "headers": [(name, value) for name, value in scope["headers"] if name != b"range"]}
 
 
 class InfoDefaults(BaseModel):
@@ -111,7 +135,7 @@ async def info(
     headers = {"Vary": "Accept", "Cache-Control": "no-cache"}
     if preferred(accept, ("application/json", "text/html")) == "text/html":
         headers["Content-Security-Policy"] = _PAGE_POLICY
-        return FileResponse(STATIC_FOLDER / "app" / "index.html", headers=headers)
+        return OwnPage(STATIC_FOLDER / "app" / "index.html", headers)
     response.headers.update(headers)
     return _info(service)
 
@@ -163,5 +187,4 @@ def _info(service: Service) -> Info:
 @router.get("/docs", include_in_schema=False)
 async def docs() -> FileResponse:
     """The API's pages, made of our own files: they work without any network."""
-    headers = {"Content-Security-Policy": _DOCS_POLICY, "Cache-Control": "no-cache"}
-    return FileResponse(STATIC_FOLDER / "docs.html", headers=headers)
+    return OwnPage(STATIC_FOLDER / "docs.html", {"Content-Security-Policy": _DOCS_POLICY})

@@ -10,18 +10,19 @@ import json
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
+import structlog
 from fastapi import APIRouter, Body, Depends, Path, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from engine.errors import InvalidParamsError
-from server.access.network import is_operator
-from server.errors import OperatorOnlyError
+from server.access.caller import caller_of
+from server.access.scopes import may, needs
 from server.generator import JobState
 from server.job_schemas import JobList, JobView, QueueView, snapshot
 from server.jobs.record import JobRecord, JobStatus
 from server.problems import PROBLEM_MEDIA_TYPE
 from server.routes.dependencies import Service, ServiceOf
-from server.routes.wishes import EXAMPLES, IDEMPOTENCY_HEADER, job_of, key_id_of, note, refuse_when_full, require_json
+from server.routes.wishes import EXAMPLES, IDEMPOTENCY_HEADER, job_of, note, refuse_when_full, require_json
 from server.schemas import GenerateRequest
 from server.thumbnails import thumbnail
 
@@ -34,8 +35,6 @@ _PROBLEM = {"content": {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": "#/components/sc
 
 _DESCRIPTIONS = {
     400: "The body is not JSON, or cannot be read",
-    401: "The request does not come from this machine",
-    403: "Only the command line on this machine may do this",
     404: "There is no such job, or it is another key's",
     409: "The job's state does not allow it",
     410: "The pictures are not kept any more",
@@ -60,7 +59,7 @@ _MESSAGE = {
 
 
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: {"description": _DESCRIPTIONS[status], **_PROBLEM} for status in (401, 503, *statuses)}
+    return {status: {"description": _DESCRIPTIONS[status], **_PROBLEM} for status in (503, *statuses)}
 
 
 router = APIRouter(tags=["jobs"])
@@ -78,7 +77,7 @@ JobId = Annotated[str, Path(pattern="^[0-9a-f]{16}$", description="As `POST /v1/
         202: {"description": "Accepted, and written down", "headers": {"Location": {"schema": {"type": "string"}}}},
         **_problems(400, 413, 415, 422),
     },
-    dependencies=[Depends(require_json), Depends(refuse_when_full)],
+    dependencies=[needs("generate"), Depends(require_json), Depends(refuse_when_full)],
     openapi_extra=IDEMPOTENCY_HEADER,
 )
 async def submit(
@@ -87,7 +86,7 @@ async def submit(
     """Accept a job. What was answered with 202 survives the server's end, and is drawn when it is back."""
     params = wish.to_params(service.defaults)
     new = job_of(request, wish, params, output_format=wish.output_format or "png", is_bound=False)
-    note(request, new)
+    note(request, new, with_prompts=service.settings.log_prompts)
     state = await service.generator.submit(new)
     request.state.log["job_id"] = state.record.id
     return accepted(state, service, is_repeat=state.record.id != new.id)
@@ -99,7 +98,7 @@ def accepted(state: JobState, service: Service, *, is_repeat: bool) -> JSONRespo
     return JSONResponse(view.model_dump(), 200 if is_repeat else 202, {"Location": view.links.self})
 
 
-@router.get("/v1/jobs", summary="Your jobs, newest first", responses=_problems(422))
+@router.get("/v1/jobs", summary="Your jobs, newest first", responses=_problems(422), dependencies=[needs("read")])
 async def list_jobs(
     request: Request,
     service: ServiceOf,
@@ -120,7 +119,7 @@ async def list_jobs(
     return JobList(jobs=views, next_cursor=_cursor_of(records[limit - 1].seq) if len(records) > limit else None)
 
 
-@router.get("/v1/jobs/{job_id}", summary="One job", responses=_problems(404, 422))
+@router.get("/v1/jobs/{job_id}", summary="One job", responses=_problems(404, 422), dependencies=[needs("read")])
 async def show(request: Request, job_id: JobId, service: ServiceOf) -> JobView:
     """The job as it is now."""
     return JobView.of(service.generator.state_of(await _found(request, job_id, service)), service.settings.model_id)
@@ -140,6 +139,7 @@ async def show(request: Request, job_id: JobId, service: ServiceOf) -> JobView:
         304: {"description": "Unchanged since the ETag that was sent"},
         **_problems(404, 409, 410, 422),
     },
+    dependencies=[needs("read")],
 )
 async def image(
     request: Request,
@@ -175,6 +175,7 @@ async def image(
         },
         **_problems(404, 422),
     },
+    dependencies=[needs("read")],
 )
 async def events(request: Request, job_id: JobId, service: ServiceOf) -> StreamingResponse:
     """Every message is a whole snapshot, so a reconnect misses nothing that still matters."""
@@ -186,7 +187,12 @@ async def events(request: Request, job_id: JobId, service: ServiceOf) -> Streami
     )
 
 
-@router.post("/v1/jobs/{job_id}/cancel", summary="Cancel a job before its next step", responses=_problems(404, 422))
+@router.post(
+    "/v1/jobs/{job_id}/cancel",
+    summary="Cancel a job before its next step",
+    responses=_problems(404, 422),
+    dependencies=[needs("generate")],
+)
 async def cancel(request: Request, job_id: JobId, service: ServiceOf) -> JobView:
     """The job, cancelled; or unchanged if it had ended."""
     record = await service.generator.cancel(await _found(request, job_id, service))
@@ -197,17 +203,16 @@ async def cancel(request: Request, job_id: JobId, service: ServiceOf) -> JobView
     "/v1/jobs/{job_id}/requeue",
     status_code=202,
     summary="Let a dead job be tried again",
-    responses=_problems(403, 404, 409, 422),
+    responses=_problems(404, 409, 422),
+    dependencies=[needs("admin")],
 )
 async def requeue(request: Request, job_id: JobId, service: ServiceOf) -> JobView:
-    """Only for the operator: over the command line's socket."""
-    if not is_operator(request.scope):
-        raise OperatorOnlyError("use `python -m server jobs requeue ID` on the server's machine")
+    """Only with the scope `admin`, or by `python -m server jobs requeue ID`."""
     record = await service.generator.requeue(await _found(request, job_id, service))
     return JobView.of(service.generator.state_of(record), service.settings.model_id)
 
 
-@router.get("/v1/queue", summary="How busy is it?", responses=_problems(422))
+@router.get("/v1/queue", summary="How busy is it?", responses=_problems(422), dependencies=[needs("read")])
 async def queue(
     service: ServiceOf,
     num_inference_steps: Annotated[int | None, Query(description="Of the job that `eta_s` is for")] = None,
@@ -239,11 +244,13 @@ async def queue(
 
 
 def _seen_by(request: Request) -> str | None:
-    return None if is_operator(request.scope) else key_id_of(request)
+    caller = caller_of(request)
+    return None if may(caller, "admin") else caller.key_id
 
 
 async def _found(request: Request, job_id: str, service: Service) -> JobRecord:
     request.state.log["job_id"] = job_id
+    structlog.contextvars.bind_contextvars(job_id=job_id)
     return await service.generator.find(job_id, _seen_by(request))
 
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from engine.params import LIMITS
 from engine.samplers import NOISE_SCHEDULES, SAMPLERS, Sampler
+from server.access.scopes import needs
 from server.routes.dependencies import ServiceOf
 
 __all__ = ["router"]
@@ -64,7 +65,7 @@ class Samplers(BaseModel):
 router = APIRouter(prefix="/v1", tags=["samplers"])
 
 
-@router.get("/samplers", summary="Samplers and noise schedules")
+@router.get("/samplers", summary="Samplers and noise schedules", dependencies=[needs("read")])
 async def samplers(
     service: ServiceOf,
     num_inference_steps: Annotated[int | None, Query(ge=1, le=LIMITS.max_num_inference_steps)] = None,

@@ -8,12 +8,14 @@ import secrets
 import time
 from typing import Any
 
+import structlog
 from fastapi import Request
 from fastapi.openapi.models import Example
 
 from engine.params import GenerationParams
+from server.access.caller import caller_of
 from server.errors import IdempotencyKeyError, UnsupportedMediaTypeError
-from server.jobs.record import LOCAL_KEY, NewJob
+from server.jobs.record import NewJob
 from server.routes.dependencies import ServiceOf
 from server.schemas import GenerateRequest
 
@@ -22,7 +24,6 @@ __all__ = [
     "IDEMPOTENCY_HEADER",
     "idempotency_key",
     "job_of",
-    "key_id_of",
     "note",
     "refuse_when_full",
     "require_json",
@@ -70,7 +71,7 @@ async def require_json(request: Request) -> None:
     Raises:
         UnsupportedMediaTypeError: it is not.
     """
-    # Also what keeps web pages out: a browser sends JSON to a foreign server only after asking it, and we never agree.
+    # Also what keeps web pages out: a browser sends JSON to a foreign server only after asking it; see CORS_ORIGINS.
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != _JSON or len(request.headers.getlist("content-type")) != 1:
         raise UnsupportedMediaTypeError(f"the header Content-Type must be {_JSON}")
@@ -102,11 +103,6 @@ def idempotency_key(request: Request) -> str | None:
     return keys[0]
 
 
-def key_id_of(_request: Request) -> str:
-    """Whose jobs this caller sees."""
-    return LOCAL_KEY
-
-
 def job_of(
     request: Request,
     wish: GenerateRequest,
@@ -122,7 +118,7 @@ def job_of(
     """
     return NewJob(
         id=secrets.token_hex(8),
-        key_id=key_id_of(request),
+        key_id=caller_of(request).key_id,
         user=wish.user,
         params=params,
         output_format=output_format,
@@ -133,8 +129,8 @@ def job_of(
     )
 
 
-def note(request: Request, job: NewJob) -> None:
-    """What the request's log line says of the job."""
+def note(request: Request, job: NewJob, *, with_prompts: bool) -> None:
+    """What the request's log line says of the job; its prompts only where the operator wants them there."""
     params = job.params
     request.state.log |= {
         "job_id": job.id,
@@ -146,3 +142,6 @@ def note(request: Request, job: NewJob) -> None:
         "noise_schedule": params.noise_schedule,
         "work_units": round(params.work_units, 4),
     }
+    if with_prompts:
+        request.state.log |= {"prompt": params.prompt, "negative_prompt": params.negative_prompt}
+    structlog.contextvars.bind_contextvars(job_id=job.id)

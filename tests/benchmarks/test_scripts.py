@@ -26,6 +26,7 @@ TIMEOUT_S = 120.0
 def started() -> Iterator[dict[str, subprocess.Popen[str]]]:
     """The scripts that need no weights, as commands, all at once: they mostly wait for imports."""
     arguments = {
+        "border_cost": ["--repeats=3", "--waiting=5"],
         "cold_start": ["--model=fake", "--repeats=1"],
         "http_overhead": ["--repeats=3"],
         "memory": ["--model=fake", "--pictures=1", "--burst=3"],
@@ -127,6 +128,18 @@ def test_cold_start_tells_health_warm_model_and_first_picture_in_this_order(star
     assert {"import", "warm_up"} <= parts.keys()
     assert sum(part["median"] for part in parts.values()) == pytest.approx(seconds[-1], rel=1e-3)
     assert all(part["median"] > 0 for part in parts.values())
+
+
+def test_border_cost_tells_each_request_with_and_without_the_border(started):
+    printed, document = finished(started["border_cost"])
+    for kind in ("GET /v1/jobs/{id}", "POST /v1/jobs"):
+        assert all(document["results"][f"{kind}, {whose}"]["min"] > 0 for whose in ("whole", "bare"))
+    assert [goal["claim"] for goal in document["goals"]] == [
+        "GET /v1/jobs/{id}, added by the border, p50",
+        "POST /v1/jobs, added by the border, p50",
+        "a scrape beside 5 waiting jobs, p50",
+    ]
+    assert "| scrape " in printed
 
 
 def test_memory_tells_peaks_that_only_grow(started):

@@ -37,11 +37,14 @@ def browser():
 
 @pytest.fixture
 def open_page(browser):
-    """Open a server's page in a fresh window: `open_page(running, viewport={...})`. Its console must stay silent."""
+    """Open a server's page in a fresh window: `open_page(running, viewport={...})`. Its console must stay silent.
+
+    It is ready when it has what `ready` selects.
+    """
     contexts = []
     complaints = []
 
-    def opened(running, path="", **options):
+    def opened(running, path="", ready="#sampler option", **options):
         context = browser.new_context(**options)
         context.set_default_timeout(15 * SECOND_MS)
         contexts.append(context)
@@ -49,7 +52,7 @@ def open_page(browser):
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("console", lambda message: _note(complaints, message))
         page.goto(f"{running.url}/{path}")
-        page.wait_for_selector("#sampler option", state="attached")
+        page.wait_for_selector(ready, state="attached")
         return page
 
     yield opened
@@ -340,7 +343,7 @@ def test_no_prompt_is_told_at_the_prompt(serve, open_page):
     expect(page.locator("#prompt-error")).to_contain_text("Prompt ")
 
 
-@pytest.mark.parametrize("status", [401, 503])
+@pytest.mark.parametrize("status", [403, 503])
 def test_a_refusal_is_told_in_the_servers_words(serve, open_page, status):
     page = open_page(serve())
     problem = {"title": "Not now", "detail": "ask the operator", "status": status, "code": "x", "retry_after": 12}
@@ -466,6 +469,68 @@ def test_a_job_outlives_its_server_and_the_page_follows_it(open_page, tmp_path):
     with server_process(tmp_path, **settings | {"MODEL_ID": "fake-engine:10"}):
         expect(page.locator("#stage")).to_have_attribute("data-state", "done", timeout=40 * SECOND_MS)
         expect(page.locator("#connection")).to_be_hidden()
+
+
+# --- with an API key --------------------------------------------------------------------------------------------------
+
+API_KEY = "correct horse battery staple, and two more"
+
+
+def test_a_server_that_wants_a_key_is_given_one_by_keyboard_and_the_page_works_as_ever(serve, open_page):
+    running = serve(FakeExecutor(step_s=STEP_S), api_key=API_KEY)
+    page = open_page(running, ready="#key-dialog[open]")
+    dialog = page.get_by_role("dialog", name="An API key, please")
+    expect(dialog).to_contain_text("This needs an API key.")
+    expect(page.get_by_label("API key", exact=True)).to_be_focused()
+    page.keyboard.type("not the key, though it is as long as one")
+    page.keyboard.press("Enter")
+    expect(dialog).to_contain_text("The API key is not accepted.")
+    expect(page.get_by_label("API key", exact=True)).to_have_value("")
+    page.keyboard.type(API_KEY)
+    page.keyboard.press("Enter")
+    expect(dialog).to_be_hidden()
+
+    seen = seen_words(page, "#progress-words")
+    draw(page, num_images=2, num_inference_steps=20)
+    see_done(page)  # pictures are fetched with the key: an <img> could not send it
+    assert any(re.match(r"Step \d+ of 40", text) for text in seen())  # and so are events
+    expect(page.locator("#tiles .tile img")).to_be_visible()
+    assert page.evaluate("sessionStorage.getItem('semantic-bit-api-key')") == API_KEY
+    assert page.evaluate("localStorage.length") == 0
+    command = page.locator("#curl").text_content()
+    assert '"Authorization: Bearer $SEMANTIC_BIT_API_KEY"' in command
+    assert "staple" not in page.content()
+
+    page.reload()  # kept for this tab
+    see_done(page)
+    page.get_by_role("button", name="Forget the API key").click()
+    expect(dialog).to_be_visible()
+    assert page.evaluate("sessionStorage.getItem('semantic-bit-api-key')") is None
+    expect(page.locator("#picture")).to_be_hidden()
+
+
+def test_whoever_has_no_key_is_not_asked_again_and_again_but_may_come_back(serve, open_page):
+    page = open_page(serve(api_key=API_KEY), ready="#key-dialog[open]")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("alert")).to_contain_text("Not authorized.")
+    expect(page.locator("#key-dialog")).to_be_hidden()
+    page.get_by_role("button", name="Enter an API key").click()
+    page.get_by_label("API key", exact=True).fill(f"  {API_KEY} ")
+    page.get_by_role("button", name="Use it").click()
+    draw(page)
+    see_done(page)
+
+
+def test_a_key_that_is_taken_away_is_asked_for_again_and_the_wish_is_not_lost(serve, open_page):
+    page = open_page(serve(api_key=API_KEY), ready="#key-dialog[open]")
+    page.get_by_label("API key", exact=True).fill(API_KEY)
+    page.get_by_role("button", name="Use it").click()
+    page.wait_for_selector("#sampler option", state="attached")
+    page.evaluate("sessionStorage.setItem('semantic-bit-api-key', 'one that was revoked in the meantime')")
+    draw(page, "a fox")
+    page.get_by_label("API key", exact=True).fill(API_KEY)
+    page.get_by_role("button", name="Use it").click()
+    see_done(page, "a fox")
 
 
 # --- how it looks -----------------------------------------------------------------------------------------------------

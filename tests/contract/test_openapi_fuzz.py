@@ -46,7 +46,9 @@ def test_the_document_holds_for_whatever_is_asked(running):
 
 
 def statuses_of_answers(operation, job_ids: list[str], session: requests.Session) -> Counter[int]:
-    """Ask and check. Made-up ids name no job; so that the other half of the answers is seen, some get a real one."""
+    """Ask and check. Made-up ids name no job; so that the other half of the answers is seen, some get a real one, and
+    some of those ask for the first picture.
+    """
     statuses: Counter[int] = Counter()
 
     @hypothesis.seed(5)
@@ -57,10 +59,12 @@ def statuses_of_answers(operation, job_ids: list[str], session: requests.Session
         phases=[Phase.explicit, Phase.generate],  # a failure is told as it was found
         suppress_health_check=list(HealthCheck),
     )
-    @hypothesis.given(case=wishes(operation), job_id=st.sampled_from([None, *job_ids]))
-    def ask(case, job_id):
+    @hypothesis.given(case=wishes(operation), job_id=st.sampled_from([None, *job_ids]), is_first=st.booleans())
+    def ask(case, job_id, is_first):
         if job_id is not None and "job_id" in (case.path_parameters or {}):
             case.path_parameters["job_id"] = job_id
+            if is_first and "index" in case.path_parameters:
+                case.path_parameters["index"] = 0
         statuses[case.call_and_validate(session=session, checks=CHECKS, timeout=10).status_code] += 1
 
     ask()

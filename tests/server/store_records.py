@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from decimal import Decimal
 
 from engine.params import GenerationParams
 from server.jobs.record import Failure, NewJob, Outcome, StoredImage, Timings
@@ -28,16 +29,33 @@ def new_job(**wish) -> NewJob:
     return NewJob(**defaults | wish)
 
 
-def done(at: float = 2000.0, *, num_bytes: int = 100, num_images: int = 1) -> Outcome:
+def done(
+    at: float = 2000.0,
+    *,
+    num_bytes: int = 100,
+    num_images: int = 1,
+    engine_s: float = 2.5,
+    work_units: float = 0.25,
+    price: str = "0.005",
+) -> Outcome:
     """A job ends with pictures, each of so many bytes."""
     image = StoredImage(seed=7, media_type="image/png", num_bytes=num_bytes, sha256="00" * 32)
     timings = Timings(queue_s=0.5, encode_s=0.25, denoise_s=2.0, decode_s=0.125, file_s=0.0625)
-    return Outcome(status="done", finished_at=at, images=(image,) * num_images, truncated_tokens=3, timings=timings)
+    return Outcome(
+        status="done",
+        finished_at=at,
+        images=(image,) * num_images,
+        truncated_tokens=3,
+        timings=timings,
+        engine_s=engine_s,
+        work_units=work_units,
+        price=Decimal(price),
+    )
 
 
-def lost(status: str = "dead", at: float = 2000.0) -> Outcome:
+def lost(status: str = "dead", at: float = 2000.0, *, engine_s: float = 0.0) -> Outcome:
     """A job ends without pictures."""
-    return Outcome(status=status, finished_at=at, failure=FAILURE)
+    return Outcome(status=status, finished_at=at, failure=FAILURE, engine_s=engine_s)
 
 
 FAILURE = Failure(code="engine_lost", detail="the engine ended while it drew")

@@ -145,3 +145,18 @@ def test_a_name_that_looks_like_ours_is_found_and_others_are_let_be(tmp_path):
     (tmp_path / ".env").write_text("MODEL_IDD=x\nDEFAULT_STEP=3\nPATH_TO_MY_DOG=1\nport=8001\n")
     assert misspelt_names() == {"MODEL_IDD": "MODEL_ID", "DEFAULT_STEP": "DEFAULT_STEPS"}
     assert load_settings().port == 8001
+
+
+@pytest.mark.parametrize("value", ["0123456789abcdef0123456789abcde", "0123456789abcdef 0123456789abcdefé", " " * 40])
+def test_a_wrong_api_key_is_told_without_its_value(monkeypatch, value):
+    monkeypatch.setenv("API_KEY", value)
+    with pytest.raises(StartError) as caught:
+        load_settings()
+    assert str(caught.value) == ("API_KEY must have 32 characters or more, printable ASCII, with no space at its ends")
+
+
+def test_an_api_key_is_never_shown(monkeypatch):
+    monkeypatch.setenv("API_KEY", "correct horse battery staple, and two more")
+    settings = load_settings()
+    assert settings.api_key.get_secret_value() == "correct horse battery staple, and two more"
+    assert "staple" not in repr(settings) + str(settings) + settings.model_dump_json() + repr(settings.model_dump())

@@ -14,7 +14,8 @@ from fastapi.testclient import TestClient
 import engine.errors
 import server.errors
 from engine.errors import InvalidParamsError
-from server.errors import PROBLEMS, JobFailedError
+from server.errors import PROBLEMS, JobFailedError, RateLimitedError
+from server.metrics import Metrics
 from server.phrases import shortened
 from server.problems import add_problem_handlers
 from server.telemetry import RequestLog
@@ -42,7 +43,7 @@ def test_every_error_class_is_drawn_in_its_modules_tree():
 
 def client_of(error: Exception) -> TestClient:
     app = FastAPI()
-    app.add_middleware(RequestLog)
+    app.add_middleware(RequestLog, metrics=Metrics())
     add_problem_handlers(app)
 
     @app.get("/")
@@ -55,7 +56,10 @@ def client_of(error: Exception) -> TestClient:
 @pytest.mark.parametrize("error_type", ERRORS, ids=lambda error_type: error_type.__name__)
 def test_every_error_becomes_its_problem_document(error_type):
     arguments = {InvalidParamsError: ("width", "must be even", 3), JobFailedError: ("a reason", "job_failed")}
-    answer = client_of(error_type(*arguments.get(error_type, ("a reason",)))).get("/")
+    named = (
+        {"limit": "requests", "headers": {"RateLimit": '"requests";r=0;t=7'}} if error_type is RateLimitedError else {}
+    )
+    answer = client_of(error_type(*arguments.get(error_type, ("a reason",)), **named)).get("/")
     kind = PROBLEMS[error_type]
     assert answer.status_code == kind.status
     assert answer.headers["content-type"] == "application/problem+json"

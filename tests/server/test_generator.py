@@ -7,8 +7,10 @@ import contextlib
 import secrets
 import time
 from collections.abc import AsyncGenerator
+from decimal import Decimal
 
 from engine.params import GenerationParams
+from server.access.limits import KeyLimits
 from server.executors.base import Job, JobEvent
 from server.executors.fake import FakeExecutor
 from server.executors.messages import ImageReady
@@ -29,10 +31,16 @@ class LastPictureFirst(FakeExecutor):
 
 
 @contextlib.asynccontextmanager
-async def running(executor, folder, max_queued_requests=10):
+async def running(executor, folder, max_queued_requests=10, limits=None):
     retention = Retention(results_s=3600, results_bytes=2**30, jobs_s=3600)
     generator = ImageGenerator(
-        executor, folder, max_queued_requests=max_queued_requests, request_timeout_s=20, retention=retention
+        executor,
+        folder,
+        max_queued_requests=max_queued_requests,
+        request_timeout_s=20,
+        retention=retention,
+        limits=KeyLimits(requests_per_minute=0, work_units_per_hour=0, jobs=0) if limits is None else limits,
+        price_per_work_unit=Decimal("0.02"),
     )
     await generator.start()
     try:

@@ -303,6 +303,6 @@ async def test_a_job_that_the_engine_cannot_draw_fails_with_its_code(serve, clie
         assert (answer.status_code, answer.json()["code"]) == (422, "does_not_fit")
 
 
-async def test_only_the_operators_socket_may_requeue(server, client):
+async def test_whoever_has_no_admin_key_may_not_requeue(server, client):
     answer = await client.post(f"{server.url}/v1/jobs/0123456789abcdef/requeue")
-    assert (answer.status_code, answer.json()["code"]) == (403, "operator_only")
+    assert (answer.status_code, answer.json()["code"]) == (403, "insufficient_scope")

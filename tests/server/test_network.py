@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from fastapi.testclient import TestClient
 
-from server.access.network import refuse_open_host
+from server.access.open_host import refuse_open_host
 from server.config import Settings, StartError
 from server.executors.fake import FakeExecutor
 from server.main import create_app
@@ -14,8 +14,9 @@ PROMPT = {"prompt": "a cat", "num_inference_steps": 1}
 
 
 @pytest.fixture
-def app():
-    return create_app(Settings(_env_file=None, model_id="fake"), executor=FakeExecutor())
+def app(tmp_path):
+    settings = Settings(_env_file=None, model_id="fake", data_dir=tmp_path / "data")
+    return create_app(settings, executor=FakeExecutor())
 
 
 def client_from(app, peer: str, host: str = "127.0.0.1:8000") -> TestClient:
@@ -75,11 +76,12 @@ def test_what_tells_about_the_server_is_open_to_all(app, path):
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.1.2.3"])
 def test_a_loopback_address_may_be_listened_on(host):
-    refuse_open_host(host)
+    refuse_open_host(Settings(_env_file=None, host=host))
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.7", "gpu.example", "", "*"])
-def test_an_open_address_is_refused_and_the_line_says_what_to_do(host):
-    with pytest.raises(StartError, match=r"^HOST must be a loopback address.*HOST=127\.0\.0\.1") as caught:
-        refuse_open_host(host)
+def test_an_open_address_is_refused_without_keys_and_the_line_says_what_to_do(tmp_path, host):
+    with pytest.raises(StartError, match=r"^HOST must be a loopback.*keys create.*HOST=127\.0\.0\.1") as caught:
+        refuse_open_host(Settings(_env_file=None, host=host, data_dir=tmp_path / "data"))
+    assert not (tmp_path / "data").exists()
     assert "\n" not in str(caught.value)

@@ -19,7 +19,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from server.access.network import LoopbackOnly, is_operator
+from server.access.authentication import Authentication
+from server.access.key_ring import KeyRing
+from server.access.limits import FailedAttempts
+from server.access.network import is_operator
 from server.access.operator_socket import OperatorSocket, connect_to, socket_path
 from server.cli.errors import CommandError
 from server.cli.running_server import NobodyListensError, RunningServer
@@ -88,7 +91,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
 
 
 class Served:
-    """A small app behind `LoopbackOnly`, on TCP, on the operator's socket and on one more unix socket."""
+    """A small app behind `Authentication`, on TCP, on the operator's socket and on one more unix socket."""
 
     def __init__(self, folder: Path) -> None:
         async def who(request: Request) -> JSONResponse:
@@ -107,7 +110,8 @@ class Served:
                 except UnauthorizedError as error:
                     await refused(None, error)(scope, receive, send)
 
-        app = Starlette(routes=[Route("/who", who)], middleware=[Middleware(Refusals), Middleware(LoopbackOnly)])
+        authentication = Middleware(Authentication, keys=KeyRing(), failed_attempts=FailedAttempts(0))
+        app = Starlette(routes=[Route("/who", who)], middleware=[Middleware(Refusals), authentication])
         self.operator_socket = OperatorSocket(folder)
         app.state.operator_socket_name = self.operator_socket.name
         self.tcp = bound_socket("127.0.0.1", 0)

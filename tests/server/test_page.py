@@ -123,7 +123,7 @@ def test_every_control_has_a_label_and_a_place_for_its_error(elements):
     ids = {attributes.get("id") for _, attributes in elements}
     controls = [attributes for tag, attributes in elements if tag in {"input", "select", "textarea"}]
     named = [attributes for attributes in controls if attributes.get("type") != "range"]
-    assert len(named) == 12
+    assert len(named) == 13
     for attributes in named:
         assert attributes["id"] in labels
         assert f"{attributes['id']}-error" in attributes["aria-describedby"].split()

@@ -91,7 +91,7 @@ def test_one_line_a_request_with_what_was_drawn_and_never_the_prompt(serve):
 def test_our_lines_and_other_peoples_share_one_format(log_format):
     program = (
         "import logging, structlog\n"
-        "from server.telemetry import configure_logging\n"
+        "from server.telemetry_logs import configure_logging\n"
         f"configure_logging('info', {log_format!r})\n"
         "structlog.get_logger('server').info('ours', seed=1)\n"
         "structlog.get_logger('server').debug('too much')\n"

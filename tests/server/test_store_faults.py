@@ -149,7 +149,9 @@ async def test_a_database_of_a_later_release_is_refused_in_one_clear_line(tmp_pa
     connection = sqlite3.connect(tmp_path / DATABASE_NAME)
     connection.execute("PRAGMA user_version = 99")
     connection.close()
-    with pytest.raises(StoreTooNewError, match="version 99 and this release knows only versions up to 1") as refused:
+    with pytest.raises(
+        StoreTooNewError, match=r"version 99 and this release knows only versions up to \d+:"
+    ) as refused:
         await JobStore.open(tmp_path)
     assert "\n" not in str(refused.value)
 
@@ -163,7 +165,7 @@ async def test_an_older_database_takes_the_steps_that_it_lacks_and_keeps_its_job
     for _ in range(2):
         await (await JobStore.open(tmp_path)).close()
     connection = sqlite3.connect(tmp_path / DATABASE_NAME)
-    assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+    assert connection.execute("PRAGMA user_version").fetchone() == (len(schema.STEPS),)
     assert connection.execute("SELECT name FROM colours").fetchall() == [(job_id,)], "taken once"
     connection.close()
 

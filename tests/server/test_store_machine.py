@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import operator
 import shutil
 import tempfile
+from collections import Counter
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -15,21 +19,30 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multip
 from server.errors import IdempotencyMismatchError
 from server.jobs.record import TERMINAL, Failure, Outcome
 from server.jobs.store import JobStore
+from server.jobs.usage import UsageQuestion
 from tests.server.store_records import FAILURE, done, lost, new_job
 
 outcomes = st.one_of(
-    st.builds(done, st.floats(1, 9), num_bytes=st.integers(1, 9)),
-    st.builds(lost, st.sampled_from(["failed", "dead"]), st.floats(1, 9)),
+    st.builds(
+        done,
+        st.floats(1, 9),
+        num_bytes=st.integers(1, 9),
+        engine_s=st.floats(0, 9),
+        work_units=st.floats(0, 9),
+        price=st.decimals(0, 9, places=9).map(str),
+    ),
+    st.builds(lost, st.sampled_from(["failed", "dead"]), st.floats(1, 9), engine_s=st.floats(0, 9)),
 )
 attempts = st.integers(1, 3)
 RESTARTED = Failure(code="server_restarted", detail="the server was restarted before the pictures were finished")
 
 
 class Model:
-    """Every job as (new, status, attempt, outcome, has_files), in the order of acceptance."""
+    """Every job as (new, status, attempt, outcome, has_files), in the order of acceptance; and every end there was."""
 
     def __init__(self):
         self.jobs = {}
+        self.ends = []
 
     def add(self, new):
         for job_id, (other, *_) in self.jobs.items():
@@ -43,7 +56,18 @@ class Model:
         if old not in statuses or attempt not in {None, number}:
             return False
         self.jobs[job_id] = (new, status, number if count is None else count, outcome, bool(outcome and outcome.images))
+        if outcome:
+            self.ends.append((new, outcome))
         return True
+
+    def usage(self):
+        """(key, user) -> jobs by how they ended, pictures, work units, engine seconds, price."""
+        sums = {}
+        for new, outcome in self.ends:
+            counts, *others = sums.get((new.key_id, new.user), (Counter(), 0, 0.0, 0.0, Decimal(0)))
+            amounts = len(outcome.images), outcome.work_units, outcome.engine_s, outcome.price
+            sums[new.key_id, new.user] = (counts + Counter([outcome.status]), *map(operator.add, others, amounts))
+        return sums
 
     def attempt(self, job_id):
         return self.jobs[job_id][2] if job_id in self.jobs else 0
@@ -84,12 +108,13 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(
         target=job_ids,
         key_id=st.sampled_from("ab"),
+        user=st.sampled_from([None, "", "ada", "0"]),
         key=st.sampled_from([None, "k", "l"]),
         digest=st.sampled_from([b"x", b"y"]),
         is_bound=st.booleans(),
     )
-    def add(self, key_id, key, digest, is_bound):
-        new = new_job(key_id=key_id, idempotency_key=key, request_digest=digest, is_bound=is_bound)
+    def add(self, key_id, user, key, digest, is_bound):
+        new = new_job(key_id=key_id, user=user, idempotency_key=key, request_digest=digest, is_bound=is_bound)
         expected = self.model.add(new)
         if expected is None:
             with pytest.raises(IdempotencyMismatchError):
@@ -119,11 +144,11 @@ class StoreMachine(RuleBasedStateMachine):
         expected = self.model.change(job_id, {"queued"}, outcome.status, outcome=outcome)
         assert self.run(self.store.fail_queued(job_id, outcome)) == expected
 
-    @rule(job_id=job_ids)
-    def cancel(self, job_id):
-        outcome = lost("cancelled", at=5.0)
+    @rule(job_id=job_ids, engine_s=st.floats(0, 9))
+    def cancel(self, job_id, engine_s):
+        outcome = lost("cancelled", at=5.0, engine_s=engine_s)
         self.model.change(job_id, {"queued", "running"}, "cancelled", outcome=outcome)
-        record = self.run(self.store.cancel(job_id, 5.0, FAILURE))
+        record = self.run(self.store.cancel(job_id, 5.0, FAILURE, engine_s))
         assert (record is not None) == (job_id in self.model.jobs)
         assert record is None or (record.status, record.outcome) == (
             self.model.jobs[job_id][1],
@@ -157,6 +182,19 @@ class StoreMachine(RuleBasedStateMachine):
             for record in reversed(records)
         ] == list(self.model.jobs.items())
         assert all(record.is_over == (record.status in TERMINAL) for record in records)
+
+    @invariant()
+    def every_end_was_counted_once(self):
+        day = date(1970, 1, 1)
+        rows = self.run(self.store.usage(UsageQuestion(first_day=day, last_day=day, group_by=("user", "key"))))
+        expected = self.model.usage()
+        assert {(row.key_id, row.user) for row in rows} == expected.keys()
+        assert len(rows) == len(expected)
+        for row in rows:
+            counts, images, work_units, engine_s, price = expected[row.key_id, row.user]
+            assert Counter({status: getattr(row, status) for status in TERMINAL}) == counts
+            assert (row.images, row.price) == (images, price)
+            assert (row.work_units, row.engine_s) == pytest.approx((work_units, engine_s))
 
     def teardown(self):
         self.run(self.store.close())

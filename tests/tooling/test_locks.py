@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 from choose_lock import CONSTRAINTS, CUDA12_LOCK, DEFAULT_LOCK
-from install_venv import DEV_LOCK
+from install_venv import EXTRA_LOCKS
 from lock import canonical, read_pins
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 RUNTIME = [Requirement(line) for line in PROJECT["dependencies"]]
-DEV = [Requirement(line) for line in PROJECT["optional-dependencies"]["dev"]]
+EXTRAS = {extra: [Requirement(line) for line in PROJECT["optional-dependencies"][extra]] for extra in EXTRA_LOCKS}
 
 
 @pytest.mark.parametrize("lock", [DEFAULT_LOCK, CUDA12_LOCK])
@@ -23,11 +23,19 @@ def test_each_lock_pins_what_pyproject_asks_for(lock: str) -> None:
         assert wanted.specifier.contains(pins[canonical(wanted.name)]), wanted
 
 
+def test_the_sites_lock_holds_all_that_the_site_needs_in_the_servers_versions() -> None:
+    runtime, site = read_pins(ROOT / DEFAULT_LOCK), read_pins(ROOT / EXTRA_LOCKS["site"])
+    for wanted in EXTRAS["site"]:
+        assert wanted.specifier.contains(site[canonical(wanted.name)]), wanted
+    assert all(runtime.get(name, pin) == pin for name, pin in site.items())
+
+
 def test_the_tests_lock_adds_what_the_tests_need_and_repeats_nothing() -> None:
-    runtime, dev = read_pins(ROOT / DEFAULT_LOCK), read_pins(ROOT / DEV_LOCK)
-    assert not runtime.keys() & dev.keys()
-    for wanted in DEV:
-        assert wanted.specifier.contains((runtime | dev)[canonical(wanted.name)]), wanted
+    others = read_pins(ROOT / DEFAULT_LOCK) | read_pins(ROOT / EXTRA_LOCKS["site"])
+    dev = read_pins(ROOT / EXTRA_LOCKS["dev"])
+    assert not others.keys() & dev.keys()
+    for wanted in EXTRAS["dev"]:
+        assert wanted.specifier.contains((others | dev)[canonical(wanted.name)]), wanted
 
 
 def test_requirements_txt_says_what_pyproject_says() -> None:
@@ -50,7 +58,7 @@ def test_cuda_libraries_are_held_by_constraints_and_forced_on_nobody(lock: str, 
     assert not libraries.keys() & read_pins(ROOT / lock).keys()
 
 
-@pytest.mark.parametrize("name", [DEFAULT_LOCK, CUDA12_LOCK, DEV_LOCK, *CONSTRAINTS.values()])
+@pytest.mark.parametrize("name", [DEFAULT_LOCK, CUDA12_LOCK, *EXTRA_LOCKS.values(), *CONSTRAINTS.values()])
 def test_a_lock_holds_exact_versions_and_names_no_index(name: str) -> None:
     lines = [line for line in (ROOT / name).read_text().splitlines() if not line.startswith(("#", "-c "))]
     assert lines
@@ -59,5 +67,7 @@ def test_a_lock_holds_exact_versions_and_names_no_index(name: str) -> None:
 
 
 def test_every_package_we_ask_for_is_explained() -> None:
+    wanted = {canonical(package.name) for packages in (RUNTIME, *EXTRAS.values()) for package in packages}
     table_rows = re.findall(r"^\| `([a-z0-9-]+)` \| \S", (ROOT / "docs/dependencies.md").read_text(), re.MULTILINE)
-    assert sorted(table_rows) == sorted(canonical(wanted.name) for wanted in (*RUNTIME, *DEV))
+    assert set(table_rows) == wanted
+    assert len(table_rows) == len(set(table_rows))

@@ -9,9 +9,11 @@ from server.cli.doctor.configuration import look_at_configuration
 from server.cli.doctor.data import look_at_data
 from server.cli.doctor.finding import Finding
 from server.cli.doctor.gpu import look_at_gpu
+from server.cli.doctor.keys import look_at_keys
 from server.cli.doctor.machine import look_at_machine
 from server.cli.doctor.model import look_at_model
 from server.cli.doctor.network import look_at_port
+from server.cli.doctor.tls import look_at_tls
 from server.config import Settings, StartError, load_settings
 
 __all__ = ["doctor"]
@@ -48,4 +50,6 @@ def _look() -> Iterator[Finding]:
         return
     yield from look_at_model(settings.model_id)
     yield from look_at_data(settings.server_folder, settings.keep_results_mib * 2**20)
+    yield from look_at_keys(settings.host, settings.server_folder, has_environment_key=settings.api_key is not None)
+    yield from look_at_tls(settings)
     yield from look_at_port(settings.host, settings.port, settings.server_folder)

@@ -6,6 +6,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from dotenv import dotenv_values
+
 from server.cli.doctor.finding import Finding
 from server.config import misspelt_names
 
@@ -24,7 +26,10 @@ def look_at_configuration(env_file: Path = Path(".env")) -> Iterator[Finding]:
         return
     for name, setting in misspelt.items():
         yield Finding(".env", "warn", f"{name} is no setting", f"did you mean {setting}?")
-    if env_file.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+    mode = env_file.stat().st_mode
+    if mode & (stat.S_IWGRP | stat.S_IWOTH):
         yield Finding(".env", "warn", "other users can change it", "chmod go-w .env")
+    elif mode & (stat.S_IRGRP | stat.S_IROTH) and dotenv_values(env_file).get("API_KEY"):
+        yield Finding(".env", "warn", "it holds API_KEY, and other users can read it", "chmod 600 .env")
     elif not misspelt:
         yield Finding(".env", "ok", "every name that looks like a setting is one")

@@ -17,7 +17,7 @@ from server.cli.doctor.finding import Finding, gib
 from server.cli.lock_holder import lock_holder
 from server.jobs.database import DATABASE_NAME, LOCK_NAME
 
-__all__ = ["look_at_data"]
+__all__ = ["look_at_data", "looked_into"]
 
 _LEAST_FREE_BYTES = 64 * 2**20
 """Below this the next pictures and the store's own log may not fit."""
@@ -132,22 +132,25 @@ def _look_at_store(folder: Path) -> Iterator[Finding]:
 
 def _complaint_about(database: Path) -> str | None:
     """What SQLite has to say against a store that nobody has open; None: nothing. Changes no file."""
-    log = database.with_name(f"{database.name}-wal")
     try:
-        if not log.exists():
-            return _quick_check(f"{database.as_uri()}?immutable=1")
-        # Its server was killed, and whoever opens it, even to read, takes up its log and may empty it: look at a copy.
-        with tempfile.TemporaryDirectory() as elsewhere:
-            copy, _ = (Path(shutil.copy(path, elsewhere)) for path in (database, log))
-            return _quick_check(copy.as_uri())
+        with looked_into(database) as connection:
+            complaint: str = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     except OSError as error:
         return f"cannot be read: {error.strerror}"
-
-
-def _quick_check(uri: str) -> str | None:
-    try:
-        with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
-            complaint: str = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     except sqlite3.Error as error:
         return str(error)
     return None if complaint == "ok" else " ".join(complaint.split())
+
+
+@contextlib.contextmanager
+def looked_into(database: Path) -> Iterator[sqlite3.Connection]:
+    """A store that nobody has open, to read in. Changes no file."""
+    log = database.with_name(f"{database.name}-wal")
+    with contextlib.ExitStack() as left_behind:
+        uri = f"{database.as_uri()}?immutable=1"
+        if log.exists():
+            # Its server was killed, and whoever opens it, even to read, takes up its log and may empty it: take a copy.
+            elsewhere = left_behind.enter_context(tempfile.TemporaryDirectory())
+            copy, _ = (Path(shutil.copy(path, elsewhere)) for path in (database, log))
+            uri = copy.as_uri()
+        yield left_behind.enter_context(contextlib.closing(sqlite3.connect(uri, uri=True)))

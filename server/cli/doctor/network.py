@@ -7,12 +7,10 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from server.access.network import refuse_open_host
 from server.access.operator_socket import socket_path
 from server.cli.doctor.finding import Finding, Level
 from server.cli.errors import CommandError
 from server.cli.running_server import NobodyListensError, RunningServer
-from server.config import StartError
 
 __all__ = ["look_at_port"]
 
@@ -30,11 +28,6 @@ def look_at_port(host: str, port: int, folder: Path) -> Iterator[Finding]:
         level: Level = "ok" if health.get("status") in {"healthy", "loading"} else "warn"
         reason = f": {health['reason']}" if health.get("reason") else ""
         yield Finding("server", level, f"runs, and is {health.get('status')}{reason}")
-    try:
-        refuse_open_host(host)
-    except StartError as error:
-        yield Finding("port", "FAIL", str(error))
-        return
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as attempt:

@@ -1,6 +1,7 @@
 // How this page speaks to its server: one wrapper around fetch, problem documents as errors, seeds without loss.
 
-const KEY_NAME = "semantic-bit-api-key";
+import * as apiKey from "./key.js";
+
 const PAUSES_MS = [500, 1000, 2000, 4000, 8000];
 
 /** The server said no, in words (RFC 9457). */
@@ -18,9 +19,9 @@ export class Unreachable extends Error {
   detail = "It may be restarting. What was accepted is not lost.";
 }
 
-/** Ask the server. Throws Problem, Unreachable, or an AbortError if `signal` said so. */
+/** Ask the server, with another key if it wants one. Throws Problem, Unreachable, or an AbortError if `signal` said so. */
 export async function request(path, { headers = {}, ...options } = {}) {
-  const key = sessionStorage.getItem(KEY_NAME);
+  const key = apiKey.current();
   const allHeaders = { Accept: "application/json", ...(key && { Authorization: `Bearer ${key}` }), ...headers };
   let response;
   try {
@@ -28,8 +29,10 @@ export async function request(path, { headers = {}, ...options } = {}) {
   } catch (error) {
     throw options.signal?.aborted ? error : new Unreachable();
   }
-  if (!response.ok) throw await asError(response);
-  return response;
+  if (response.ok) return response;
+  const error = await asError(response);
+  if (response.status === 401 && (await apiKey.another(key, error.detail))) return request(path, { headers, ...options });
+  throw error;
 }
 
 export async function getJson(path, options) {
@@ -56,6 +59,7 @@ let unanswered = null;
  * no answer has come, the same wish keeps its key, and the server draws it once.
  */
 export async function submit(wish, { signal, onRetry }) {
+  apiKey.mayAskAgain();
   const body = writeJson(wish);
   if (unanswered?.body !== body) unanswered = { body, key: newKey() };
   const headers = { "Content-Type": "application/json", "Idempotency-Key": unanswered.key };

@@ -3,6 +3,7 @@
 import { Problem, submit } from "./api.js";
 import { isOver } from "./follow.js";
 import * as form from "./form.js";
+import * as apiKey from "./key.js";
 import * as queueLine from "./queue_line.js";
 import * as recent from "./recent.js";
 import * as stage from "./stage.js";
@@ -147,6 +148,7 @@ function listen() {
 async function start() {
   if (/Mac|iPhone|iPad/.test(navigator.userAgent)) part("draw-key").textContent = "⌘";
   part("options").open = desktop.matches;
+  apiKey.start();
   stage.start({
     again(params) {
       form.useParams(params);
@@ -172,4 +174,11 @@ async function start() {
   else if (newest) show(newest);
 }
 
-start().catch(fail);
+start().catch((error) => {
+  fail(error);
+  // A page that could not begin, begins anew.
+  part("wish").addEventListener("submit", (event) => {
+    event.preventDefault();
+    location.reload();
+  });
+});

@@ -1,6 +1,7 @@
 // A picture as the command that draws it, byte for byte, in any POSIX shell.
 
 import { writeJson } from "./api.js";
+import * as apiKey from "./key.js";
 
 export const fileName = (params, seed) => `semantic-bit-${seed}.${params.output_format === "jpeg" ? "jpg" : params.output_format}`;
 
@@ -14,6 +15,7 @@ export function curl(params, seed) {
   return [
     `curl --fail-with-body -X POST ${quoted(`${location.origin}/generate`)}`,
     "-H 'Content-Type: application/json'",
+    ...(apiKey.current() ? ['-H "Authorization: Bearer $SEMANTIC_BIT_API_KEY"'] : []), // a command gets copied around
     `-d ${quoted(writeJson(wishOf(params, seed)))}`,
     `--output ${quoted(fileName(params, seed))}`,
   ].join(" \\\n  ");

@@ -1,0 +1,110 @@
+"""Who sends a request? The access middleware: it leaves a `Caller` on each, or refuses it with 401.
+
+With API keys everybody needs one, programs on this machine too. Without any, this machine is served and nobody else
+(`network.py`). The operator's socket needs none, nor do the paths that are open to all.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import parse_qsl, unquote_to_bytes
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from server.access.caller import LOCAL_CALLER, NOBODY, OPERATOR, Caller
+from server.access.key_ring import KeyRing
+from server.access.keys import KEY_PREFIX
+from server.access.limits import FailedAttempts
+from server.access.network import is_operator, refuse_strangers
+from server.errors import UnauthorizedError
+
+__all__ = ["OPEN_PATHS", "Authentication"]
+
+OPEN_PATHS: Final = frozenset({"/", "/docs", "/openapi.json", "/livez", "/readyz", "/health"})
+"""What tells about the server is told to everybody."""
+_OPEN_FOLDER: Final = "/static/"
+
+_KEY_PARAMETERS: Final = frozenset({"api_key", "apikey", "x_api_key", "access_token", "token", "key"})
+"""Names under which people put keys into addresses."""
+
+_USE_THE_HEADER: Final = "send it in the header Authorization: Bearer KEY (or X-API-Key: KEY)"
+
+
+class Authentication:
+    """Finds out who asks, and answers 401 to those whom nobody knows. Takes microseconds and no I/O."""
+
+    def __init__(self, app: ASGIApp, *, keys: KeyRing, failed_attempts: FailedAttempts) -> None:
+        self._app = app
+        self._keys = keys
+        self._failed_attempts = failed_attempts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request pass with its caller, or refuse it.
+
+        Raises:
+            UnauthorizedError: nobody knows who sends it.
+            RateLimitedError: its address has sent too many keys that were not taken.
+        """
+        if scope["type"] == "http":
+            scope.setdefault("state", {})["caller"] = self._caller(scope)
+        await self._app(scope, receive, send)
+
+    def _caller(self, scope: Scope) -> Caller:
+        if is_operator(scope):
+            return OPERATOR
+        _refuse_key_in_url(scope)
+        if scope["path"] in OPEN_PATHS or scope["path"].startswith(_OPEN_FOLDER):
+            return NOBODY
+        headers = Headers(scope=scope)
+        if not self._keys.is_needed:
+            refuse_strangers(scope.get("client"), headers)
+            return LOCAL_CALLER
+        text = _presented(headers)
+        address = (scope.get("client") or ("",))[0]
+        self._failed_attempts.check(address)
+        try:
+            return self._keys.caller_of(text)
+        except UnauthorizedError:
+            self._failed_attempts.count(address)
+            raise
+
+
+def _presented(headers: Headers) -> bytes:
+    """The text that is sent as a key.
+
+    Raises:
+        UnauthorizedError: there is none, or more than one.
+    """
+    texts = set(headers.getlist("x-api-key"))
+    for authorization in headers.getlist("authorization"):
+        scheme, _, text = authorization.partition(" ")
+        # Other schemes are a proxy's own business, as long as the key comes by itself.
+        if scheme.lower() == "bearer":
+            texts.add(text.strip(" "))
+    texts.discard("")
+    if not texts:
+        raise UnauthorizedError(f"this needs an API key: {_USE_THE_HEADER}")
+    if len(texts) > 1:
+        raise UnauthorizedError("the headers Authorization and X-API-Key hold different API keys: send one")
+    return texts.pop().encode("latin-1")  # as Starlette has read it: byte by byte
+
+
+def _refuse_key_in_url(scope: Scope) -> None:
+    """Addresses are logged, kept in histories and passed on; a key in one is a key given away.
+
+    Raises:
+        UnauthorizedError: there is one, it seems.
+    """
+    query: bytes = scope["query_string"]
+    pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True) if query else []
+    is_in_query = any(
+        value.startswith(KEY_PREFIX) or name.lower().replace("-", "_") in _KEY_PARAMETERS for name, value in pairs
+    )
+    raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
+    if KEY_PREFIX.encode() in unquote_to_bytes(raw_path):
+        # For everybody who will look at this request, and log or repeat its path.
+        scope["path"], scope["raw_path"] = "/", b"/"
+        is_in_query = True
+    if is_in_query:
+        raise UnauthorizedError(f"an API key in an address is given away: rotate it, and {_USE_THE_HEADER}")

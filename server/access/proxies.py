@@ -1,0 +1,102 @@
+"""Whose word is taken for who the client is: the `X-Forwarded-*` headers of `TRUSTED_PROXIES`, and of nobody else."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Collection
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+__all__ = ["TrustedProxies"]
+
+_SAID_BY_PROXIES = frozenset(
+    {
+        b"forwarded",
+        b"via",
+        b"x-forwarded-for",
+        b"x-forwarded-host",
+        b"x-forwarded-port",
+        b"x-forwarded-proto",
+        b"x-forwarded-server",
+        b"x-real-ip",
+        b"cf-connecting-ip",
+        b"true-client-ip",
+    }
+)
+"""Taken off a request whose proxy is believed: it does not mean any more that somebody unknown has forwarded it."""
+
+
+_WITH_PORT = re.compile(r"\[([^\]]+)\](?::\d+)?|([^:]+):\d+")
+
+
+class TrustedProxies:
+    """Puts the client's own address, scheme and host into the scope of what a trusted proxy has forwarded.
+
+    The client is the rightmost address in `X-Forwarded-For` that is not itself a trusted proxy: everything to its left
+    is only the client's word. A proxy that does not send that header, or sends something else in it, is not believed in
+    anything, and its headers stay, so that the request still counts as forwarded by a stranger. `Forwarded` (RFC 7239)
+    is never believed: a proxy that sets the one passes the other on as the client wrote it.
+    """
+
+    def __init__(self, app: ASGIApp, networks: Collection[IPv4Network | IPv6Network]) -> None:
+        self._app = app
+        self._networks = networks
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request as its client sent it."""
+        peer = scope.get("client")
+        if scope["type"] == "http" and peer is not None and self._is_trusted(_address(peer[0])):
+            scope = self._as_the_client_sent_it(scope)
+        await self._app(scope, receive, send)
+
+    def _as_the_client_sent_it(self, scope: Scope) -> Scope:
+        headers = Headers(scope=scope)
+        client = self._client(",".join(headers.getlist("x-forwarded-for")))
+        if client is None:
+            return scope
+        kept = [(name, value) for name, value in scope["headers"] if name not in _SAID_BY_PROXIES]
+        host = _last_of(headers.getlist("x-forwarded-host"))
+        if host:
+            kept = [(b"host", host.encode("latin-1")), *(pair for pair in kept if pair[0] != b"host")]
+        scheme = _last_of(headers.getlist("x-forwarded-proto")).lower()
+        return {
+            **scope,
+            "client": (str(client), 0),
+            "scheme": scheme if scheme in {"http", "https"} else scope["scheme"],
+            "headers": kept,
+        }
+
+    def _client(self, hops: str) -> IPv4Address | IPv6Address | None:
+        """The last hop that nobody vouches for, or the first of all; None if something there is no address."""
+        client = None
+        for hop in reversed(hops.split(",")):
+            client = _address(_without_port(hop.strip()))
+            if client is None or not self._is_trusted(client):
+                break
+        return client
+
+    def _is_trusted(self, address: IPv4Address | IPv6Address | None) -> bool:
+        return address is not None and any(address in network for network in self._networks)
+
+
+def _address(text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address
+
+
+def _without_port(hop: str) -> str:
+    """`1.2.3.4:5678` and `[::1]:5678`, as some proxies write it, without the port."""
+    found = _WITH_PORT.fullmatch(hop)
+    return (found[1] or found[2]) if found else hop
+
+
+def _last_of(values: list[str]) -> str:
+    """What the nearest proxy has added; those before it only passed theirs on."""
+    return ",".join(values).rpartition(",")[2].strip()

@@ -1,0 +1,86 @@
+"""The JSON of `/v1/usage`: what was drawn, for whom, and what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import date
+from decimal import Decimal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from server.jobs.price import written
+from server.jobs.usage import Grouping, Usage, UsageQuestion
+
+__all__ = ["UsageView"]
+
+
+class _View(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class JobCounts(_View):
+    """Jobs by how they ended."""
+
+    done: int
+    failed: int
+    cancelled: int
+    dead: int
+
+
+class UsageSum(_View):
+    """What was drawn."""
+
+    jobs: JobCounts
+    images: int
+    work_units: float
+    """Of the jobs that are done: only those are charged."""
+    engine_s: float
+    """Seconds of the engine, spent on all of them."""
+    price: str
+    """As it was when each of them ended: a decimal number, exact."""
+
+
+class UsageRow(UsageSum):
+    """What was drawn for one group."""
+
+    day: date | None
+    """On which the jobs ended, UTC; null where days are added up."""
+    key_id: str | None
+    """null where keys are added up."""
+    user: str | None
+    """null where users are added up, and for jobs on nobody's behalf."""
+
+
+class UsageView(_View):
+    """What was drawn on some days. Jobs that are not kept any more count."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    first_day: date = Field(serialization_alias="from")
+    last_day: date = Field(serialization_alias="to")
+    group_by: list[Grouping]
+    rows: list[UsageRow]
+    """In the order of the groups."""
+    total: UsageSum
+
+    @classmethod
+    def of(cls, question: UsageQuestion, rows: Sequence[Usage]) -> UsageView:
+        """Tell what was found."""
+        return cls(
+            first_day=question.first_day,
+            last_day=question.last_day,
+            group_by=list(question.group_by),
+            rows=[UsageRow(**_sum([row]).model_dump(), day=row.day, key_id=row.key_id, user=row.user) for row in rows],
+            total=_sum(rows),
+        )
+
+
+def _sum(rows: Iterable[Usage]) -> UsageSum:
+    rows = list(rows)
+    return UsageSum(
+        jobs=JobCounts(**{name: sum(getattr(row, name) for row in rows) for name in JobCounts.model_fields}),
+        images=sum(row.images for row in rows),
+        work_units=round(sum(row.work_units for row in rows), 6),
+        engine_s=round(sum(row.engine_s for row in rows), 3),
+        price=written(sum((row.price for row in rows), Decimal(0))),
+    )

@@ -1,0 +1,162 @@
+"""Every operation of the OpenAPI document, asked with every kind of key that is not enough, and with the one that is.
+
+Made from the document, so that a new route cannot be forgotten.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import get_args
+
+import httpx2
+import msgspec
+import pytest
+
+from server.access.authentication import OPEN_PATHS
+from server.access.caller import Scope
+from server.access.keys import new_key, rotated
+from server.config import Settings
+from server.executors.fake import FakeExecutor
+from server.jobs.store import JobStore
+from server.main import create_app
+
+METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}
+DOCUMENT = create_app(Settings(_env_file=None, model_id="fake"), executor=FakeExecutor()).openapi()
+OPERATIONS = {
+    f"{method.upper()} {path}": operation
+    for path, operations in DOCUMENT["paths"].items()
+    for method, operation in operations.items()
+    if method in METHODS
+}
+CLOSED = {label: operation for label, operation in OPERATIONS.items() if operation.get("security")}
+WISH = {"prompt": "a cat", "num_inference_steps": 1}
+
+
+def scope_of(label: str) -> Scope:
+    """The scope that the document says the operation needs."""
+    [scope] = CLOSED[label]["security"][0]["bearer"]
+    return scope
+
+
+def put_in(keys) -> dict[str, str]:
+    """What a caller may have: a name -> the text of a key that the server knows, or does not. Appends to `keys`."""
+    now = time.time()
+    texts = {}
+
+    def add(name, scopes, **changes):
+        key, texts[name] = new_key(name, scopes, created_at=now - 100)
+        keys.append(msgspec.structs.replace(key, **changes))
+
+    for scope in get_args(Scope):
+        add(scope, {scope})
+    everything = set(get_args(Scope))
+    add("owner", everything - {"admin"})
+    add("other", everything - {"admin"})
+    add("expired", everything, expires_at=now - 1)
+    add("revoked", everything, revoked_at=now - 1)
+    add("rotated away", everything)
+    keys[-1] = rotated(keys[-1], old_until=now - 1)[0]
+    texts["unknown"] = new_key("unknown", everything, created_at=now)[1]
+    texts["malformed"] = texts["owner"][:-1]
+    return texts
+
+
+@pytest.fixture(scope="module")
+def world(module_serve, tmp_path_factory):
+    """A running server with keys and a finished job of the key "owner": `ask(label, key_name) -> answer`."""
+    data = tmp_path_factory.mktemp("matrix")
+    keys = []
+    texts = put_in(keys)
+
+    async def fill() -> None:
+        store = await JobStore.open(data / "server")
+        for key in keys:
+            await store.put_key(key)
+        await store.close()
+
+    asyncio.run(fill())
+    limits = dict.fromkeys(
+        ("limit_requests_per_minute", "limit_work_units_per_hour", "limit_failed_authentications_per_minute"), 0
+    )
+    running = module_serve(data_dir=str(data), **limits)
+    with httpx2.Client(base_url=running.url) as client:
+
+        def ask(label: str, headers: dict[str, str], job_id: str = "0" * 16):
+            method, path = label.split(" ")
+            values = {"job_id": job_id, "index": "0"}
+            required = [parameter for parameter in OPERATIONS[label].get("parameters", []) if parameter["required"]]
+            assert {parameter["name"] for parameter in required} <= values.keys(), "say here what it should be"
+            body = {"json": WISH} if "requestBody" in OPERATIONS[label] else {}
+            return client.request(method, path.format(**values), headers=headers, **body)
+
+        drawn = client.post("/generate", json=WISH, headers={"X-API-Key": texts["owner"]})
+        yield ask, texts, drawn.headers["x-job-id"]
+
+
+def test_the_document_is_not_empty():
+    assert {"POST /generate", "POST /v1/jobs", "GET /v1/jobs/{job_id}/events"} <= CLOSED.keys()
+
+
+@pytest.mark.parametrize("label", OPERATIONS)
+def test_every_operation_needs_a_scope_or_is_open_on_purpose(label):
+    path = label.split(" ")[1]
+    assert (label in CLOSED) != (path in OPEN_PATHS), "dependencies=[needs(SCOPE)], or OPEN_PATHS"
+    if label in CLOSED:
+        scope = scope_of(label)
+        assert scope in get_args(Scope)
+        assert OPERATIONS[label]["security"] == [{"bearer": [scope]}, {"x_api_key": [scope]}]
+        for status in ("401", "403"):
+            assert "application/problem+json" in OPERATIONS[label]["responses"][status]["content"]
+
+
+def test_the_document_tells_how_a_key_is_sent():
+    schemes = DOCUMENT["components"]["securitySchemes"]
+    assert (schemes["bearer"]["type"], schemes["bearer"]["scheme"]) == ("http", "bearer")
+    assert [schemes["x_api_key"][name] for name in ("type", "in", "name")] == ["apiKey", "header", "X-API-Key"]
+
+
+@pytest.mark.parametrize("header", ["Authorization", "X-API-Key"])
+@pytest.mark.parametrize("key", ["none", "malformed", "unknown", "expired", "revoked", "rotated away"])
+@pytest.mark.parametrize("label", CLOSED)
+def test_nobody_knows_who_asks(world, label, key, header):
+    ask, texts, job_id = world
+    prefix = "Bearer " if header == "Authorization" else ""
+    answer = ask(label, {} if key == "none" else {header: prefix + texts[key]}, job_id)
+    assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
+    assert answer.headers["www-authenticate"].startswith("Bearer")
+    said = {"none": "needs an API key", "malformed": "malformed"}.get(key, "the API key is not accepted")
+    assert said in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("scope", get_args(Scope))
+@pytest.mark.parametrize("label", CLOSED)
+def test_a_key_with_one_scope_may_do_that_and_nothing_else(world, label, scope):
+    ask, texts, _ = world
+    answer = ask(label, {"X-API-Key": texts[scope]})
+    if scope in {scope_of(label), "admin"}:
+        assert answer.status_code not in {401, 403, 429}
+        assert answer.status_code < 500
+    else:
+        assert (answer.status_code, answer.json()["code"]) == (403, "insufficient_scope")
+        assert f"the scope {scope_of(label)}" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("label", [label for label in CLOSED if "{job_id}" in label and scope_of(label) != "admin"])
+def test_another_keys_job_is_no_job(world, label):
+    ask, texts, job_id = world
+    answer = ask(label, {"X-API-Key": texts["other"]}, job_id)
+    assert (answer.status_code, answer.json()["code"]) == (404, "job_not_found")
+    assert answer.json() | {"request_id": "", "instance": ""} == ask(label, {"X-API-Key": texts["other"]}).json() | {
+        "request_id": "",
+        "instance": "",
+    }, "as if there were none"
+    for key in ("owner", "admin"):
+        assert ask(label, {"X-API-Key": texts[key]}, job_id).status_code == 200
+
+
+@pytest.mark.parametrize("label", sorted(OPERATIONS.keys() - CLOSED.keys()))
+def test_what_is_open_is_open_to_everybody(world, label):
+    ask, texts, _ = world
+    for headers in ({}, {"X-API-Key": texts["malformed"]}, {"Authorization": f"Bearer {texts['revoked']}"}):
+        assert ask(label, headers).status_code == 200
