@@ -1,0 +1,107 @@
+"""Draw pictures with a Semantic Bit GPU server.
+
+    from semantic_bit_client import Client
+
+    with Client("http://127.0.0.1:8000") as client:
+        client.generate("a cat on a mat, digital art").save("cat.png")
+
+`Client` waits, `AsyncClient` awaits; the rules they follow (`calls.py`, `retries.py`, `following.py`) are the same.
+"""
+
+from typing import TYPE_CHECKING
+
+from semantic_bit_client.client import Client, Job
+from semantic_bit_client.errors import (
+    BadAnswer,
+    InvalidRequest,
+    JobCancelled,
+    JobDead,
+    JobFailed,
+    JobNotDone,
+    JobNotFound,
+    KeyReused,
+    NoConnection,
+    NotAuthorised,
+    NotSupported,
+    RateLimited,
+    ResultExpired,
+    SemanticBitError,
+    ServerBusy,
+    ServerFault,
+    ServerUnavailable,
+    TookTooLong,
+    WrongValue,
+)
+from semantic_bit_client.models import (
+    Cost,
+    Drawing,
+    Failure,
+    GeneratorInfo,
+    Health,
+    JobDrawing,
+    JobState,
+    JobStatus,
+    Params,
+    Picture,
+    PictureInfo,
+    Progress,
+    Queue,
+    Sampler,
+    Timings,
+)
+from semantic_bit_client.retries import Retries
+
+if TYPE_CHECKING:
+    from semantic_bit_client.async_client import AsyncClient, AsyncJob
+else:
+
+    def __getattr__(name: str) -> object:
+        """The asyncio half when it is first asked for: a script that waits starts a third sooner without asyncio."""
+        if name not in {"AsyncClient", "AsyncJob"}:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from semantic_bit_client import async_client  # noqa: PLC0415 -- see above
+
+        return getattr(async_client, name)
+
+
+__all__ = [
+    "AsyncClient",
+    "AsyncJob",
+    "BadAnswer",
+    "Client",
+    "Cost",
+    "Drawing",
+    "Failure",
+    "GeneratorInfo",
+    "Health",
+    "InvalidRequest",
+    "Job",
+    "JobCancelled",
+    "JobDead",
+    "JobDrawing",
+    "JobFailed",
+    "JobNotDone",
+    "JobNotFound",
+    "JobState",
+    "JobStatus",
+    "KeyReused",
+    "NoConnection",
+    "NotAuthorised",
+    "NotSupported",
+    "Params",
+    "Picture",
+    "PictureInfo",
+    "Progress",
+    "Queue",
+    "RateLimited",
+    "ResultExpired",
+    "Retries",
+    "Sampler",
+    "SemanticBitError",
+    "ServerBusy",
+    "ServerFault",
+    "ServerUnavailable",
+    "Timings",
+    "TookTooLong",
+    "WrongValue",
+]

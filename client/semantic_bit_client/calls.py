@@ -1,0 +1,357 @@
+"""What is sent to the server, and what its answers mean. Sends nothing itself; knows no HTTP library."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import math
+import re
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Final, Generic, NoReturn, TypeVar
+
+from semantic_bit_client.decoding import decoded, document_of
+from semantic_bit_client.errors import (
+    BadAnswer,
+    JobCancelled,
+    JobDead,
+    JobFailed,
+    JobNotDone,
+    NotSupported,
+    ResultExpired,
+    SemanticBitError,
+    WrongValue,
+    error_type,
+    plain,
+)
+from semantic_bit_client.models import Health, JobDrawing, JobState, Picture, Progress, Queue, Sampler
+
+__all__ = [
+    "Call",
+    "Reply",
+    "cancel",
+    "error_of",
+    "events",
+    "fail_unless_done",
+    "health",
+    "is_stream",
+    "new_key",
+    "picture",
+    "progress_of",
+    "queue",
+    "samplers",
+    "show",
+    "submit",
+    "usage",
+]
+
+_T = TypeVar("_T")
+
+_PROBLEM: Final = "application/problem+json"
+_STREAM: Final = "text/event-stream"
+_JOB_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_KEY: Final = re.compile(r"[!-~]{1,255}")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer that has arrived whole."""
+
+    status: int
+    headers: Mapping[str, str]
+    """By names in small letters."""
+    content: bytes = field(repr=False)
+
+    @property
+    def media_type(self) -> str:
+        """Of the content, without parameters."""
+        return _media_type(self.headers.get("content-type", ""))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call(Generic[_T]):
+    """One request, and how to read its answer."""
+
+    method: str
+    path: str
+    read: Callable[[Reply], _T]
+    query: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+    statuses: frozenset[int] = frozenset({200})
+    """Of answers that `read` understands."""
+    job_id: str | None = None
+    """The job that it is about."""
+    silence_s: float | None = None
+    """Seconds that the next piece of the answer may take; None: as long as any answer may."""
+
+    def understand(self, reply: Reply) -> _T:
+        """What the answer says.
+
+        Raises:
+            SemanticBitError: it says no, or nothing that could be understood.
+        """
+        try:
+            if reply.status not in self.statuses or reply.media_type == _PROBLEM:
+                raise self._refusal(reply)
+            try:
+                return self.read(reply)
+            except BadAnswer as error:
+                # A page that a proxy shows with an error status is that error, not a bad success.
+                raise (error if reply.status < 400 else self._refusal(reply)) from None
+        except SemanticBitError as error:
+            error.job_id = error.job_id or self.job_id
+            error.status = error.status or reply.status
+            raise
+
+    def _refusal(self, reply: Reply) -> SemanticBitError:
+        error = error_of(reply)
+        if isinstance(error, NotSupported):
+            return NotSupported(
+                f"the server does not offer {self.method} {self.path}", code=error.code, request_id=error.request_id
+            )
+        return error
+
+
+def new_key() -> str:
+    """An idempotency key for one call and its repeats."""
+    return str(uuid.uuid4())
+
+
+def submit(
+    prompt: str, drawing: Mapping[str, object], idempotency_key: str | None, kind: type = JobDrawing
+) -> Call[JobState]:
+    """Ask for a job. With the same key and request it is the same job, however often it is asked for.
+
+    Args:
+        prompt: what to draw.
+        drawing: see `JobDrawing`.
+        idempotency_key: None makes one for this call.
+        kind: the arguments that there are.
+
+    Raises:
+        TypeError: `drawing` has a name that is none of `kind`'s.
+        ValueError: the key is no key.
+    """
+    for name in drawing.keys() - kind.__annotations__.keys():
+        raise TypeError(f"there is no argument {name!r}; there are {', '.join(sorted(kind.__annotations__))}")
+    key = new_key() if idempotency_key is None else idempotency_key
+    if not _KEY.fullmatch(key):
+        raise ValueError("idempotency_key must be 1 to 255 printable ASCII characters without spaces")
+    wish = {"prompt": prompt} | {name: value for name, value in drawing.items() if value is not None}
+    return Call(
+        method="POST",
+        path="/v1/jobs",
+        headers={"Content-Type": "application/json", "Idempotency-Key": key},
+        body=json.dumps(wish).encode(),
+        statuses=frozenset({200, 202}),
+        read=_job,
+    )
+
+
+def show(job_id: str) -> Call[JobState]:
+    """Ask how a job is.
+
+    Raises:
+        ValueError: that is no job's id.
+    """
+    return Call(method="GET", path=_job_path(job_id), read=_job, job_id=job_id)
+
+
+def cancel(job_id: str) -> Call[JobState]:
+    """Cancel a job. One that has ended stays as it is, so a repeat does no harm."""
+    path = f"{_job_path(job_id)}/cancel"
+    return Call(method="POST", path=path, headers={"Idempotency-Key": new_key()}, read=_job, job_id=job_id)
+
+
+def picture(state: JobState, index: int) -> Call[Picture]:
+    """Fetch a finished picture of a job that is done."""
+    info = state.images[index]
+
+    def read(reply: Reply) -> Picture:
+        if reply.media_type != info.media_type or len(reply.content) != info.bytes:
+            raise BadAnswer(
+                f"the picture should be {info.bytes} bytes of {info.media_type}, "
+                f"not {len(reply.content)} of {reply.media_type or 'no type'}"
+            )
+        return Picture(
+            bytes=reply.content,
+            media_type=info.media_type,
+            seed=info.seed,
+            model=state.model,
+            timings=state.timings,
+            work_units=state.work_units / len(state.images),
+            prompt_truncated=bool(state.prompt_truncated),
+            job_id=state.id,
+        )
+
+    path = f"{_job_path(state.id)}/images/{index}"
+    return Call(method="GET", path=path, headers={"Accept": info.media_type}, read=read, job_id=state.id)
+
+
+def health() -> Call[Health]:
+    """Ask how the server is; an answer even where it is bad."""
+    return Call(method="GET", path="/health", statuses=frozenset({200, 503}), read=_record(Health))
+
+
+def queue(drawing: Mapping[str, int | float | None]) -> Call[Queue]:
+    """Ask how busy the server is, and when such a drawing would be done."""
+    query = {name: str(value) for name, value in drawing.items() if value is not None}
+    return Call(method="GET", path="/v1/queue", query=query, read=_record(Queue))
+
+
+def samplers(num_inference_steps: int | None) -> Call[tuple[Sampler, ...]]:
+    """Ask for the samplers."""
+
+    def read(reply: Reply) -> tuple[Sampler, ...]:
+        return decoded(tuple[Sampler, ...], document_of(reply.content).get("samplers"), "samplers")
+
+    query = {} if num_inference_steps is None else {"num_inference_steps": str(num_inference_steps)}
+    return Call(method="GET", path="/v1/samplers", query=query, read=read)
+
+
+def usage() -> Call[Mapping[str, object]]:
+    """Ask what has been drawn, and what it cost."""
+    return Call(method="GET", path="/v1/usage", read=lambda reply: document_of(reply.content))
+
+
+def events(job_id: str, silence_s: float) -> Call[NoReturn]:
+    """Listen to a job's progress. What is to be read is a stream (`is_stream`); any answer that is whole is none.
+
+    Args:
+        job_id: of the job.
+        silence_s: seconds without a word after which the stream counts as lost.
+    """
+
+    def read(reply: Reply) -> NoReturn:
+        raise BadAnswer(f"the events should be {_STREAM}, not {reply.media_type or 'of no type'}")
+
+    headers = {"Accept": _STREAM, "Cache-Control": "no-store"}
+    path = f"{_job_path(job_id)}/events"
+    return Call(method="GET", path=path, headers=headers, read=read, job_id=job_id, silence_s=silence_s)
+
+
+def is_stream(status: int, content_type: str) -> bool:
+    """Whether an answer that begins like this streams events."""
+    return status == 200 and _media_type(content_type) == _STREAM
+
+
+def progress_of(data: str) -> Progress:
+    """What one message of that stream says.
+
+    Raises:
+        BadAnswer: nothing that could be understood.
+    """
+    document = document_of(data)
+    preview = document.pop("preview", None)
+    progress = decoded(Progress, document)
+    if preview is None:
+        return progress
+    try:
+        file = base64.b64decode(decoded(str, preview, "preview").partition(";base64,")[2], validate=True)
+    except ValueError:
+        file = b""
+    if not file:
+        raise BadAnswer("the preview is no data URL")
+    return replace(progress, preview=file)
+
+
+def fail_unless_done(state: JobState) -> None:
+    """Say why a job has no pictures.
+
+    Raises:
+        JobFailed: it ended without.
+        JobNotDone: it has not ended.
+        ResultExpired: they are not kept any more.
+        BadAnswer: they are not as many as were asked for.
+    """
+    failure = {"failed": JobFailed, "cancelled": JobCancelled, "dead": JobDead}.get(state.status)
+    if failure is not None:
+        code, detail = (state.error.code, state.error.detail) if state.error else (state.status, state.status)
+        raise failure(detail, code=code, job_id=state.id)
+    if state.status != "done":
+        raise JobNotDone(f"the job is {state.status}; only a finished one has pictures", job_id=state.id)
+    if state.expired:
+        raise ResultExpired("the job's pictures are not kept any more", job_id=state.id)
+    if len(state.images) != state.params.num_images:
+        raise BadAnswer(f"{len(state.images)} pictures, not {state.params.num_images}", job_id=state.id)
+
+
+def error_of(reply: Reply) -> SemanticBitError:
+    """The error that an answer tells: by its problem document if it is one, else by its status."""
+    problem = _problem(reply)
+    code = _text(problem.get("code"))
+    retry_after_s = _retry_after_s(problem.get("retry_after"), reply.headers.get("retry-after"))
+    detail = _text(problem.get("detail")) or f"the answer was {reply.status} without a reason"
+    return error_type(reply.status, code)(
+        detail,
+        code=code,
+        status=reply.status,
+        request_id=_text(problem.get("request_id")) or reply.headers.get("x-request-id"),
+        retry_after_s=retry_after_s,
+        wrong_values=_wrong_values(problem.get("errors")),
+    )
+
+
+def _problem(reply: Reply) -> dict[str, Any]:
+    try:
+        return document_of(reply.content) if reply.media_type == _PROBLEM else {}
+    except BadAnswer:
+        return {}
+
+
+def _retry_after_s(of_document: object, of_header: str | None) -> float | None:
+    """Seconds, the longer one where both say; a header may name a date instead."""
+    said: list[float] = []
+    with contextlib.suppress(BadAnswer):
+        said.append(decoded(float, of_document))
+    if of_header is not None:
+        try:
+            said.append(float(of_header))
+        except ValueError:
+            said += _until(of_header)
+    return max((seconds for seconds in said if math.isfinite(seconds) and seconds >= 0), default=None)
+
+
+def _until(date: str) -> list[float]:
+    try:
+        then = parsedate_to_datetime(date)
+    except ValueError:
+        return []
+    # Only `-0000` leaves a date without a zone, and it means UTC.
+    aware = then if then.tzinfo else then.replace(tzinfo=UTC)
+    return [max(0.0, (aware - datetime.now(UTC)).total_seconds())]
+
+
+def _wrong_values(entries: object) -> tuple[WrongValue, ...]:
+    try:
+        told = decoded(tuple[WrongValue, ...], entries)
+    except BadAnswer:
+        return ()
+    return tuple(replace(wrong, field=plain(wrong.field), rule=plain(wrong.rule)) for wrong in told)
+
+
+def _media_type(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _job(reply: Reply) -> JobState:
+    return decoded(JobState, document_of(reply.content))
+
+
+def _record(kind: type[_T]) -> Callable[[Reply], _T]:
+    return lambda reply: decoded(kind, document_of(reply.content))
+
+
+def _job_path(job_id: str) -> str:
+    if not _JOB_ID.fullmatch(job_id):
+        raise ValueError(f"{job_id!r} is no job's id")
+    return f"/v1/jobs/{job_id}"

@@ -1,0 +1,298 @@
+"""The client for code that waits: scripts, Django views, workers. (`async_client.py` is the same for asyncio.)"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self, TypeVar, Unpack
+
+import httpx2
+import stamina
+
+from semantic_bit_client import calls
+from semantic_bit_client.calls import Call, Reply
+from semantic_bit_client.deadline import Deadline
+from semantic_bit_client.errors import SemanticBitError
+from semantic_bit_client.following import Following, Listening, Step
+from semantic_bit_client.models import Drawing, Health, JobDrawing, JobState, Picture, Progress, Queue, Sampler
+from semantic_bit_client.retries import Retries, Trying
+from semantic_bit_client.transport import Arriving, Settings, failures_named
+
+__all__ = ["Client", "Job"]
+
+_T = TypeVar("_T")
+
+
+class Client:
+    """A connection to one server. Threads may share it; processes may not.
+
+    Every method raises a `SemanticBitError` when there is no answer to give (`errors.py` draws the tree). What may
+    pass, lost connections and the answers 429, 502, 503 and 504, is tried again within the bounds of `retries`, and
+    never draws twice.
+
+    Args:
+        base_url: of the server: `http://127.0.0.1:8000`.
+        api_key: sent as `Authorization: Bearer`; None where the server wants none.
+        connect_timeout_s: seconds to get a connection in.
+        read_timeout_s: seconds that an answer, or its next piece, may take. Drawing takes longer: it is waited for by
+            following the job, by its ETA.
+        retries: how often, and for how long, to try again.
+        transport: what sends the requests, in place of the network.
+
+    Raises:
+        ValueError: the URL is none, or the key could not be sent.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str | None = None,
+        *,
+        connect_timeout_s: float = 3.0,
+        read_timeout_s: float = 10.0,
+        retries: Retries = Retries(),  # noqa: B008 -- frozen
+        transport: httpx2.BaseTransport | None = None,
+    ) -> None:
+        settings = Settings(
+            base_url=base_url,
+            api_key=api_key,
+            connect_timeout_s=connect_timeout_s,
+            read_timeout_s=read_timeout_s,
+            retries=retries,
+        )
+        self._wire = _Wire(settings, transport)
+
+    def __enter__(self) -> Self:
+        """The same client, closed at the end of the block."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def close(self) -> None:
+        """Close its connections."""
+        self._wire.close()
+
+    def generate(
+        self,
+        prompt: str,
+        *,
+        timeout_s: float | None = None,
+        idempotency_key: str | None = None,
+        **drawing: Unpack[Drawing],
+    ) -> Picture:
+        """Draw one picture and wait for it.
+
+        Args:
+            prompt: what to draw.
+            timeout_s: seconds that asking, waiting and drawing may take; None: as long as the server goes on.
+            idempotency_key: with the same key and arguments it is the same picture, drawn once, however often and
+                from wherever it is asked for. Left out, this call and its retries have one of their own.
+            **drawing: see `Drawing`.
+
+        Raises:
+            JobFailed: it cannot be drawn.
+            TookTooLong: the job goes on; `client.job(error.job_id)` finds it again.
+            SemanticBitError: see `errors.py`.
+        """
+        deadline = Deadline(timeout_s)
+        deadline.left_s()
+        call = calls.submit(prompt, drawing, idempotency_key, Drawing)
+        job = Job(self._wire, self._wire.ask(call, deadline))
+        job.wait(timeout_s=deadline.left_s(job.id))
+        [picture] = job.images()
+        return picture
+
+    def submit(self, prompt: str, *, idempotency_key: str | None = None, **drawing: Unpack[JobDrawing]) -> Job:
+        """Ask for pictures and go on. What this returns for is written down: it survives the server's end.
+
+        Args:
+            prompt: what to draw.
+            idempotency_key: with the same key and arguments it is the same job, however often it is asked for.
+            **drawing: see `JobDrawing`.
+
+        Raises:
+            SemanticBitError: see `errors.py`.
+        """
+        return Job(self._wire, self._wire.ask(calls.submit(prompt, drawing, idempotency_key)))
+
+    def job(self, job_id: str) -> Job:
+        """Find a job again by its id.
+
+        Raises:
+            JobNotFound: there is none, or it is another key's.
+            SemanticBitError: see `errors.py`.
+            ValueError: that is no job's id.
+        """
+        return Job(self._wire, self._wire.ask(calls.show(job_id)))
+
+    def health(self) -> Health:
+        """How the server is; also an answer where it is bad."""
+        return self._wire.ask(calls.health())
+
+    def queue(
+        self,
+        *,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        num_images: int | None = None,
+    ) -> Queue:
+        """How busy the server is, and when such a drawing, asked for now, would be done."""
+        return self._wire.ask(
+            calls.queue(
+                {
+                    "num_inference_steps": num_inference_steps,
+                    "guidance_scale": guidance_scale,
+                    "height": height,
+                    "width": width,
+                    "num_images": num_images,
+                }
+            )
+        )
+
+    def samplers(self, *, num_inference_steps: int | None = None) -> tuple[Sampler, ...]:
+        """The samplers, with their model calls for so many steps (left out: the default)."""
+        return self._wire.ask(calls.samplers(num_inference_steps))
+
+    def usage(self) -> Mapping[str, object]:
+        """What has been drawn and what it cost, as the server tells it.
+
+        Raises:
+            NotSupported: the server does not keep account.
+        """
+        return self._wire.ask(calls.usage())
+
+
+class Job:
+    """Pictures that were asked for. Belongs to the `Client` that asked."""
+
+    def __init__(self, wire: _Wire, state: JobState) -> None:
+        self._wire = wire
+        self.state = state
+        """As it was when the server was last asked."""
+
+    @property
+    def id(self) -> str:
+        """Under which `client.job(id)` finds it again, from wherever."""
+        return self.state.id
+
+    def refresh(self) -> JobState:
+        """Ask how it is."""
+        self.state = self._wire.ask(calls.show(self.id))
+        return self.state
+
+    def events(self, *, timeout_s: float | None = None) -> Iterator[Progress]:
+        """How far it is: now and at every change, the last one terminal. A slow reader misses those between.
+
+        Raises:
+            TookTooLong: the job goes on.
+            SemanticBitError: see `errors.py`. That a job ends without pictures is no error here.
+        """
+        following = self._wire.settings.following(self.state, Deadline(timeout_s))
+        while not following.is_over:
+            step = following.plan()
+            time.sleep(step.pause_s)
+            if step.is_listening:
+                yield from self._wire.listen(self.id, following, step)
+                continue
+            self.state = self._wire.ask(calls.show(self.id), following.deadline)
+            progress = Progress.of(self.state)
+            if following.heard(progress):
+                yield progress
+
+    def wait(self, *, timeout_s: float | None = None) -> JobState:
+        """Wait until it is done.
+
+        Raises:
+            JobFailed: it ended without pictures.
+            TookTooLong: the job goes on.
+            SemanticBitError: see `errors.py`.
+        """
+        if not self.state.is_over:
+            for _ in self.events(timeout_s=timeout_s):
+                pass
+            self.refresh()
+        calls.fail_unless_done(self.state)
+        return self.state
+
+    def images(self) -> list[Picture]:
+        """The pictures, in the order of their seeds.
+
+        Raises:
+            JobNotDone: it has not ended; `wait` first.
+            JobFailed: it ended without.
+            ResultExpired: they are not kept any more.
+            SemanticBitError: see `errors.py`.
+        """
+        state = self.state if self.state.is_over else self.refresh()
+        calls.fail_unless_done(state)
+        return [self._wire.ask(calls.picture(state, index)) for index in range(len(state.images))]
+
+    def cancel(self) -> JobState:
+        """Cancel it before its next step. One that has ended stays as it is."""
+        self.state = self._wire.ask(calls.cancel(self.id))
+        return self.state
+
+
+class _Wire:
+    """Sends what `calls.py` says to send, as often as `retries.py` says. Client and jobs share it."""
+
+    def __init__(self, settings: Settings, transport: httpx2.BaseTransport | None) -> None:
+        self.settings = settings
+        transport = transport or httpx2.HTTPTransport(**settings.of_transport())
+        self._http = httpx2.Client(**settings.of_client(), transport=transport)
+
+    def close(self) -> None:
+        self._http.close()
+
+    def ask(self, call: Call[_T], deadline: Deadline | None = None) -> _T:
+        """Ask, and ask again where that may help and the time allows it."""
+        deadline = deadline or Deadline()
+        retries = self.settings.retries
+        trying = Trying(retries, deadline)
+        for attempt in stamina.retry_context(on=trying.pause_s, attempts=retries.attempts, timeout=None):
+            with attempt:
+                return call.understand(self._reply(call, deadline))
+        raise AssertionError("the last try returns or raises")
+
+    def listen(self, job_id: str, following: Following, step: Step) -> Iterator[Progress]:
+        """What is new, from one event stream, until that is lost or the job has ended."""
+        call, listening = calls.events(job_id, step.silence_s), Listening(following, step)
+        try:
+            with self._answer(call, following.deadline) as response:
+                if not calls.is_stream(response.status_code, response.headers.get("content-type", "")):
+                    call.understand(_arrived(response, following.deadline))
+                for piece in response.iter_bytes():
+                    yield from listening.take(piece)
+                    if not listening.goes_on():
+                        return
+        except SemanticBitError as error:
+            following.lost(error)
+        else:
+            following.lost(None)
+
+    def _reply(self, call: Call[_T], deadline: Deadline) -> Reply:
+        with self._answer(call, deadline) as response:
+            return _arrived(response, deadline)
+
+    @contextmanager
+    def _answer(self, call: Call[_T], deadline: Deadline) -> Iterator[httpx2.Response]:
+        with (
+            failures_named(call.job_id, deadline),
+            self._http.stream(**self.settings.of_call(call, deadline)) as response,
+        ):
+            yield response
+
+
+def _arrived(response: httpx2.Response, deadline: Deadline) -> Reply:
+    arriving = Arriving(response, deadline)
+    for piece in response.iter_bytes():
+        arriving.add(piece)
+    return arriving.reply()

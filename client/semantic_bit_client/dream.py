@@ -1,0 +1,226 @@
+"""The command `dream`: a prompt in, picture files out, with a progress bar; Ctrl+C cancels the job.
+
+Exit codes:
+    0    drawn and saved
+    1    not drawn: the job failed, the server made a mistake, or the file could not be written
+    2    the command or the request is wrong
+    3    the server is unavailable or busy, this key's limit is reached, or `--timeout` is over: try again later
+    4    not authorised
+    130  interrupted; the job was cancelled
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import io
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Final, Literal, NoReturn, cast
+
+from stamina.instrumentation import set_on_retry_hooks
+
+from semantic_bit_client.calls import new_key
+from semantic_bit_client.client import Client, Job
+from semantic_bit_client.errors import (
+    InvalidRequest,
+    NotAuthorised,
+    RateLimited,
+    SemanticBitError,
+    ServerUnavailable,
+    TookTooLong,
+)
+from semantic_bit_client.models import JobDrawing, Picture
+from semantic_bit_client.progress_bar import ProgressBar
+from semantic_bit_client.retries import Retries
+
+__all__ = ["run"]
+
+_FAILED, _WRONG, _LATER, _NOT_AUTHORISED, _INTERRUPTED = 1, 2, 3, 4, 130
+
+_EXIT_CODES: Final = (
+    (InvalidRequest, _WRONG),
+    (NotAuthorised, _NOT_AUTHORISED),
+    ((ServerUnavailable, RateLimited, TookTooLong), _LATER),
+    (SemanticBitError, _FAILED),
+)
+
+_DEFAULT_URL: Final = "http://127.0.0.1:8000"
+
+_FORMATS: Final = {".png": "png", ".webp": "webp", ".jpg": "jpeg", ".jpeg": "jpeg"}
+
+_FAREWELL: Final = Retries(attempts=2, time_s=5.0)
+"""Whoever pressed Ctrl+C does not wait for long."""
+
+
+def run(arguments: list[str] | None = None) -> NoReturn:
+    """Draw what the command line asks for, and exit."""
+    # A retry is no event for the one line that this command shows, nor for the JSON that it prints.
+    set_on_retry_hooks(())
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # a file's name may be any bytes
+    wishes = _parser().parse_args(arguments)
+    try:
+        sys.exit(_drawn(wishes))
+    except SemanticBitError as error:
+        _tell(error)
+        sys.exit(next(code for kinds, code in _EXIT_CODES if isinstance(error, kinds)))
+    except OSError as error:
+        sys.exit(_failed(str(error), _FAILED))
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
+
+
+def _drawn(wishes: argparse.Namespace) -> int:
+    folder = (wishes.output or Path("file")).absolute().parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        # Before it is drawn, not after.
+        return _failed(f"there is no folder {folder} that may be written to", _WRONG)
+    try:
+        client = _client(wishes, Retries())
+    except ValueError as error:
+        return _failed(str(error), _WRONG)
+    key, bar = new_key(), ProgressBar()
+    job: Job | None = None
+    try:
+        with client:
+            job = client.submit(wishes.prompt, idempotency_key=key, **_drawing(wishes))
+            for progress in job.events(timeout_s=wishes.timeout):
+                bar.show(progress)
+            job.refresh()
+            pictures = job.images()
+    except KeyboardInterrupt:
+        bar.clear()
+        _cancel(wishes, key, job)
+        return _INTERRUPTED
+    except TookTooLong:
+        bar.clear()
+        _cancel(wishes, key, job)
+        raise
+    finally:
+        bar.clear()
+    _save(wishes, job, pictures)
+    return 0
+
+
+def _cancel(wishes: argparse.Namespace, key: str, job: Job | None) -> None:
+    """Cancel the job, also one whose acceptance has not been heard of: under the same key it is the same job."""
+    try:
+        with _client(wishes, _FAREWELL) as client:
+            known = job or client.submit(wishes.prompt, idempotency_key=key, **_drawing(wishes))
+            state = client.job(known.id).cancel()
+    except SemanticBitError as error:
+        _failed(f"it could not be cancelled: {error.detail}", _FAILED)
+    else:
+        _say("cancelled" if state.status == "cancelled" else f"too late to cancel: it is {state.status}")
+
+
+def _save(wishes: argparse.Namespace, job: Job, pictures: list[Picture]) -> None:
+    files = [_file(wishes.output, picture, number, len(pictures)) for number, picture in enumerate(pictures, start=1)]
+    for picture, file in zip(pictures, files, strict=True):
+        picture.save(file)
+    state = job.state
+    if not wishes.json:
+        for picture, file in zip(pictures, files, strict=True):
+            _print(f"{file} (seed {picture.seed})")
+        return
+    report = {
+        "job_id": job.id,
+        "model": state.model,
+        "work_units": state.work_units,
+        "timings": None if state.timings is None else dataclasses.asdict(state.timings),
+        "prompt_truncated": state.prompt_truncated,
+        "images": [{"file": str(file), "seed": picture.seed} for picture, file in zip(pictures, files, strict=True)],
+    }
+    _print(json.dumps(report))
+
+
+def _file(output: Path | None, picture: Picture, number: int, count: int) -> Path:
+    if output is None:
+        return Path(f"dream-{picture.seed}.png")
+    return output if count == 1 else output.with_stem(f"{output.stem}-{number}")
+
+
+def _client(wishes: argparse.Namespace, retries: Retries) -> Client:
+    return Client(wishes.url, os.environ.get("SEMANTIC_BIT_API_KEY") or None, retries=retries)
+
+
+def _drawing(wishes: argparse.Namespace) -> JobDrawing:
+    width, height = wishes.size or (None, None)
+    return {
+        "negative_prompt": wishes.negative,
+        "num_inference_steps": wishes.steps,
+        "guidance_scale": wishes.guidance,
+        "width": width,
+        "height": height,
+        "seed": wishes.seed,
+        "sampler": wishes.sampler,
+        "num_images": wishes.count,
+        "output_format": _format(wishes.output),
+    }
+
+
+def _format(output: Path | None) -> Literal["png", "webp", "jpeg"]:
+    name = "png" if output is None else _FORMATS[output.suffix.lower()]
+    return cast(Literal["png", "webp", "jpeg"], name)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dream",
+        description="Draw pictures with a Semantic Bit GPU server.",
+        epilog="SEMANTIC_BIT_URL names the server, SEMANTIC_BIT_API_KEY the key if it wants one. "
+        "Exit codes: 0 drawn, 1 failed, 2 wrong request, 3 try again later, 4 not authorised, 130 interrupted.",
+    )
+    url = os.environ.get("SEMANTIC_BIT_URL") or _DEFAULT_URL
+    parser.add_argument("prompt", help="what to draw")
+    parser.add_argument(
+        "-o", "--output", type=_picture_file, metavar="FILE", help="png, webp or jpg (default: dream-SEED.png)"
+    )
+    parser.add_argument("--negative", metavar="TEXT", help="what not to draw")
+    parser.add_argument("--seed", type=int, help="draws the same picture again (default: the server draws one)")
+    parser.add_argument("--steps", type=int, help="denoising steps")
+    parser.add_argument("--guidance", type=float, help="how closely to follow the prompt")
+    parser.add_argument("--size", type=_size, metavar="SIZE", help="pixels: 512, or 768x512 (width x height)")
+    parser.add_argument("--sampler", metavar="NAME", help="such as 'Euler a' or 'DPM++ 2M Karras'")
+    parser.add_argument("--count", type=int, default=1, help="pictures: FILE becomes FILE-1, FILE-2, ... (default: 1)")
+    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="give up and cancel after so long")
+    parser.add_argument("--json", action="store_true", help="print one JSON object about what was drawn")
+    parser.add_argument("--url", default=url, help=f"the server (default: {_DEFAULT_URL}, or SEMANTIC_BIT_URL)")
+    return parser
+
+
+def _picture_file(text: str) -> Path:
+    path = Path(text)
+    if path.suffix.lower() not in _FORMATS:
+        raise argparse.ArgumentTypeError(f"{text!r} should end in {', '.join(_FORMATS)}")
+    return path
+
+
+def _size(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} should be like 512 or 768x512")
+    return int(found[1]), int(found[2] or found[1])
+
+
+def _tell(error: SemanticBitError) -> None:
+    after = "" if error.retry_after_s is None else f" (try again in {error.retry_after_s:.0f} s)"
+    under = f" (request {error.request_id})" if error.request_id and error.status and error.status >= 500 else ""
+    _say(f"error: {error.detail}{after}{under}")
+
+
+def _failed(reason: str, code: int) -> int:
+    _say(f"error: {reason}")
+    return code
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"dream: {line}\n")
+
+
+def _print(line: str) -> None:
+    sys.stdout.write(f"{line}\n")

@@ -1,0 +1,306 @@
+"""What the server tells, as records. Their fields are the ones that the client relies on; it ignores any others.
+
+How they are read from JSON is in `decoding.py`.
+"""
+
+from __future__ import annotations
+
+import builtins
+import os
+import secrets
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from os import PathLike
+from pathlib import Path
+from typing import Final, Literal, TypedDict
+
+__all__ = [
+    "Cost",
+    "Drawing",
+    "Failure",
+    "GeneratorInfo",
+    "Health",
+    "JobDrawing",
+    "JobState",
+    "JobStatus",
+    "Params",
+    "Picture",
+    "PictureInfo",
+    "Progress",
+    "Queue",
+    "Sampler",
+    "Timings",
+]
+
+JobStatus = Literal["queued", "running", "done", "failed", "cancelled", "dead"]
+"""`queued` and `running` change; the others never do."""
+
+_TERMINAL: Final = frozenset({"done", "failed", "cancelled", "dead"})
+
+
+class Drawing(TypedDict, total=False):
+    """How to draw, beside the prompt. What is left out, or None, is the server's default."""
+
+    negative_prompt: str | None
+    """What not to draw."""
+    num_inference_steps: int | None
+    guidance_scale: float | None
+    """How closely to follow the prompt; 1 or less is off, and then twice as fast."""
+    height: int | None
+    """Pixels; a multiple of 8."""
+    width: int | None
+    """Pixels; a multiple of 8."""
+    seed: int | None
+    """The same seed and settings give the same picture. Left out, the server draws one, and says which."""
+    sampler: str | None
+    """Any name or alias that `samplers()` lists."""
+    noise_schedule: str | None
+    eta: float | None
+    """Share of fresh noise in every step, for the samplers that take it."""
+    output_format: Literal["png", "webp", "jpeg"] | None
+    user: str | None
+    """On whose behalf: any opaque name of at most 64 characters. Users of one key share it fairly."""
+
+
+class JobDrawing(Drawing, total=False):
+    """The same, for a job, which may be several pictures."""
+
+    num_images: int | None
+    """Pictures, with the seeds `seed`, `seed + 1`, ..."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Where the time went, in seconds."""
+
+    queue_s: float
+    encode_s: float
+    denoise_s: float
+    decode_s: float
+    file_s: float
+
+    @property
+    def total_s(self) -> float:
+        """Waiting and drawing together."""
+        return self.queue_s + self.encode_s + self.denoise_s + self.decode_s + self.file_s
+
+
+@dataclass(frozen=True, slots=True)
+class Params:
+    """Everything needed to draw the same pictures again."""
+
+    prompt: str
+    negative_prompt: str
+    num_inference_steps: int
+    guidance_scale: float
+    height: int
+    width: int
+    seed: int
+    num_images: int
+    sampler: str
+    noise_schedule: str
+    eta: float | None
+    output_format: str
+
+
+@dataclass(frozen=True, slots=True)
+class PictureInfo:
+    """A finished picture, without its file."""
+
+    seed: int
+    media_type: str
+    bytes: int
+    """Of the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why there are no pictures."""
+
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a job has cost."""
+
+    engine_s: float
+    """Seconds that the engine spent on it."""
+    work_units: float
+    """What is charged: nothing unless it is done."""
+    price: Decimal
+    """Of those, as it was when the job ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobState:
+    """A job at one moment."""
+
+    id: str
+    status: JobStatus
+    attempt: int
+    """Times that it was begun."""
+    step: int
+    """Model calls taken so far, all pictures together."""
+    steps: int
+    queue_position: int | None
+    """0 is next; None unless queued."""
+    eta_s: float | None
+    """Seconds until it is done; None if unknown, or over."""
+    work_units: float
+    """What it costs, all pictures together; 28 guided steps at 512x512 are 1.0."""
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    user: str | None
+    model: str
+    params: Params
+    images: tuple[PictureInfo, ...]
+    """In the order of their seeds; empty until `done`."""
+    expired: bool
+    """Whether it was done and its pictures are not kept any more."""
+    error: Failure | None
+    timings: Timings | None
+    prompt_truncated: bool | None
+    """Whether the text encoder could not read all of the prompt; None until that is known."""
+    cost: Cost | None = None
+    """None until it is over, and from servers that keep no account."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, with pictures or without."""
+        return self.status in _TERMINAL
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a job is."""
+
+    job_id: str
+    status: JobStatus
+    attempt: int
+    step: int
+    """Model calls taken so far, all pictures together."""
+    steps: int
+    queue_position: int | None
+    """0 is next; None unless queued."""
+    eta_s: float | None
+    """Seconds until it is done; None if unknown, or over."""
+    error: Failure | None = None
+    preview: bytes | None = field(default=None, repr=False)
+    """A small JPEG file of what it looks like so far, now and then."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether this is the last one."""
+        return self.status in _TERMINAL
+
+    @classmethod
+    def of(cls, state: JobState) -> Progress:
+        """The same, as far as a job's state tells it."""
+        return cls(
+            job_id=state.id,
+            status=state.status,
+            attempt=state.attempt,
+            step=state.step,
+            steps=state.steps,
+            queue_position=state.queue_position,
+            eta_s=state.eta_s,
+            error=state.error,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture, and how it came about."""
+
+    bytes: builtins.bytes = field(repr=False)
+    """The file."""
+    media_type: str
+    """Of the file: `image/png`, `image/webp` or `image/jpeg`."""
+    seed: int
+    """Draws the same picture again."""
+    model: str
+    timings: Timings | None
+    """Of the whole job; None if the server does not know them any more."""
+    work_units: float
+    """What this picture cost; 28 guided steps at 512x512 are 1.0."""
+    prompt_truncated: bool
+    """Whether the text encoder could not read all of the prompt."""
+    job_id: str
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the file, whole or not at all: what was there before stays until the new one is complete.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        file = Path(path).resolve()  # a link stays one
+        if file.exists() and not file.is_file():
+            file.write_bytes(self.bytes)  # a pipe or a device cannot be replaced
+            return
+        part = file.with_name(f".{secrets.token_hex(8)}.part")
+        try:
+            with part.open("xb") as writing:
+                writing.write(self.bytes)
+                writing.flush()
+                os.fsync(writing.fileno())
+            part.replace(file)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratorInfo:
+    """What draws."""
+
+    model_id: str
+    device: str
+    dtype: str
+    scheduler: str
+    """The sampler of a request that does not say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How the server is."""
+
+    status: Literal["loading", "healthy", "degraded", "failed", "draining"]
+    reason: str | None
+    """Why it is not `healthy`."""
+    model_loaded: bool
+    generator_info: GeneratorInfo
+    uptime_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """How busy the server is."""
+
+    waiting: int
+    running: int
+    max_waiting: int
+    images_in_flight: int
+    max_images_in_flight: int | None
+    eta_s: float | None
+    """Seconds until a job asked for now would be done; None while unknown."""
+    accepting: bool
+    """Whether a job asked for now would be accepted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampler:
+    """One sampler."""
+
+    name: str
+    aliases: tuple[str, ...]
+    noise_schedules: tuple[str, ...]
+    """What `noise_schedule` may be with it."""
+    is_default: bool
+    is_stochastic: bool
+    default_eta: float | None
+    """What `eta` is if it is left out; None where it must be left out."""
+    model_calls: int
+    """Model calls for one picture."""
