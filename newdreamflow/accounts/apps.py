@@ -1,0 +1,13 @@
+"""How Django knows this app."""
+
+from __future__ import annotations
+
+from django.apps import AppConfig
+
+
+class AccountsConfig(AppConfig):
+    """The app."""
+
+    name = "newdreamflow.accounts"
+    label = "accounts"
+    verbose_name = "Accounts"

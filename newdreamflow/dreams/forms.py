@@ -1,0 +1,180 @@
+"""The form that asks for a dream: what may be asked, in words and choices, and the `Wish` it comes to."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from typing import Any, Final
+
+from django import forms
+from django.utils.text import slugify
+
+from newdreamflow.dreams.conf import dreams_settings
+from newdreamflow.dreams.models import MAX_SEED, MOST_PICTURES, SIZES, Dream
+from newdreamflow.dreams.services import Wish
+from newdreamflow.dreams.styles import STYLES
+
+__all__ = ["SHAPES", "SHORT_SIDES", "DreamForm", "dimensions", "first_values", "values_of"]
+
+SHAPES: Final = {"square": "Square", "landscape": "Landscape", "portrait": "Portrait"}
+_LONG_SIDES: Final = SIZES[1:]
+"""The smallest size is too small to have a smaller side beside it."""
+SHORT_SIDES: Final = {long: min(SIZES, key=lambda short: abs(short - long * 2 / 3)) for long in _LONG_SIDES}
+"""About two thirds of the long side, and one of the sizes that models like."""
+_MOST_TAGS: Final = 8
+_LONGEST_TAG: Final = 40
+
+# The GPU server refuses the first; a text encoder reads the second as nothing.
+_CONTROL_CHARACTERS: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+
+
+def dimensions(shape: str, long_side: int) -> tuple[int, int]:
+    """Width and height, in pixels."""
+    if shape == "square":
+        return long_side, long_side
+    short_side = SHORT_SIDES[long_side]
+    return (long_side, short_side) if shape == "landscape" else (short_side, long_side)
+
+
+class _Text(forms.CharField):
+    """Text without characters that nobody can see."""
+
+    def to_python(self, value: object) -> str:
+        """The text."""
+        text = super().to_python(value) or ""
+        return _CONTROL_CHARACTERS.sub(" ", text.replace("\r\n", "\n")).strip()
+
+
+class DreamForm(forms.Form):
+    """What to draw, and how."""
+
+    ADVANCED = ("num_inference_steps", "guidance_scale", "seed", "negative_prompt")
+    """Folded away, unless something is wrong in there."""
+
+    prompt = _Text(
+        max_length=1000,
+        label="What do you dream of?",
+        widget=forms.Textarea(attrs={"rows": 3, "placeholder": "an owl in a forest at night"}),
+        error_messages={"required": "Say in a few words what to draw."},
+    )
+    style = forms.ChoiceField(
+        required=False,
+        widget=forms.RadioSelect,
+        choices=[("", "As it comes"), *((key, style.label) for key, style in STYLES.items())],
+    )
+    shape = forms.ChoiceField(widget=forms.RadioSelect, choices=list(SHAPES.items()))
+    size = forms.TypedChoiceField(
+        label="Longer side", coerce=int, choices=[(size, f"{size} pixels") for size in _LONG_SIDES]
+    )
+    num_images = forms.TypedChoiceField(
+        label="Pictures", coerce=int, choices=[(number, str(number)) for number in range(1, MOST_PICTURES + 1)]
+    )
+    negative_prompt = _Text(
+        max_length=1000,
+        required=False,
+        label="What should not be in it",
+        widget=forms.Textarea(attrs={"rows": 1, "placeholder": "blurry, text"}),
+    )
+    num_inference_steps = forms.IntegerField(
+        label="Steps", min_value=1, max_value=100, help_text="More take longer and cost more."
+    )
+    guidance_scale = forms.FloatField(
+        label="Guidance",
+        min_value=0,
+        max_value=30,
+        help_text="How closely to follow your words; at 1 or less it is off, which costs half.",
+        widget=forms.NumberInput(attrs={"step": "0.1"}),
+    )
+    seed = forms.IntegerField(
+        required=False,
+        min_value=0,
+        max_value=MAX_SEED,
+        help_text="The same seed and settings give the same picture. Empty: a new one each time.",
+        widget=forms.NumberInput(attrs={"placeholder": "a new one each time"}),
+    )
+    tags = _Text(
+        max_length=400,
+        required=False,
+        help_text="Words to find it by, between commas.",
+        widget=forms.TextInput(attrs={"placeholder": "owl, night", "autocapitalize": "none"}),
+    )
+    is_public = forms.BooleanField(required=False, label="Show it in the public gallery when it is done")
+    submission = forms.UUIDField(widget=forms.HiddenInput)
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401 -- Django's own signature
+        super().__init__(*arguments, **({"label_suffix": ""} | named))
+
+    def clean_tags(self) -> list[str]:
+        """The words, each once, as they are written in addresses."""
+        words = [slugify(word, allow_unicode=True)[:_LONGEST_TAG] for word in self.cleaned_data["tags"].split(",")]
+        tags = list(dict.fromkeys(word for word in words if word))
+        if len(tags) > _MOST_TAGS:
+            raise forms.ValidationError(f"At most {_MOST_TAGS} tags, not {len(tags)}.")
+        return tags
+
+    @property
+    def is_unfolded(self) -> bool:
+        """Whether something is to be seen among what is folded away."""
+        return any(name in self.errors for name in self.ADVANCED) if self.is_bound else bool(self.initial.get("unfold"))
+
+    def wish(self) -> Wish:
+        """What a valid form asks for."""
+        data = self.cleaned_data
+        width, height = dimensions(data["shape"], data["size"])
+        return Wish(
+            prompt=data["prompt"],
+            negative_prompt=data["negative_prompt"],
+            style=data["style"],
+            num_inference_steps=data["num_inference_steps"],
+            guidance_scale=data["guidance_scale"],
+            width=width,
+            height=height,
+            seed=data["seed"],
+            num_images=data["num_images"],
+            is_public=data["is_public"],
+            tags=data["tags"],
+        )
+
+    def submission_of(self, wish: Wish) -> uuid.UUID:
+        """Under which this wish is one dream, however often the form is sent.
+
+        Not the form's own alone: whoever goes back, changes something and sends it again wants another dream.
+        """
+        return uuid.uuid5(self.cleaned_data["submission"], repr(wish))
+
+
+def first_values() -> dict[str, Any]:
+    """What an empty form begins with."""
+    wish = Wish(prompt="")
+    return {
+        "submission": uuid.uuid4(),
+        "style": "",
+        "shape": "square",
+        "size": _nearest_long_side(dreams_settings.DREAMS_DEFAULT_SIZE),
+        "num_images": wish.num_images,
+        "num_inference_steps": wish.num_inference_steps,
+        "guidance_scale": wish.guidance_scale,
+    }
+
+
+def values_of(dream: Dream) -> dict[str, Any]:
+    """What a form begins with that changes a dream."""
+    shape = "square" if dream.width == dream.height else "landscape" if dream.width > dream.height else "portrait"
+    return {
+        "submission": uuid.uuid4(),
+        "prompt": dream.prompt,
+        "negative_prompt": dream.negative_prompt,
+        "style": dream.style if dream.style in STYLES else "",
+        "shape": shape,
+        "size": _nearest_long_side(max(dream.width, dream.height)),
+        "num_images": dream.num_images,
+        "num_inference_steps": dream.num_inference_steps,
+        "guidance_scale": dream.guidance_scale,
+        "seed": dream.seed,
+        "tags": ", ".join(tag.name for tag in dream.tags.all()),
+        "unfold": True,
+    }
+
+
+def _nearest_long_side(pixels: int) -> int:
+    return min(_LONG_SIDES, key=lambda size: abs(size - pixels))

@@ -1,0 +1,63 @@
+"""Picture files, for those who may see them."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from django.db.models.fields.files import FieldFile
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import get_object_or_404
+from django.utils.cache import get_conditional_response, patch_vary_headers
+from django.utils.text import slugify
+from django.views.decorators.http import require_safe
+
+from newdreamflow.dreams.models import Dream, Picture
+
+__all__ = ["picture", "thumbnail"]
+
+_THUMBNAIL_TYPE = "image/webp"
+_SUFFIXES = {"image/png": "png", "image/webp": "webp", "image/jpeg": "jpg"}
+
+
+@require_safe
+def picture(request: HttpRequest, uuid: UUID, index: int) -> HttpResponseBase:
+    """A picture as it was drawn; with `?download=1` to be kept under a name of ours."""
+    found = _visible(request, uuid, index)
+    response = _answer(request, found, found.file, found.media_type)
+    if request.GET.get("download"):
+        # Nothing that a user wrote but letters, digits and dashes.
+        name = slugify(found.dream.prompt)[:60].strip("-") or "dream"
+        response["Content-Disposition"] = f'attachment; filename="{name}-{found.seed}.{_SUFFIXES[found.media_type]}"'
+    return response
+
+
+@require_safe
+def thumbnail(request: HttpRequest, uuid: UUID, index: int) -> HttpResponseBase:
+    """Its small copy."""
+    found = _visible(request, uuid, index)
+    return _answer(request, found, found.thumbnail, _THUMBNAIL_TYPE)
+
+
+def _visible(request: HttpRequest, uuid: UUID, index: int) -> Picture:
+    dreams = Dream.objects.visible_to(request.user)
+    return get_object_or_404(Picture.objects.select_related("dream"), dream__in=dreams, dream__uuid=uuid, index=index)
+
+
+def _answer(request: HttpRequest, found: Picture, file: FieldFile, media_type: str) -> HttpResponseBase:
+    # A redrawn picture has a new row.
+    etag = f'"{found.pk}-{media_type}"'
+    response = get_conditional_response(request, etag=etag)
+    if response is None:
+        try:
+            # Whole: they are small, and a server that is asynchronous cannot send a file piece by piece.
+            with file.open() as opened:
+                content = opened.read()
+        except FileNotFoundError:
+            raise Http404 from None
+        response = HttpResponse(content, content_type=media_type)
+    response["ETag"] = etag
+    response["Cache-Control"] = "private, max-age=3600"
+    response["X-Content-Type-Options"] = "nosniff"
+    # It is not shown from the cache to whoever signs in next in the same browser.
+    patch_vary_headers(response, ["Cookie"])
+    return response

@@ -1,0 +1,10 @@
+"""The address of the staff's page."""
+
+from __future__ import annotations
+
+from django.urls import path
+
+from newdreamflow.dreams import staff
+
+app_name = "staff"
+urlpatterns = [path("", staff.overview, name="overview")]

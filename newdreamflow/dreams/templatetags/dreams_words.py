@@ -1,0 +1,60 @@
+"""How templates write credits, durations and sizes."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from django import template
+
+from newdreamflow.dreams.models import Dream
+from newdreamflow.dreams.pictures import THUMBNAIL_PIXELS
+from newdreamflow.dreams.styles import STYLES
+
+__all__ = ["amount", "model_name", "register", "seconds", "style_label", "thumbnail_height", "thumbnail_width"]
+
+register = template.Library()
+
+
+@register.filter
+def amount(credits_: Decimal) -> str:
+    """Two places, or up to four where they say something: 0.25, 12.50, 0.0938; the minus sign is a real one."""
+    whole, _, places = f"{abs(credits_):.4f}".partition(".")
+    places = places.rstrip("0").ljust(2, "0")
+    sign = "−" if credits_ < 0 else ""
+    return f"{sign}{int(whole):,}.{places}"
+
+
+@register.filter
+def seconds(number: float) -> str:
+    """As people say it: 3.2 s, 48 s, 4 min."""
+    if number < 10:
+        return f"{number:.1f} s"
+    return f"{number:.0f} s" if number < 90 else f"{number / 60:.0f} min"
+
+
+@register.filter
+def style_label(key: str) -> str:
+    """Of a style preset; of one that is not known any more, its key."""
+    return STYLES[key].label if key in STYLES else key
+
+
+@register.filter
+def model_name(model: str) -> str:
+    """Without the folders or the owner in front of it."""
+    return model.rstrip("/").rpartition("/")[2]
+
+
+@register.filter
+def thumbnail_width(dream: Dream) -> int:
+    """Pixels."""
+    return round(dream.width * _scale(dream))
+
+
+@register.filter
+def thumbnail_height(dream: Dream) -> int:
+    """Pixels."""
+    return round(dream.height * _scale(dream))
+
+
+def _scale(dream: Dream) -> float:
+    return min(1.0, THUMBNAIL_PIXELS / max(dream.width, dream.height))

@@ -1,0 +1,40 @@
+"""How much the site adds to drawing, with the fake engine; the figures of a quiet machine are in benchmarks/results."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.site.visitor import Visitor
+from tests.site.whole_site import whole_site
+
+BUSY = 4
+"""Load average of a machine on which other programs use the same two cores; seconds mean little there."""
+
+
+@pytest.fixture(scope="module")
+def visitors(tmp_path_factory):
+    with whole_site(tmp_path_factory.mktemp("site"), MODEL_ID="fake-engine:1") as site:
+        people = [Visitor(site.url, f"visitor{number}") for number in range(10)]
+        people[0].dream()
+        yield people
+        for visitor in people:
+            visitor.close()
+
+
+def limit(seconds):
+    return seconds if os.getloadavg()[0] < BUSY else 6 * seconds
+
+
+def test_a_picture_is_seen_half_a_second_after_it_was_asked_for(visitors):
+    seen = [visitors[0].dream().picture_s for _ in range(8)]
+    assert statistics.median(seen) <= limit(0.5), seen
+
+
+def test_ten_people_at_once_all_see_something_happen_within_two_seconds(visitors):
+    with ThreadPoolExecutor(10) as threads:
+        first = list(threads.map(lambda visitor: visitor.dream().first_event_s, visitors))
+    assert max(first) <= limit(2.0), first
