@@ -8,6 +8,7 @@ says stands on standard error under its own name.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import socket
@@ -28,9 +29,13 @@ ROOT = Path(__file__).resolve().parent.parent
 MANAGE = (sys.executable, "newdreamflow/manage.py")
 
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+_ENDING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""SIGHUP: the terminal was closed."""
 _START_S: Final = 120.0
 _STOP_S: Final = 75.0
 """Longer than the GPU server's DRAIN_TIMEOUT by default."""
+_PR_SET_PDEATHSIG: Final = 1
+_LIBC: Final = ctypes.CDLL(None) if sys.platform == "linux" else None
 _POLL_S: Final = 0.1
 
 
@@ -48,7 +53,7 @@ class Ending(BaseException):
 
 def main() -> int:
     """Run until Ctrl+C or SIGTERM, or until a part ends by itself (exit status 1)."""
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _ENDING:
         signal.signal(number, _end)
     environment = _environment()
     parts: list[Part] = []
@@ -78,17 +83,27 @@ def _run(environment: dict[str, str], parts: list[Part]) -> NoReturn:
     _managed(environment, "migrate", "--no-input", "-v0")
     if static_root:
         _managed(environment, "collectstatic", "--no-input", "-v0")
-    if gpu_server.hostname in _LOOPBACK and not _listens(gpu_server_port):
+    is_ours = gpu_server.hostname in _LOOPBACK and not _listens(gpu_server_port)
+    if is_ours:
         environment["PORT"] = str(gpu_server_port)
         parts.append(_start("gpu server", [sys.executable, "-m", "server", "serve"], environment))
     uvicorn = ["-m", "uvicorn", "newdreamflow.config.asgi:application", "--host", "127.0.0.1", "--port", site_port]
     quiet = ["--no-access-log", "--log-level", "warning", "--timeout-graceful-shutdown", "3", "--lifespan", "off"]
+    quiet += [
+        "--no-proxy-headers"
+    ]  # whose word is taken for who asks is the site's own business (SITE_TRUSTED_PROXIES)
     parts.append(_start("site", [sys.executable, *uvicorn, *quiet], environment))
     celery = [sys.executable, "-m", "celery", "-A", "newdreamflow.config.celery", "worker", "--beat", "-l", "warning"]
     celery += ["-s", str(ROOT / environment.get("DATA_DIR", "var") / "site" / "celerybeat-schedule")]
     parts.append(_start("worker", celery if runner == "celery" else [*MANAGE, "dreamworker"], environment))
     _wait(f"http://127.0.0.1:{site_port}/healthz", parts)
-    _wait(f"{gpu_server_url}/livez", parts)
+    if is_ours:
+        _wait(f"{gpu_server_url}/livez", parts)
+    elif not _is_there(f"{gpu_server_url}/livez"):
+        print(
+            f"warning: no GPU server answers at {gpu_server_url} (GPU_SERVER_URL); dreams wait until one does",
+            file=sys.stderr,
+        )
     print(f"Site:       {site_url}\nGPU server: {gpu_server_url} (API: {gpu_server_url}/docs)", flush=True)
     print("A demo account with a few dreams: .venv/bin/python newdreamflow/manage.py demo", flush=True)
     print("Ctrl+C ends all of it.", flush=True)
@@ -133,11 +148,26 @@ def _start(name: str, command: list[str], environment: Mapping[str, str]) -> Par
         text=True,
         errors="replace",
         start_new_session=True,  # Ctrl+C is for us: we end them in order
+        preexec_fn=_end_with_us,  # noqa: PLW1509 -- one system call, no lock
     )
     if process.stdout is None:
         raise AssertionError("it was asked for")
     threading.Thread(target=_pass_on, args=(name, process.stdout), daemon=True).start()
     return Part(name, process)
+
+
+def _end_with_us() -> None:
+    """In the new process: be told to end when we are killed without a chance to say so. Linux only."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _is_there(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5):  # noqa: S310 -- the setting's own address
+            return True
+    except (OSError, ValueError):
+        return False
 
 
 def _pass_on(name: str, lines: IO[str]) -> None:
@@ -167,7 +197,7 @@ def _listens(port: int) -> bool:
 
 def _stop(parts: list[Part]) -> None:
     """End the worker, then the site, then the GPU server; a second signal ends them at once."""
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _ENDING:
         signal.signal(number, lambda *_: _kill(parts))
     for part in reversed(parts):
         part.process.terminate()  # does nothing to one that has ended

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -16,6 +17,15 @@ from server.config import Settings
 from server.executors.fake import FakeExecutor
 from server.main import create_app
 from server.serving import DrainingServer, bound_socket
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let Ctrl+C mean something to the programs that tests start.
+
+    A shell that runs us in the background has told us to ignore it, and whoever we start would inherit that.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass(kw_only=True)

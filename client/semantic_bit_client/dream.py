@@ -12,9 +12,11 @@ Exit codes:
 from __future__ import annotations
 
 import argparse
+import codecs
 import dataclasses
 import io
 import json
+import math
 import os
 import re
 import sys
@@ -55,16 +57,21 @@ _FORMATS: Final = {".png": "png", ".webp": "webp", ".jpg": "jpeg", ".jpeg": "jpe
 _FAREWELL: Final = Retries(attempts=2, time_s=5.0)
 """Whoever pressed Ctrl+C does not wait for long."""
 
+_MOST_LOOKED_AT: Final = 100
+"""Files: as many pictures no server draws at once, and it is the server that says so."""
+
+_AS_GIVEN: Final = "semantic_bit_client.as_given"
+
 
 def run(arguments: list[str] | None = None) -> NoReturn:
     """Draw what the command line asks for, and exit."""
-    # A retry is no event for the one line that this command shows, nor for the JSON that it prints.
-    set_on_retry_hooks(())
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # a file's name may be any bytes
-    wishes = _parser().parse_args(arguments)
     try:
-        sys.exit(_drawn(wishes))
+        # A retry is no event for the one line that this command shows, nor for the JSON that it prints.
+        set_on_retry_hooks(())
+        codecs.register_error(_AS_GIVEN, _as_given)
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors=_AS_GIVEN)
+        sys.exit(_drawn(_parser().parse_args(arguments)))
     except SemanticBitError as error:
         _tell(error)
         sys.exit(next(code for kinds, code in _EXIT_CODES if isinstance(error, kinds)))
@@ -79,6 +86,9 @@ def _drawn(wishes: argparse.Namespace) -> int:
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         # Before it is drawn, not after.
         return _failed(f"there is no folder {folder} that may be written to", _WRONG)
+    for number in range(1, min(wishes.count, _MOST_LOOKED_AT) + 1):
+        if wishes.output and (file := _numbered(wishes.output, number, wishes.count)).is_dir():
+            return _failed(f"{file} is a folder", _WRONG)
     try:
         client = _client(wishes, Retries())
     except ValueError as error:
@@ -94,28 +104,31 @@ def _drawn(wishes: argparse.Namespace) -> int:
             pictures = job.images()
     except KeyboardInterrupt:
         bar.clear()
-        _cancel(wishes, key, job)
+        _say(_cancelled(wishes, key, job))
         return _INTERRUPTED
-    except TookTooLong:
+    except TookTooLong as error:
         bar.clear()
-        _cancel(wishes, key, job)
-        raise
+        told = f"not finished within {wishes.timeout:g} s; {_cancelled(wishes, key, job)}"
+        raise TookTooLong(told, job_id=error.job_id) from error
     finally:
         bar.clear()
     _save(wishes, job, pictures)
     return 0
 
 
-def _cancel(wishes: argparse.Namespace, key: str, job: Job | None) -> None:
-    """Cancel the job, also one whose acceptance has not been heard of: under the same key it is the same job."""
+def _cancelled(wishes: argparse.Namespace, key: str, job: Job | None) -> str:
+    """Cancel the job, also one whose acceptance has not been heard of: under the same key it is the same job.
+
+    Returns:
+        What has become of it, in words.
+    """
     try:
         with _client(wishes, _FAREWELL) as client:
             known = job or client.submit(wishes.prompt, idempotency_key=key, **_drawing(wishes))
             state = client.job(known.id).cancel()
     except SemanticBitError as error:
-        _failed(f"it could not be cancelled: {error.detail}", _FAILED)
-    else:
-        _say("cancelled" if state.status == "cancelled" else f"too late to cancel: it is {state.status}")
+        return f"it could not be cancelled: {error.detail}"
+    return "cancelled" if state.status == "cancelled" else f"too late to cancel: it is {state.status}"
 
 
 def _save(wishes: argparse.Namespace, job: Job, pictures: list[Picture]) -> None:
@@ -139,8 +152,10 @@ def _save(wishes: argparse.Namespace, job: Job, pictures: list[Picture]) -> None
 
 
 def _file(output: Path | None, picture: Picture, number: int, count: int) -> Path:
-    if output is None:
-        return Path(f"dream-{picture.seed}.png")
+    return Path(f"dream-{picture.seed}.png") if output is None else _numbered(output, number, count)
+
+
+def _numbered(output: Path, number: int, count: int) -> Path:
     return output if count == 1 else output.with_stem(f"{output.stem}-{number}")
 
 
@@ -187,7 +202,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", type=_size, metavar="SIZE", help="pixels: 512, or 768x512 (width x height)")
     parser.add_argument("--sampler", metavar="NAME", help="such as 'Euler a' or 'DPM++ 2M Karras'")
     parser.add_argument("--count", type=int, default=1, help="pictures: FILE becomes FILE-1, FILE-2, ... (default: 1)")
-    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="give up and cancel after so long")
+    parser.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="give up and cancel after so long")
     parser.add_argument("--json", action="store_true", help="print one JSON object about what was drawn")
     parser.add_argument("--url", default=url, help=f"the server (default: {_DEFAULT_URL}, or SEMANTIC_BIT_URL)")
     return parser
@@ -198,6 +213,16 @@ def _picture_file(text: str) -> Path:
     if path.suffix.lower() not in _FORMATS:
         raise argparse.ArgumentTypeError(f"{text!r} should end in {', '.join(_FORMATS)}")
     return path
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} should be a number of seconds above 0")
+    return seconds
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -224,3 +249,11 @@ def _say(line: str) -> None:
 
 def _print(line: str) -> None:
     sys.stdout.write(f"{line}\n")
+
+
+def _as_given(error: UnicodeError) -> tuple[str | bytes, int]:
+    """How standard output takes a file's name: bytes where they are no text, escapes for letters it does not have."""
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeError:
+        return codecs.backslashreplace_errors(error)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
 import re
+import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -27,6 +30,12 @@ _LONGEST_ANSWER_S: Final = 120.0
 """Somebody who sends a byte now and then is not waited for any longer."""
 _SHORTEST_TIMEOUT_S: Final = 0.001
 """0 would mean that a socket does not wait at all."""
+
+
+@functools.cache
+def _tls_context(is_tls: bool, _file: str | None, _folder: str | None) -> ssl.SSLContext:  # noqa: FBT001 -- a cache's key
+    """Whom to trust: made once for all clients, since reading this machine's certificates takes tenths of a second."""
+    return httpx2.create_ssl_context() if is_tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +84,12 @@ class Settings:
         is a neighbour, and its key no business of theirs.
         """
         # Each job that is followed holds a connection: their number is the caller's business.
-        return {"limits": httpx2.Limits(max_connections=None, max_keepalive_connections=20)}
+        return {
+            "limits": httpx2.Limits(max_connections=None, max_keepalive_connections=20),
+            "verify": _tls_context(
+                self.base_url.lower().startswith("https:"), os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+            ),
+        }
 
     def of_call(self, call: Call[Any], deadline: Deadline) -> dict[str, Any]:
         """Arguments for `stream` of either."""

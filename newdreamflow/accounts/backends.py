@@ -1,7 +1,8 @@
-"""Signing in by name or by address."""
+"""Signing in by name or by address, and whose name wrong passwords are counted under."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from django.contrib.auth.backends import ModelBackend
@@ -10,7 +11,7 @@ from django.http import HttpRequest
 
 from newdreamflow.accounts.models import User
 
-__all__ = ["NameOrAddressBackend"]
+__all__ = ["NameOrAddressBackend", "locked_name"]
 
 
 class NameOrAddressBackend(ModelBackend):
@@ -24,9 +25,7 @@ class NameOrAddressBackend(ModelBackend):
         **others: Any,  # noqa: ANN401 -- Django's own signature
     ) -> User | None:
         """The user, if the password is theirs. Also one who may not come in: the form has the words for them."""
-        if username and "@" in username:
-            found = User.objects.filter(email__iexact=username).values_list("username", flat=True).first()
-            username = found or username
+        username = _own_name(username) if username else username
         return super().authenticate(request, username, password, **others)
 
     def user_can_authenticate(self, user: User | AnonymousUser | None) -> bool:
@@ -37,3 +36,20 @@ class NameOrAddressBackend(ModelBackend):
         """The user of a session, unless they were shut out meanwhile."""
         user = super().get_user(user_id)
         return user if user is not None and user.is_active else None
+
+
+def locked_name(_request: HttpRequest | None, credentials: Mapping[str, Any] | None) -> str | None:
+    """Under which name wrong passwords are counted: the account's own, however it was written.
+
+    That of nobody is counted alike, or the lock would tell which addresses have an account.
+    """
+    name = (credentials or {}).get("username")
+    # axes' column has 255 characters; nobody's name or address has more.
+    return _own_name(name)[:255] if name else None
+
+
+def _own_name(name_or_address: str) -> str:
+    if "@" not in name_or_address:
+        return name_or_address
+    found = User.objects.filter(email__iexact=name_or_address).values_list("username", flat=True).first()
+    return found or name_or_address.lower()

@@ -82,6 +82,11 @@ class SignIn(_LimitedMixin, _PlainLabelsMixin, views.LoginView):
     authentication_form = SignInForm
     redirect_authenticated_user = True
 
+    def get_success_url(self) -> str:
+        """Where to go afterwards; not here again, which Django takes for a mistake of ours."""
+        url = super().get_success_url()
+        return self.get_default_redirect_url() if url == self.request.path else url
+
 
 @method_decorator((sensitive_post_parameters("password"), never_cache), name="dispatch")
 class SignUp(_LimitedMixin, _PlainLabelsMixin, views.RedirectURLMixin, FormView):  # type: ignore[type-arg]  # generic in the stubs alone

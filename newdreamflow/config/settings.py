@@ -14,7 +14,7 @@ import dj_database_url
 from csp.constants import NONCE, NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 
-from newdreamflow.config.environment import Environment, kept_secret
+from newdreamflow.config.environment import Environment, kept_folder, kept_secret
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SITE = REPOSITORY / "newdreamflow"
@@ -23,18 +23,16 @@ _env = Environment(REPOSITORY / ".env")
 
 # --- where it is ------------------------------------------------------------------------------------------------------
 
-DATA = REPOSITORY / _env.text("DATA_DIR", "var") / "site"
-SITE_PORT = _env.whole("SITE_PORT", 8001, least=1)
-SITE_URL = _env.text("SITE_URL", f"http://127.0.0.1:{SITE_PORT}").rstrip("/")
+DATA = kept_folder(REPOSITORY / _env.text("DATA_DIR", "var") / "site")
+SITE_PORT = _env.port("SITE_PORT", 8001)
+SITE_URL = _env.url("SITE_URL", f"http://127.0.0.1:{SITE_PORT}")
 _url = urlsplit(SITE_URL)
-if _url.scheme not in {"http", "https"} or not _url.hostname:
-    raise ImproperlyConfigured(f"SITE_URL must be a URL such as https://dreams.example.org, not {SITE_URL!r}")
 IS_PUBLIC = _url.scheme == "https"
 
 DEBUG = _env.flag("SITE_DEBUG", default=False)
 if DEBUG and IS_PUBLIC:
     raise ImproperlyConfigured("SITE_DEBUG must be false where SITE_URL is https: its pages show code and settings")
-SECRET_KEY = _env.text("SITE_SECRET_KEY") or kept_secret(DATA / "secret_key")
+SECRET_KEY = _env.secret("SITE_SECRET_KEY", least=50) or kept_secret(DATA / "secret_key")
 
 _LOOPBACK = ["127.0.0.1", "localhost", "[::1]"]
 ALLOWED_HOSTS = [_url.hostname] if IS_PUBLIC else [*_LOOPBACK, _url.hostname]
@@ -94,23 +92,29 @@ TEMPLATES = [
 
 
 def _database() -> dict[str, Any]:
-    DATA.mkdir(mode=0o700, parents=True, exist_ok=True)
-    database: dict[str, Any] = dict(
-        dj_database_url.parse(_env.text("DATABASE_URL") or f"sqlite:///{DATA}/site.sqlite3")
-    )
+    try:
+        database: dict[str, Any] = dict(
+            dj_database_url.parse(_env.text("DATABASE_URL") or f"sqlite:///{DATA}/site.sqlite3")
+        )
+    except ValueError:
+        database = {}
     options = database.setdefault("OPTIONS", {})
-    if database["ENGINE"] == "django.db.backends.sqlite3":
+    engine = database.get("ENGINE")
+    if engine == "django.db.backends.sqlite3":
         # Site and worker are two processes, and releases of SQLite before 3.51.3 can damage a WAL database that
         # two connections write: the old journal it is. A transaction begins as a writer, so that two of them
         # wait for each other instead of one failing in its middle.
         options["transaction_mode"] = "IMMEDIATE"
         options["timeout"] = 20
         options["init_command"] = "PRAGMA journal_mode=DELETE; PRAGMA synchronous=FULL;"
-    elif database["ENGINE"] == "django.db.backends.postgresql":
+    elif engine == "django.db.backends.postgresql":
         # A connection a request: served by ASGI, each runs in a thread of its own, and one kept open would be lost.
         options.setdefault("connect_timeout", 5)
     else:
-        raise ImproperlyConfigured("DATABASE_URL must begin with postgres:// or sqlite://")
+        # Without the value, which may hold a password.
+        raise ImproperlyConfigured(
+            "DATABASE_URL must be like postgres://user:password@host/name or sqlite:///path, and is something else"
+        )
     return database
 
 
@@ -166,13 +170,14 @@ AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 """One name from one address: nobody can lock a stranger out. Many names from one address: `accounts/limits.py`."""
 AXES_RESET_ON_SUCCESS = True
 AXES_LOCKOUT_TEMPLATE = "accounts/locked_out.html"
+AXES_USERNAME_CALLABLE = "newdreamflow.accounts.backends.locked_name"
 AXES_CLIENT_IP_CALLABLE = "newdreamflow.accounts.limits.caller"
 AXES_DISABLE_ACCESS_LOG = True
 """Who signed in when and from where is nobody's business."""
 AXES_VERBOSE = False
 
 EMAIL_HOST = _env.text("EMAIL_HOST")
-EMAIL_PORT = _env.whole("EMAIL_PORT", 587, least=1)
+EMAIL_PORT = _env.port("EMAIL_PORT", 587)
 EMAIL_HOST_USER = _env.text("EMAIL_HOST_USER")
 EMAIL_HOST_PASSWORD = _env.text("EMAIL_HOST_PASSWORD")
 EMAIL_USE_SSL = EMAIL_PORT == 465
@@ -186,7 +191,7 @@ ACCOUNTS_CONFIRM_ADDRESS = bool(EMAIL_HOST)
 """Whether an account begins to work only when the link in a mail was followed."""
 
 LANGUAGE_CODE = "en"
-TIME_ZONE = _env.text("SITE_TIME_ZONE", "UTC")
+TIME_ZONE = _env.time_zone("SITE_TIME_ZONE", "UTC")
 USE_TZ = True
 
 # --- the borders ------------------------------------------------------------------------------------------------------
@@ -227,17 +232,15 @@ DATA_UPLOAD_MAX_NUMBER_FILES = 0
 
 # --- the GPU server, and what dreams cost -----------------------------------------------------------------------------
 
-GPU_SERVER_URL = _env.text("GPU_SERVER_URL", f"http://127.0.0.1:{_env.whole('PORT', 8000)}")
+GPU_SERVER_URL = _env.url("GPU_SERVER_URL", f"http://127.0.0.1:{_env.port('PORT', 8000)}")
 GPU_SERVER_API_KEY = _env.text("GPU_SERVER_API_KEY")
 
 DREAMS_PRICE_PER_WORK_UNIT = _env.money("SITE_PRICE_PER_WORK_UNIT", "1.00")
 DREAMS_STARTING_BUDGET = _env.money("SITE_STARTING_BUDGET", "100.00")
 DREAMS_MAX_UNFINISHED = _env.whole("SITE_MAX_UNFINISHED_DREAMS", 20, least=1)
-DREAMS_DEFAULT_SIZE = _env.whole("SITE_DEFAULT_SIZE", 256, least=64)
+DREAMS_DEFAULT_SIZE = _env.whole("SITE_DEFAULT_SIZE", 256, least=256, most=768)
 
-DREAMS_RUNNER = _env.text("SITE_RUNNER", "database")
-if DREAMS_RUNNER not in {"database", "celery"}:
-    raise ImproperlyConfigured(f"SITE_RUNNER must be database or celery, not {DREAMS_RUNNER!r}")
+DREAMS_RUNNER = _env.one_of("SITE_RUNNER", "database", ("database", "celery"))
 CELERY_BROKER_URL = _env.text("REDIS_URL", "redis://127.0.0.1:6379/0")
 CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_IGNORE_RESULT = True
@@ -245,6 +248,7 @@ CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BEAT_SCHEDULE = {"reap": {"task": "newdreamflow.dreams.tasks.reap", "schedule": 2.0}}
 
+_LOG_LEVEL = _env.one_of("LOG_LEVEL", "info", ("debug", "info", "warning", "error"))
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -256,7 +260,7 @@ LOGGING = {
         }
     },
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["stderr"], "level": _env.text("LOG_LEVEL", "info").upper()},
+    "root": {"handlers": ["stderr"], "level": _LOG_LEVEL.upper()},
     # One line for every request of the client would drown the rest.
     "loggers": {
         "httpx2": {"level": "WARNING"},

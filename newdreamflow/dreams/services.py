@@ -52,6 +52,7 @@ __all__ = [
     "advance",
     "cancel",
     "delete",
+    "erase_left_over",
     "estimated_work_units",
     "follow",
     "gpu_server_health",
@@ -126,8 +127,10 @@ def submit(*, user: Any, wish: Wish, submission: uuid.UUID | None = None) -> Dre
         # Also what keeps two parallel requests from both finding room, and one submission from being two dreams.
         ledger.locked_budget(user)
         earlier = Dream.objects.filter(user=user, submission=submission).first()
-        if earlier is not None:
+        if earlier is not None and earlier.deleted_at is None:
             return earlier
+        if earlier is not None:
+            submission = uuid.uuid4()  # a form from the browser's history, whose dream is gone: a new wish
         if Dream.objects.filter(user=user).unfinished().count() >= dreams_settings.DREAMS_MAX_UNFINISHED:
             raise TooManyDreamsError
         work_units = estimated_work_units(wish)
@@ -244,6 +247,8 @@ def _send(dream: Dream) -> _Changes:
     except KeyReused:
         # The GPU server keeps another job under it, of a database that was put back to an older state.
         return _drawn_anew(dream)
+    if dream.cancel_requested_at is not None and not job.state.is_over and job.cancel().status == "cancelled":
+        return _cancelled()  # it may have been there already, so it had to be asked for to be found
     return {
         "status": Dream.Status.DRAWING,
         "remote_job_id": job.id,
@@ -288,14 +293,22 @@ def _look(dream: Dream) -> _Changes:
 
 
 def _work_units(state: JobState) -> Decimal:
-    return Decimal(str(state.work_units)).quantize(_AS_TOLD)
+    # Whatever a server says: nobody is paid for a dream.
+    return max(Decimal(str(state.work_units)).quantize(_AS_TOLD), Decimal(0))
 
 
 def _drawn_anew(dream: Dream) -> _Changes:
     """Ask for it under a new key."""
     if dream.redraws >= _MOST_REDRAWS:
-        return _failed("given_up", words.GIVEN_UP)
-    return {"status": Dream.Status.WAITING, "remote_job_id": "", "redraws": dream.redraws + 1, "sent_at": None}
+        return _failed("lost", words.LOST)
+    pause_s = _pause_s(dream.redraws, None) if dream.redraws else 0.0
+    return {
+        "status": Dream.Status.WAITING,
+        "remote_job_id": "",
+        "redraws": dream.redraws + 1,
+        "sent_at": None,
+        "next_try_at": timezone.now() + datetime.timedelta(seconds=pause_s),
+    }
 
 
 def _cancelled() -> _Changes:
@@ -316,12 +329,12 @@ def _failed(code: str, error: str) -> _Changes:
 def _later(dream: Dream, error: Exception) -> _Changes:
     """What an error means for a dream: it fails, or is tried again after a pause that grows."""
     match error:
-        case InvalidRequest():
+        case InvalidRequest() if error.code:  # else it was some proxy that refused it
             rules = "; ".join(f"{wrong.field} {wrong.rule}" for wrong in error.wrong_values)
             return _failed(error.code, words.of_failure("invalid_request", rules))
         case JobFailed():
             return _failed(error.code, words.of_failure(error.code))
-        case SemanticBitError() if dream.cancel_requested_at is not None:
+        case _ if dream.cancel_requested_at is not None:
             # Its owner does not wait for a painter who is away. Should the job go on there, nobody pays for it.
             return _cancelled()
         case _ if timezone.now() - dream.created_at > datetime.timedelta(
@@ -389,14 +402,23 @@ def _write(dream: Dream, changes: _Changes) -> None:
             ledger.settle(dream, finish.cost)
 
 
+def erase_left_over() -> None:
+    """Erase what a sudden end kept from being erased: words and pictures of dreams that were deleted."""
+    gone = Dream.objects.filter(status__in=Dream.FINISHED).exclude(deleted_at=None)
+    for dream_pk in gone.exclude(prompt="", pictures=None).values_list("pk", flat=True).distinct():
+        _erase_if_over(dream_pk)
+
+
 def _erase_if_over(dream_pk: int) -> None:
     """Remove wish and pictures of a dream that was deleted, once nothing more happens to it."""
     gone = Dream.objects.filter(pk=dream_pk, status__in=Dream.FINISHED).exclude(deleted_at=None)
-    if not gone.update(prompt="", negative_prompt="", error="", trouble=""):
+    if not gone.exists():
         return
+    # The words last: as long as they are there, what is left is found again after a sudden end.
     for picture in Picture.objects.filter(dream_id=dream_pk).select_related("dream"):
         pictures.delete_files(picture)
         picture.delete()
+    gone.update(prompt="", negative_prompt="", error="", trouble="")
 
 
 # --- looking ----------------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ def advance_dream(dream_id: int) -> None:
 @shared_task(ignore_result=True)  # type: ignore[untyped-decorator]  # the same
 def reap() -> None:
     """Send what is due once more: its message was lost, or its worker died with the lease. Runs every few seconds."""
+    services.erase_left_over()
     for dream_id in due_ids(_MOST_AT_ONCE):
         advance_dream.delay(dream_id)
 

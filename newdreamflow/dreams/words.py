@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["GIVEN_UP", "PAINTER_BUSY", "PAINTER_RESTS", "in_a_moment", "of_failure"]
+__all__ = ["GIVEN_UP", "LOST", "PAINTER_BUSY", "PAINTER_RESTS", "in_a_moment", "of_failure"]
 
 PAINTER_RESTS: Final = "The painter is resting."
 PAINTER_BUSY: Final = "The painter has very much to do."
 GIVEN_UP: Final = "The painter could not be reached for so long that we gave up. Nothing was charged."
+LOST: Final = "The painter has lost it again and again. Nothing was charged."
 
 _FAILURES: Final = {
     "does_not_fit": "The picture is too large for the painter's canvas. Try a smaller size.",

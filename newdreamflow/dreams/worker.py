@@ -35,6 +35,7 @@ class DreamWorker:
     def run(self) -> None:
         """Advance dreams until `stop`."""
         with ThreadPoolExecutor(self._num_threads, thread_name_prefix="dreams") as threads:
+            threads.submit(_erase_left_over)
             while not self._stopping.is_set():
                 self._stopping.wait(_PAUSE_S if self._look(threads) else _PAUSE_IN_TROUBLE_S)
 
@@ -52,6 +53,14 @@ class DreamWorker:
         for dream_id in [dream_id for dream_id in due if dream_id not in self._busy][:room]:
             self._busy[dream_id] = threads.submit(_advance, dream_id)
         return True
+
+
+def _erase_left_over() -> None:
+    try:
+        services.erase_left_over()
+    except DatabaseError as error:
+        logger.warning("what was deleted could not be erased: %s", error)
+        connection.close()
 
 
 def _advance(dream_id: int) -> None:

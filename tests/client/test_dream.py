@@ -94,6 +94,11 @@ def test_the_key_comes_from_the_environment_and_is_never_shown(server, run, monk
         ([" "], "prompt must not be empty"),
         (["a cat", "-o", "nowhere/cat.png"], "there is no folder"),
         (["a cat", "--url", "nowhere"], "base_url must be like"),
+        (["a cat", "--timeout", "0"], "'0' should be a number of seconds above 0"),
+        (["a cat", "--timeout=-1"], "'-1' should be a number of seconds above 0"),
+        (["a cat", "--timeout", "nan"], "'nan' should be a number of seconds above 0"),
+        (["a cat", "--timeout", "inf"], "'inf' should be a number of seconds above 0"),
+        (["a cat", "--timeout", "soon"], "'soon' should be a number of seconds above 0"),
         ([], "prompt"),
     ],
 )
@@ -107,6 +112,15 @@ def test_a_folder_that_may_not_be_written_to_is_found_before_anything_is_drawn(s
     before = len(server.executor.started)
     monkeypatch.setattr(os, "access", lambda folder, mode: False)  # root may write to any
     assert run(server.url, "a cat")[0] == 2
+    assert len(server.executor.started) == before
+
+
+@pytest.mark.parametrize(("count", "folder"), [("1", "cat.png"), ("2", "cat-2.png")])
+def test_a_folder_where_a_picture_should_be_is_found_before_anything_is_drawn(server, run, tmp_path, count, folder):
+    (tmp_path / folder).mkdir()
+    before = len(server.executor.started)
+    code, out, err = run(server.url, "a cat", "-o", "cat.png", "--count", count, *SMALL)
+    assert (code, out, err) == (2, "", f"dream: error: {folder} is a folder\n")
     assert len(server.executor.started) == before
 
 
@@ -143,10 +157,19 @@ def test_not_authorised_is_code_4(run, monkeypatch):
 def test_a_timeout_is_code_3_and_cancels(serve, run):
     running = serve(FakeExecutor(step_s=0.1))
     code, _, err = run(running.url, "a cat", "--timeout", "0.4")
-    assert code == 3
-    assert "cancelled" in err
-    assert "not finished within 0.4 s" in err
+    assert (code, err) == (3, "dream: error: not finished within 0.4 s; cancelled\n")
     assert running.executor.images_in_flight == 0
+
+
+def test_a_timeout_never_claims_to_have_cancelled_what_it_could_not(serve, run, monkeypatch):
+    running = serve(FakeExecutor(step_s=0.1))
+
+    def refuse(job):
+        raise dream.NotAuthorised("no key")
+
+    monkeypatch.setattr(dream.Job, "cancel", refuse)
+    code, _, err = run(running.url, "a cat", "--timeout", "0.4")
+    assert (code, err) == (3, "dream: error: not finished within 0.4 s; it could not be cancelled: no key\n")
 
 
 def test_programs_get_nothing_but_the_json(server, tmp_path):
@@ -166,6 +189,23 @@ def test_a_name_that_is_no_text_is_printed_as_it_was_given(server, tmp_path):
     name = os.fsencode(tmp_path) + b"/c\xff.png"
     command = started("a cat", "-o", name, "--seed", "3", *SMALL, url=server.url, text=False, PYTHONIOENCODING="utf-8")
     assert command.communicate(timeout=15) == (name + b" (seed 3)\n", b"")
+
+
+def test_a_name_that_standard_output_has_no_letters_for_is_printed_in_escapes(server, tmp_path):
+    name = tmp_path / "k\xe4tzchen.png"
+    command = started("a cat", "-o", str(name), "--seed", "3", *SMALL, url=server.url, PYTHONIOENCODING="ascii")
+    out, err = command.communicate(timeout=15)
+    assert (command.returncode, err) == (0, "")
+    assert out == f"{tmp_path}/k\\xe4tzchen.png (seed 3)\n"
+    assert name.is_file()
+
+
+def test_ctrl_c_before_anything_is_asked_for_is_code_130(run, monkeypatch):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(dream, "_parser", interrupted)
+    assert run("http://127.0.0.1:9", "a cat") == (130, "", "")
 
 
 def started(*arguments, url, text=True, **environment):

@@ -8,6 +8,7 @@ from decimal import Decimal
 from smtplib import SMTPServerDisconnected
 
 import pytest
+from axes.models import AccessAttempt
 from django.contrib.auth import get_user
 from django.core import mail
 from django.test import Client
@@ -207,6 +208,37 @@ def test_ten_wrong_passwords_lock_the_name_for_this_caller_in_words(client, user
     assert elsewhere.status_code == 302, "nobody can lock a stranger out"
 
 
+@pytest.mark.parametrize(
+    "spellings",
+    [
+        ["ada", "ada@example.org", "Ada@example.org", "ada@EXAMPLE.org", " ada "],
+        # Of an account that is not there too: else the lock would tell which addresses have one.
+        ["nobody@example.org", "Nobody@example.org", "nobody@EXAMPLE.org", "NOBODY@example.org", "nobody@Example.Org"],
+    ],
+)
+def test_the_lock_counts_every_spelling_of_one_account_together(client, user, spellings):
+    statuses = [
+        client.post("/accounts/sign-in/", {"username": spelling, "password": "wrong"}).status_code
+        for spelling in spellings * 2
+    ]
+    assert statuses == [200] * 9 + [429]
+
+
+def test_who_signs_in_by_address_begins_to_count_anew(client, user):
+    for spelling in ["ada", "Ada@example.org"] * 4:
+        client.post("/accounts/sign-in/", {"username": spelling, "password": "wrong"})
+    client.post("/accounts/sign-in/", SIGN_IN | {"username": "ADA@example.org"})
+    client.logout()
+    for _ in range(9):
+        assert client.post("/accounts/sign-in/", SIGN_IN | {"password": "wrong"}).status_code == 200
+
+
+def test_a_name_as_long_as_a_form_may_be_is_nobodys(client):
+    response = client.post("/accounts/sign-in/", {"username": "x" * 60_000, "password": "wrong"})
+    assert "do not belong together" in text(response)
+    assert len(AccessAttempt.objects.get().username) == 255
+
+
 def test_many_names_from_one_address_are_stopped_too(client, user, monkeypatch):
     monkeypatch.setattr(
         "newdreamflow.accounts.views.SignIn.limit", limits.Limit("sign-in", 3, datetime.timedelta(hours=1))
@@ -221,6 +253,12 @@ def test_many_names_from_one_address_are_stopped_too(client, user, monkeypatch):
 def test_who_is_signed_in_already_goes_on(client, user):
     client.force_login(user)
     assert client.get("/accounts/sign-in/?next=/costs/")["Location"] == "/costs/"
+
+
+def test_signing_in_never_leads_to_signing_in(client, user):
+    here = "/accounts/sign-in/?next=/accounts/sign-in/"
+    assert client.post(here, SIGN_IN)["Location"] == reverse("dreams:new")
+    assert client.get(here)["Location"] == reverse("dreams:new")
 
 
 @pytest.mark.parametrize("page", ["sign-up", "sign-in", "password/reset", "password", "sign-out"])

@@ -14,12 +14,12 @@ import uvicorn
 from asgiref.sync import sync_to_async
 from django.test import AsyncClient
 from django.urls import reverse
-from django.utils import timezone
 
 from newdreamflow.config.asgi import application
 from newdreamflow.dreams import services, watching
 from newdreamflow.dreams.events import events_of
 from newdreamflow.dreams.models import Dream
+from newdreamflow.dreams.services import Progress
 from newdreamflow.dreams.worker import DreamWorker
 from server.executors.fake import FakeExecutor
 from server.serving import bound_socket
@@ -126,22 +126,26 @@ async def test_trouble_is_told_in_words_and_passes(user, settings, serve, dream_
     assert (found[-1]["status"], found[-1]["trouble"]) == ("done", "")
 
 
-async def test_of_a_job_that_the_gpu_server_lost_nothing_is_told_any_more(user, settings, serve, dream_worker):
-    settings.GPU_SERVER_URL = serve(FakeExecutor(step_s=0.05)).url
-    dream = await in_database(waiting, user, num_inference_steps=40)
-    slow, since = None, []
-    async with aclosing(events_of(dream)) as events:
+async def test_of_a_job_that_the_gpu_server_lost_nothing_is_told_any_more(user, monkeypatch):
+    async def follow(*, dream):
+        if dream.remote_job_id == "lost":
+            yield Progress(
+                "lost", "running", 1, step=9, steps=28, queue_position=None, eta_s=3.0, preview=b"half a cat"
+            )
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(services, "follow", follow)
+    dream = await in_database(waiting, user, status="drawing", remote_job_id="lost")
+    found = []
+    async with aclosing(events_of(dream, silence_s=0.2, longest_s=20)) as events:
         async for event in events:
-            for snapshot in snapshots_in(event):
-                if slow is None and snapshot["step"] > 2:
-                    slow = await asyncio.to_thread(serve, FakeExecutor(step_s=30))  # with an empty store
-                    settings.GPU_SERVER_URL = slow.url
-                elif slow is not None:
-                    since.append(snapshot)
-            await in_database(Dream.objects.filter(pk=dream.pk).update, next_try_at=timezone.now())
-            if "waiting" in {snapshot["status"] for snapshot in since} and since[-1]["status"] == "drawing":
+            found += snapshots_in(event)
+            if found and found[-1]["step"] == 9:
+                await in_database(Dream.objects.filter(pk=dream.pk).update, remote_job_id="new")
+            elif any(snapshot["step"] for snapshot in found):
                 break
-    assert (since[-1]["step"], since[-1]["preview"]) == (0, None)
+    assert (found[-2]["step"], found[-2]["preview"] is None) == (9, False)
+    assert (found[-1]["step"], found[-1]["preview"], found[-1]["words"]) == (0, None, "The painter has it.")
 
 
 async def test_a_cancelled_dream_ends_its_stream(user, settings, serve, dream_worker):

@@ -23,6 +23,7 @@ from django.urls import reverse
 
 from newdreamflow.config.logs import LineFormatter
 from newdreamflow.config.proxy import TrustedProxies
+from newdreamflow.dreams.models import SIZES
 
 REPOSITORY = Path(__file__).parents[2]
 DEPLOY = REPOSITORY / "deploy"
@@ -96,16 +97,66 @@ def test_migrations_say_what_the_models_say():
         ({**PUBLIC, "SITE_DEBUG": "true"}, "SITE_DEBUG must be false"),
         ({"SITE_URL": "dreams.example.org"}, "SITE_URL must be a URL"),
         ({"SITE_TRUSTED_PROXIES": "proxy.example"}, "SITE_TRUSTED_PROXIES must be addresses or networks"),
-        ({"DATABASE_URL": "mysql://x/y"}, "DATABASE_URL must begin with postgres:// or sqlite://"),
+        ({"SITE_URL": "http://[bad"}, "SITE_URL must be a URL such as http://127.0.0.1:8001, not 'http://[bad'"),
+        ({"SITE_URL": "http://a # b"}, "SITE_URL must be a URL"),
+        ({"GPU_SERVER_URL": "http://127.0.0.1:99999"}, "GPU_SERVER_URL must be a URL such as http://127.0.0.1:8000"),
+        ({"DATABASE_URL": "mysql://x/y"}, "DATABASE_URL must be like postgres://"),
+        ({"DATABASE_URL": "garbage"}, "DATABASE_URL must be like postgres://"),
+        ({"DATABASE_URL": "postgres://x:99999/y"}, "DATABASE_URL must be like postgres://"),
         ({"SITE_RUNNER": "cron"}, "SITE_RUNNER must be database or celery"),
         ({"SITE_PORT": "many"}, "SITE_PORT must be a whole number from 1"),
+        ({"SITE_PORT": "70000"}, "SITE_PORT must be a whole number from 1 to 65535, not '70000'"),
+        ({"PORT": "70000"}, "PORT must be a whole number from 1 to 65535, not '70000'"),
+        ({"EMAIL_PORT": "99999"}, "EMAIL_PORT must be a whole number from 1 to 65535, not '99999'"),
+        ({"SITE_DEFAULT_SIZE": "99999"}, "SITE_DEFAULT_SIZE must be a whole number from 256 to 768, not '99999'"),
+        ({"SITE_TIME_ZONE": "Mars/Base"}, "SITE_TIME_ZONE must be a time zone such as UTC or Europe/Berlin, not 'Mars"),
+        ({"SITE_TIME_ZONE": "Europe"}, "SITE_TIME_ZONE must be a time zone"),
+        ({"SITE_TIME_ZONE": "/etc/passwd"}, "SITE_TIME_ZONE must be a time zone"),
+        ({"LOG_LEVEL": "loud"}, "LOG_LEVEL must be debug, info, warning or error, not 'loud'"),
+        ({"SITE_SECRET_KEY": "short"}, "SITE_SECRET_KEY must have 50 characters or more, not 5"),
         ({"SITE_PRICE_PER_WORK_UNIT": "-1"}, "SITE_PRICE_PER_WORK_UNIT must be a number from 0"),
+        ({"SITE_PRICE_PER_WORK_UNIT": "nan"}, "SITE_PRICE_PER_WORK_UNIT must be a number from 0"),
+        ({"SITE_STARTING_BUDGET": "1e30"}, "SITE_STARTING_BUDGET must be a number from 0 to 1000000, such as 0.25"),
+        ({"DATA_DIR": "/dev/null"}, "DATA_DIR must be a folder that the site may write to, not '/dev/null'"),
         ({"SITE_DEBUG": "perhaps"}, "SITE_DEBUG must be true or false"),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_rule(site_settings, environ, words):
     with pytest.raises(ImproperlyConfigured, match=re.escape(words)):
         site_settings(**environ)
+
+
+def test_a_database_that_is_none_is_not_quoted_since_it_may_hold_a_password(site_settings):
+    with pytest.raises(ImproperlyConfigured) as told:
+        site_settings(DATABASE_URL="postgre://ada:hunter2@db/site")
+    assert "hunter2" not in str(told.value)
+
+
+def test_a_folder_that_belongs_to_somebody_else_is_named(site_settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda folder, mode: False)  # root may write to any
+    with pytest.raises(ImproperlyConfigured, match=re.escape(f"not '{tmp_path}': site/ in it may not be written to")):
+        site_settings()
+
+
+def test_a_secret_that_cannot_be_read_is_named(site_settings, tmp_path):
+    (tmp_path / "site" / "secret_key").mkdir(parents=True)  # root may read any file
+    with pytest.raises(ImproperlyConfigured, match=r"SITE_SECRET_KEY must be set, or .*secret_key be a file"):
+        site_settings()
+
+
+def test_the_default_size_is_one_that_the_form_has(site_settings):
+    for size in SIZES[1:]:
+        assert site_settings(SITE_DEFAULT_SIZE=str(size))["DREAMS_DEFAULT_SIZE"] == size
+    for size in (min(SIZES[1:]) - 1, max(SIZES[1:]) + 1):
+        with pytest.raises(ImproperlyConfigured):
+            site_settings(SITE_DEFAULT_SIZE=str(size))
+
+
+def test_a_command_says_what_is_wrong_with_a_setting_in_one_line(tmp_path):
+    for command in ("check", "dreamworker"):  # one of Django's, one of ours
+        told = manage(tmp_path, command, SITE_PORT="70000")
+        assert (told.returncode, told.stdout) == (1, "")
+        assert told.stderr == "error: SITE_PORT must be a whole number from 1 to 65535, not '70000'\n"
 
 
 def test_the_public_site_binds_cookies_to_https_and_to_its_host(site_settings):
@@ -289,6 +340,23 @@ def test_no_form_takes_a_file(client, user):
 def test_a_form_of_a_megabyte_is_refused(client):
     response = client.post("/accounts/sign-in/", {"username": "x" * 1_000_000})
     assert response.status_code == 400
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("type_of_body", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=x"])
+def test_a_form_that_cannot_be_taken_is_a_page_in_words_and_one_line_of_the_log(client, caplog, type_of_body):
+    caplog.handler.setFormatter(LineFormatter("{levelname} {name}: {message}", style="{"))
+    response = client.post("/accounts/sign-in/", b"--x\r\n" + b"x" * 70_000, content_type=type_of_body)
+    assert response.status_code == 400
+    assert "This cannot be taken" in response.content.decode()
+    assert caplog.text.count("\n") == 1, caplog.text
+
+
+def test_a_mistake_of_ours_is_logged_with_its_trace():
+    error = ZeroDivisionError()
+    record = logging.LogRecord("x", logging.ERROR, __file__, 1, "/", None, (type(error), error, None))
+    record.status_code = 500
+    assert "ZeroDivisionError" in LineFormatter("{message}", style="{").format(record)
 
 
 def test_the_log_never_quotes_a_row():

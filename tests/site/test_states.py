@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import socket
+import threading
 import time
 import uuid
 from decimal import Decimal
@@ -19,6 +22,25 @@ from server.executors.fake import FakeExecutor
 pytestmark = pytest.mark.django_db(transaction=True)
 
 START = Decimal(100)
+
+
+@contextlib.contextmanager
+def answering(answer):
+    """A server that says the same to everybody."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(5)
+
+        def answer_once():
+            with contextlib.suppress(OSError):
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(65536)
+                    connection.sendall(answer)
+
+        thread = threading.Thread(target=answer_once)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        thread.join()
 
 
 def wish(**changes):
@@ -282,3 +304,43 @@ def test_a_cancel_during_an_advance_is_seen_to_at_once(user, settings, serve, mo
     dream.refresh_from_db()
     assert dream.status == "drawing"
     assert dream.next_try_at <= timezone.now()
+
+
+# --- found by attacking it ------------------------------------------------------------------------------------------
+
+
+def test_a_dream_cancelled_while_it_was_in_trouble_is_not_drawn_when_the_painter_is_back(user, settings, serve):
+    dream = advanced(services.submit(user=user, wish=wish(num_inference_steps=50)), times=2)
+    assert dream.trouble
+    painter = FakeExecutor(step_s=0.5)
+    settings.GPU_SERVER_URL = serve(painter).url
+    services.cancel(dream=dream)
+    dream = advanced(dream)
+    assert dream.status == "cancelled"
+    assert_nothing_charged(dream)
+    assert painter.images_in_flight == 0
+
+
+def test_the_form_of_a_deleted_dream_sent_again_is_a_new_dream(user):
+    submission = uuid.uuid4()
+    first = services.submit(user=user, wish=wish(), submission=submission)
+    services.delete(dream=first)
+    assert services.submit(user=user, wish=wish(), submission=submission) != first
+
+
+def test_what_a_sudden_end_kept_from_being_erased_is_erased_by_the_next_worker(user, gpu_server):
+    dream = ended(services.submit(user=user, wish=wish()))
+    [picture] = dream.pictures.all()
+    Dream.objects.filter(pk=dream.pk).update(deleted_at=timezone.now())  # and then the process was killed
+    services.erase_left_over()
+    dream.refresh_from_db()
+    assert (dream.prompt, dream.pictures.count(), default_storage.exists(picture.file.name)) == ("", 0, False)
+
+
+def test_a_page_of_a_proxy_that_refuses_is_no_end(user, settings):
+    """Such as plain HTTP to a TLS port: 400, and HTML."""
+    with answering(b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/html\r\nContent-Length: 2\r\n\r\nno") as url:
+        settings.GPU_SERVER_URL = url
+        dream = advanced(services.submit(user=user, wish=wish()))
+    assert dream.status == "waiting"
+    assert "resting" in dream.trouble

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tests.processes import REPOSITORY
 
-__all__ = ["WholeSite", "whole_site"]
+__all__ = ["WholeSite", "environment_of", "whole_site"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,15 +41,7 @@ class WholeSite:
 def whole_site(folder: Path, **settings: str) -> Iterator[WholeSite]:
     """Start it and wait until it draws; end it as Ctrl+C does."""
     ports = _free_ports(2)
-    unset = ("SITE_", "GPU_SERVER_", "EMAIL_", "DJANGO_", "DATABASE_URL")
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith(unset)},
-        "DATA_DIR": str(folder / "data"),
-        "PORT": str(ports[0]),
-        "SITE_PORT": str(ports[1]),
-        "PYTHONPATH": str(REPOSITORY / "client"),
-        **settings,
-    }
+    environment = environment_of(folder, *ports) | settings
     log = folder / "site.log"
     with log.open("wb") as out:
         process = subprocess.Popen(
@@ -80,6 +72,18 @@ def whole_site(folder: Path, **settings: str) -> Iterator[WholeSite]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 raise
+
+
+def environment_of(folder: Path, port: int, site_port: int) -> dict[str, str]:
+    """Of a site on a folder of its own; nothing of ours that would lead it elsewhere."""
+    unset = ("SITE_", "GPU_SERVER_", "EMAIL_", "DJANGO_", "DATABASE_URL")
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith(unset)},
+        "DATA_DIR": str(folder / "data"),
+        "PORT": str(port),
+        "SITE_PORT": str(site_port),
+        "PYTHONPATH": str(REPOSITORY / "client"),
+    }
 
 
 def _free_ports(number: int) -> list[int]:

@@ -66,8 +66,11 @@ class Command(BaseCommand):
             self.stdout.write(f"The account {_NAME} is there already; `manage.py changepassword demo` sets a password.")
         before = user.dreams.count()
         for index, wish in enumerate(_wishes()):
+            submission = uuid.uuid5(_SUBMISSIONS, str(index))
+            if user.dreams.filter(submission=submission).exists():
+                continue  # also one that was deleted: it stays away
             try:
-                services.submit(user=user, wish=wish, submission=uuid.uuid5(_SUBMISSIONS, str(index)))
+                services.submit(user=user, wish=wish, submission=submission)
             except BudgetExceededError as error:
                 self.stderr.write(f"No more dreams: {error}")
                 break
