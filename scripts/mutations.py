@@ -412,8 +412,8 @@ MUTATIONS: Final = (
     Mutation(
         name="queue-without-an-end",
         file=GENERATOR,
-        old="if self._is_full and not starts_at_once:",
-        new="if False:",
+        old="return self.num_waiting + self._num_accepting >= self.max_waiting + num_free",
+        new="return False",
         test="tests/server/test_capacity.py::test_one_too_many_is_503_with_a_retry_after_that_is_true",
         why="A flood would be accepted and time out, instead of being told when to come back.",
     ),

@@ -75,8 +75,8 @@ class Settings(BaseSettings):
     hsts_seconds: int = Field(default=0, ge=0, le=10**9)
     """Seconds for which browsers shall use nothing but HTTPS for this host name, on every port; 0 does not say."""
     max_connections: int = Field(default=1000, ge=1, le=100_000)
-    """Connections held at a time by `python -m server serve`; beyond that idle ones are closed, and where none is idle
-    requests are answered with 503."""
+    """Connections held at a time by `python -m server serve`; beyond that those are closed that ask for nothing or do
+    not read, and where there are none requests are answered with 503. One key has a quarter of them at most."""
 
     model_id: str = Field(default=DEFAULT_MODEL_ID, min_length=1)
     """The model: a folder in diffusers layout, the id of a model in the local Hugging Face cache, or `fake`. A relative
@@ -167,7 +167,7 @@ class Settings(BaseSettings):
         try:
             networks = [ip_network(name) for name in _split(names)] if isinstance(names, str) else names
         except ValueError:
-            raise ValueError("must be addresses or networks, like 127.0.0.1,10.0.0.0/8") from None
+            raise ValueError("must be addresses or networks, like 127.0.0.1,10.0.0.2") from None
         if not all(network.prefixlen for network in networks):
             raise ValueError("must not be everybody")
         return networks

@@ -135,7 +135,7 @@ class ImageGenerator:
         """Whether a job for one picture that came now would be accepted, as far as is known."""
         is_down = self._is_draining or self.executor.state in {"failed", "stopped"}
         is_down = is_down or await self._keeping.known_trouble() is not None
-        return not is_down and (not self._is_full or self._dispatcher.would_start_at_once(_ONE_PICTURE))
+        return not is_down and not self._is_full_for(_ONE_PICTURE)
 
     @property
     def store(self) -> JobStore:
@@ -210,7 +210,7 @@ class ImageGenerator:
         Raises:
             QueueFullError: as many jobs wait as may wait.
         """
-        if self._is_full and not self._dispatcher.would_start_at_once(_ONE_PICTURE):
+        if self._is_full_for(_ONE_PICTURE):
             raise self._queue_full()
 
     async def draw(
@@ -268,12 +268,16 @@ class ImageGenerator:
             raise DrainingError("the server is shutting down; ask again when it is back")
         if self.executor.state in {"failed", "stopped"}:
             raise self._dispatcher.engine_failed()
+        # Before a place is held: a repeat needs none, and somebody else would be refused for it.
+        repeat = await self._repeat_of(new)
+        if repeat is not None:
+            return repeat
         with contextlib.ExitStack() as places:
             try:
                 reservation = places.enter_context(self._place_for(new))
             except (QueueFullError, RateLimitedError):
-                # Without a key there is nothing to look up, and a flood must not wait for the disk to be refused.
-                repeat = await self._keeping.find_repeat(new) if new.idempotency_key else None
+                # The last place may have gone to the same job, asked for at the same moment.
+                repeat = await self._repeat_of(new)
                 if repeat is None:
                     raise
                 return repeat
@@ -284,6 +288,10 @@ class ImageGenerator:
                 self._dispatcher.enqueue(record)
             return record
 
+    async def _repeat_of(self, new: NewJob) -> JobRecord | None:
+        # Without a key there is nothing to look up, and a flood must not wait for the disk to be refused.
+        return await self._keeping.find_repeat(new) if new.idempotency_key else None
+
     @contextlib.contextmanager
     def _place_for(self, new: NewJob) -> Iterator[Reservation]:
         """Hold a place for a job until it is written down.
@@ -292,8 +300,7 @@ class ImageGenerator:
             QueueFullError: as many jobs wait as may wait.
             RateLimitedError: its key has asked for as much as it may.
         """
-        starts_at_once = not self._num_accepting and self._dispatcher.would_start_at_once(new.params)
-        if self._is_full and not starts_at_once:
+        if self._is_full_for(new.params):
             raise self._queue_full()
         with self._limits.reserved(
             new.key_id,
@@ -313,9 +320,10 @@ class ImageGenerator:
             retry_after_s=self._estimates.until_room_s(self._request_timeout_s),
         )
 
-    @property
-    def _is_full(self) -> bool:
-        return self.num_waiting + self._num_accepting >= self.max_waiting
+    def _is_full_for(self, params: GenerationParams) -> bool:
+        # Those that are being written down will wait, but for as many as the engine has room for now.
+        num_free = self._dispatcher.num_free_places if self._dispatcher.would_start_at_once(params) else 0
+        return self.num_waiting + self._num_accepting >= self.max_waiting + num_free
 
     async def _let_go(self, accepting: asyncio.Task[JobRecord]) -> None:
         """Nobody waits for this bound job any more: cancel it unless it has ended."""

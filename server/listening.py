@@ -13,9 +13,11 @@ import structlog
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 
-from server.access.connections import Connections, GuardedProtocol
+from server.access.connection_count import Connections
+from server.access.connections import GuardedProtocol
 from server.access.timeouts import Patience
 from server.access.tls import Certificate
+from server.access.tls_listener import TlsListener
 from server.config import REPOSITORY, Settings, StartError
 
 __all__ = ["GuardedServer", "certificate_of", "room_for"]
@@ -26,8 +28,6 @@ _OTHER_FILES: Final = 128
 """Descriptors that are kept for all that is no connection: the store, pictures, the engine, modules."""
 _RENEWAL_TICKS: Final = 20
 """Of a tenth of a second: how often the certificate's files are looked at."""
-_TLS_CLOSE_S: Final = 60.0
-"""For the client to take the rest of its last answer, and to say that it has seen the end."""
 
 
 class GuardedServer(uvicorn.Server):
@@ -61,16 +61,19 @@ class GuardedServer(uvicorn.Server):
             sys.exit(STARTUP_FAILURE)
         if self._certificate is not None:
             self._certificate.report()
-        self.servers = [await self._listening(listener) for listener in sockets or []]
+        self.servers = [await self._listening(listener) for listener in sockets or []]  # type: ignore[misc]  # only ever closed and waited for
         self.started = True
 
     async def on_tick(self, counter: int) -> bool:
         """What is to be done ten times a second."""
         if self._certificate is not None and counter % _RENEWAL_TICKS == 0:
-            self._certificate.renew()
+            try:
+                self._certificate.renew()
+            except Exception:  # noqa: BLE001 -- whatever it is: from here it would end the server, without an end to its work
+                _log.exception("the certificate's files could not be looked at; the last one is still used")
         return await super().on_tick(counter)
 
-    async def _listening(self, listener: socket.socket) -> asyncio.Server:
+    async def _listening(self, listener: socket.socket) -> asyncio.Server | TlsListener:
         connections = Connections(self._max_connections)
 
         def protocol() -> GuardedProtocol:
@@ -83,14 +86,15 @@ class GuardedServer(uvicorn.Server):
             )
 
         # The operator's unix socket needs no TLS: nothing travels.
-        certificate = self._certificate if listener.family != socket.AF_UNIX else None
-        return await asyncio.get_running_loop().create_server(
+        if self._certificate is None or listener.family == socket.AF_UNIX:
+            return await asyncio.get_running_loop().create_server(protocol, sock=listener, backlog=self.config.backlog)
+        return TlsListener(
+            listener,
             protocol,
-            sock=listener,
+            certificate=self._certificate,
+            connections=connections,
+            patience=self._patience,
             backlog=self.config.backlog,
-            ssl=certificate.context if certificate else None,
-            ssl_handshake_timeout=self._patience.handshake_s if certificate else None,
-            ssl_shutdown_timeout=_TLS_CLOSE_S if certificate else None,
         )
 
 

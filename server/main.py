@@ -122,7 +122,8 @@ def create_app(settings: Settings | None = None, *, executor: Executor | None = 
     # The last one added is the outermost.
     app.add_middleware(HeadRequests)
     failed_attempts = FailedAttempts(settings.limit_failed_authentications_per_minute)
-    app.add_middleware(RequestLimits, limits=limits)
+    # A quarter: with what it may have at most, no key closes the server to the others.
+    app.add_middleware(RequestLimits, limits=limits, max_in_hand=max(1, settings.max_connections // 4))
     app.add_middleware(Authentication, keys=keys, failed_attempts=failed_attempts)
     app.add_middleware(BodyLimit)
     app.add_middleware(RequestLog, metrics=generator.metrics)

@@ -22,7 +22,7 @@ __all__ = ["Metrics"]
 _HTTP_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 """Methods that are told apart; a caller can invent as many others as it likes."""
 
-_LIMITS: Final = ("requests", "work-units", "jobs", "failed-authentications")
+_LIMITS: Final = ("requests", "work-units", "jobs", "concurrent-requests", "failed-authentications")
 """Those of `access/limits.py`."""
 _RECENT_JOBS: Final = 200
 """Jobs that the averages of late are made from: a few minutes of a busy server, a few days of an idle one."""

@@ -169,9 +169,13 @@ def bound_socket(host: str, port: int) -> socket.socket:
     """The bound socket. Bound here, so that a port in use is one line and not a traceback.
 
     Raises:
-        StartError: somebody else listens there, or the address is not this machine's.
+        StartError: somebody else listens there, or the address is not this machine's, or no address.
     """
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no name"
+        raise StartError(f"HOST {host!r} is no address that can be listened on: {reason}") from None
     # Naming the protocol matters: asyncio switches off Nagle's algorithm, which costs 40 ms an answer, only where it is
     # known to be TCP.
     listener = socket.socket(family, kind, protocol)

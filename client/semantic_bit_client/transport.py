@@ -87,7 +87,9 @@ class Settings:
         return {
             "limits": httpx2.Limits(max_connections=None, max_keepalive_connections=20),
             "verify": _tls_context(
-                self.base_url.lower().startswith("https:"), os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+                self.base_url.lower().startswith("https:"),
+                os.environ.get("SSL_CERT_FILE"),
+                os.environ.get("SSL_CERT_DIR"),
             ),
         }
 

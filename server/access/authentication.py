@@ -97,12 +97,13 @@ def _refuse_key_in_url(scope: Scope) -> None:
         UnauthorizedError: there is one, it seems.
     """
     query: bytes = scope["query_string"]
-    pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True) if query else []
-    is_in_query = any(
-        value.startswith(KEY_PREFIX) or name.lower().replace("-", "_") in _KEY_PARAMETERS for name, value in pairs
+    names = [name for name, _ in parse_qsl(query.decode("latin-1"), keep_blank_values=True)] if query else []
+    prefix = KEY_PREFIX.encode()
+    is_in_query = prefix in unquote_to_bytes(query) or any(
+        name.lower().replace("-", "_") in _KEY_PARAMETERS for name in names
     )
     raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
-    if KEY_PREFIX.encode() in unquote_to_bytes(raw_path):
+    if prefix in unquote_to_bytes(raw_path):
         # For everybody who will look at this request, and log or repeat its path.
         scope["path"], scope["raw_path"] = "/", b"/"
         is_in_query = True

@@ -1,7 +1,8 @@
-"""The connections of a listener: how many there are, how long each may dawdle, and what is said to one that is no use.
+"""What one connection may do: how long it may dawdle, how much it may send ahead, and what it is told if it is no use.
 
-What uvicorn leaves to whoever stands in front of it is done here: a limit for the head of a request in bytes, fields
-and seconds; for connections on which nothing happens; for answers that nobody takes; and for how many there may be.
+What uvicorn leaves to whoever stands in front of it is done here: a limit for the head of a request, and for its
+trailers, in bytes, fields and seconds; for connections on which nothing happens; for requests that nobody waits for the
+answer of; and for answers that nobody takes. (How many connections there may be: `connection_count.py`.)
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+from collections.abc import Sized
 from typing import Any, Final
 
 import httptools
@@ -16,69 +18,30 @@ import structlog
 import uvicorn
 from starlette.exceptions import HTTPException
 from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, Scope
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from server.access.connection_count import Connections
 from server.access.headers import SECURITY_HEADERS
 from server.access.timeouts import Patience
 from server.errors import MalformedRequestError, TooManyConnectionsError
 from server.problems import PROBLEM_MEDIA_TYPE, problem_of
 
-__all__ = ["MAX_FIELDS", "MAX_HEAD_BYTES", "MAX_TARGET_BYTES", "Connections", "GuardedProtocol"]
+__all__ = ["MAX_AHEAD", "MAX_FIELDS", "MAX_HEAD_BYTES", "MAX_TARGET_BYTES", "GuardedProtocol"]
 
 MAX_HEAD_BYTES: Final = 32 * 1024
 """Request line and headers together. Browsers with many cookies stay below 16 kB."""
 MAX_TARGET_BYTES: Final = 8 * 1024
 """Path and query; RFC 9112, section 3, wants 8000 at least."""
 MAX_FIELDS: Final = 100
+MAX_AHEAD: Final = 16
+"""Requests that may be sent ahead while one is answered. Browsers send none, clients that do a few."""
 
 _FULL_RETRY_S = 5.0
 _PIECE_BYTES: Final = 64 * 1024
 
 _log = structlog.get_logger("server")
-
-
-class Connections:
-    """The connections of one listener, counted.
-
-    Where there are too many, the one that has been idle for longest is closed, so that nobody can keep others out with
-    connections that ask for nothing.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._busy: set[GuardedProtocol] = set()
-        self._idle: dict[GuardedProtocol, None] = {}
-
-    def __len__(self) -> int:
-        return len(self._busy) + len(self._idle)
-
-    def opened(self, connection: GuardedProtocol) -> bool:
-        """Count a new one. False if it is one too many, because all others have a request in hand."""
-        self._idle[connection] = None
-        if len(self) > self._most:
-            longest_idle = next(iter(self._idle))
-            if longest_idle is connection:
-                return False
-            self.closed(longest_idle)
-            longest_idle.hang_up()
-        return True
-
-    def busy(self, connection: GuardedProtocol) -> None:
-        """It has sent a request, which is to be answered."""
-        self._idle.pop(connection, None)
-        self._busy.add(connection)
-
-    def idle(self, connection: GuardedProtocol) -> None:
-        """All its requests are answered, and the answers are read."""
-        if connection in self._busy:
-            self._busy.remove(connection)
-            self._idle[connection] = None
-
-    def closed(self, connection: GuardedProtocol) -> None:
-        """It counts no more."""
-        self._idle.pop(connection, None)
-        self._busy.discard(connection)
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -101,11 +64,15 @@ class GuardedProtocol(HttpToolsProtocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._reading_deadline: asyncio.TimerHandle | None = None
         self._unread = 0
-        self._head_bytes = 0
+        self._running: RequestResponseCycle | None = None
+        """What the app works on; `cycle` is the request that came last."""
+        self._fruitless_bytes = 0
+        """Received since something was complete: a head, a piece of a body, a message."""
+        self._num_trailers = 0
         self._is_in_head = False
         self._is_in_message = False
-        self._wrong_head: Exception | None = None
-        """What was found wrong with a head while the parser reads on."""
+        self._wrong: Exception | None = None
+        """What was found wrong while the parser reads on."""
         self._is_refused = False
         """Whether nothing more is taken from this client."""
 
@@ -114,12 +81,17 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """A client is there, and has said nothing yet."""
         super().connection_made(transport)
+        self.flow = _Flow(transport, self.pipeline)
         transport.set_write_buffer_limits(_PIECE_BYTES)  # TLS would hold eight times as much before it says so
         self._has_room = self._siblings.opened(self)
         self._expect_within(self._patience.head_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is gone."""
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True  # uvicorn tells the last request alone
+            self._running.message_event.set()
+        self.pipeline.clear()
         super().connection_lost(exc)
         self._expect_nothing()
         self.resume_writing()
@@ -129,20 +101,22 @@ class GuardedProtocol(HttpToolsProtocol):
         """Read on."""
         if self._is_refused:
             return
-        self._head_bytes += len(data)
+        self._fruitless_bytes += len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             pass  # to a protocol that is not spoken here: the request itself has been read, and is answered
         except httptools.HttpParserError:
-            self._refuse(self._wrong_head or MalformedRequestError("what came over this connection is no HTTP/1.1"))
+            if not self._is_refused:
+                self._refuse(self._wrong or MalformedRequestError("what came over this connection is no HTTP/1.1"))
             return
-        if self._is_in_head and self._head_bytes > MAX_HEAD_BYTES:
+        if self._fruitless_bytes > MAX_HEAD_BYTES:
             self._refuse(_head_too_large())
 
     def pause_writing(self) -> None:
         """The client does not keep up with reading."""
         super().pause_writing()
+        self._siblings.slow(self)
         self._unread = self.transport.get_write_buffer_size()
         self._reading_deadline = self._reading_deadline or self._expect_reading()
 
@@ -159,25 +133,48 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """The first byte of a request."""
+        if len(self.pipeline) >= MAX_AHEAD:
+            # What was taken is answered; for the rest the client asks again (RFC 9112, section 9.3.2).
+            self._is_refused = True
+            self.pipeline[0][0].keep_alive = False
+            raise _TooFarAheadError
         super().on_message_begin()
         self._is_in_head = self._is_in_message = True
-        self._head_bytes = 0
+        self._fruitless_bytes = self._num_trailers = 0
         self._expect_within(self._patience.head_s)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header; or, after the body, a trailer, which is counted and forgotten."""
+        if self._is_in_head:
+            super().on_header(name, value)
+            return
+        # Among the headers it could say who asks, after a proxy has looked at them and passed them on.
+        self._num_trailers += 1
+        if self._num_trailers > MAX_FIELDS:
+            self._wrong = _head_too_large()
+            raise self._wrong
 
     def on_headers_complete(self) -> None:
         """The whole head is there: the app begins to work."""
-        self._wrong_head = self._wrong_with_head()
-        if self._wrong_head is not None:
-            raise self._wrong_head  # which ends the parser; it does not say why
-        self._is_in_head = False
-        self._expect_nothing()
+        self._wrong = self._wrong_with_head()
+        if self._wrong is not None:
+            raise self._wrong  # which ends the parser; it does not say why
         super().on_headers_complete()
+        self._is_in_head = False
+        self._fruitless_bytes = 0
+        self._expect_nothing()
         self._siblings.busy(self)
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body."""
+        self._fruitless_bytes = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The body is there too."""
         super().on_message_complete()
         self._is_in_message = False
+        self._fruitless_bytes = 0
         if not self._is_in_hand:
             self._expect_within(self._patience.idle_s)
 
@@ -207,6 +204,15 @@ class GuardedProtocol(HttpToolsProtocol):
             super().shutdown()
         else:
             self.hang_up()  # over TLS, an idle client would not take part in closing before the time for that is over
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether there is something in this process that the client has not taken."""
+        return self.transport.get_write_buffer_size() > 0
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def _should_upgrade(self) -> bool:
         return False  # asked by uvicorn: no WebSockets are spoken here
@@ -253,7 +259,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _is_reading_late(self) -> None:
         unread = self.transport.get_write_buffer_size()
-        if unread < self._unread:  # slow, but it goes on
+        if self._unread - unread >= self._patience.read_bytes_per_s * self._patience.read_s:  # slow, but it goes on
             self._unread = unread
             self._reading_deadline = self._expect_reading()
         else:
@@ -262,6 +268,8 @@ class GuardedProtocol(HttpToolsProtocol):
     def _refuse(self, error: Exception) -> None:
         """Say what is wrong, and take nothing more."""
         self._is_refused = True
+        if self._is_in_message and not self._is_in_head and not self._is_in_hand:
+            return  # it has its answer already, and as long as it may linger
         self._is_in_head = False
         if self._is_in_hand:
             if self.pipeline or self.cycle.response_started:
@@ -291,6 +299,26 @@ class GuardedProtocol(HttpToolsProtocol):
             self._expect_within(self._patience.linger_s)
         else:
             self.transport.close()
+
+
+class _TooFarAheadError(Exception):
+    """Ends the parser, which reads on otherwise to the end of what has come."""
+
+
+class _Flow(FlowControl):
+    """Reads nothing while requests that were sent ahead wait their turn.
+
+    Uvicorn reads on with each answer, and each reading can bring thousands of requests. What this costs: while some
+    wait, a client that hangs up is noticed only when its next answer is written.
+    """
+
+    def __init__(self, transport: asyncio.Transport, waiting: Sized) -> None:
+        super().__init__(transport)
+        self._waiting = waiting
+
+    def resume_reading(self) -> None:
+        if not self._waiting:
+            super().resume_reading()
 
 
 def _in_pieces(app: ASGI3Application) -> ASGI3Application:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import logging
 import secrets
@@ -31,6 +32,9 @@ _ENVIRONMENT_CALLER: Final = Caller(key_id=ENVIRONMENT_KEY, scopes=ALL_SCOPES)
 USE_INTERVAL_S: Final = 60.0
 """How exactly it is known when a key was last used, and how often that is written."""
 
+RETRY_S: Final = 0.5
+"""Between two tries to write a revocation that the disk did not take."""
+
 _NOT_ACCEPTED: Final = "the API key is not accepted"
 _MALFORMED: Final = "the API key is malformed: it is cut off or mistyped"
 
@@ -46,7 +50,8 @@ class _Held:
 class KeyRing:
     """Every key of one server: that of the environment and those of the store. Belongs to the event loop's thread.
 
-    Looking one up costs microseconds and no I/O. What is changed is in the store before it holds here.
+    Looking one up costs microseconds and no I/O. What is changed is in the store before it holds here;
+    only `revoke_at_once` has it the other way round, and goes on trying until the disk takes it.
     """
 
     def __init__(self, environment_key: str | None = None) -> None:
@@ -59,6 +64,8 @@ class KeyRing:
         self._unwritten: dict[str, float] = {}
         self._store: JobStore | None = None
         self._writing: asyncio.Task[None] | None = None
+        self._unwritten_revocations: dict[str, ApiKey] = {}
+        self._revoking: asyncio.Task[None] | None = None
         self._changing = asyncio.Lock()
 
     # --- life ---------------------------------------------------------------------------------------------------------
@@ -75,11 +82,17 @@ class KeyRing:
         self._writing = asyncio.create_task(self._write_uses_for_ever(), name="key uses")
 
     async def close(self) -> None:
-        """Write what is known of the keys' use, while the store is still open. Does nothing if `open` never ended."""
-        if self._writing is not None:
-            self._writing.cancel()
-            await asyncio.gather(self._writing, return_exceptions=True)
-            await self._write_uses()
+        """Write what is not written yet, while the store is still open. Does nothing if `open` never ended."""
+        tasks = [task for task in (self._writing, self._revoking) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        with contextlib.suppress(StoreError):
+            await self._write_revocations()
+        if self._unwritten_revocations:
+            ids = ", ".join(self._unwritten_revocations)
+            logger.error("revoked keys will be taken again after the next start, revoke them then: %s", ids)
+        await self._write_uses()
 
     # --- who asks -----------------------------------------------------------------------------------------------------
 
@@ -168,6 +181,33 @@ class KeyRing:
                 await self._keep(key)
         return key
 
+    async def revoke_at_once(self, key_id: str) -> ApiKey:
+        """The same for a server that answers callers meanwhile: the disk is not waited for.
+
+        Raises:
+            KeyNotFoundError: there is no such key.
+            StoreTroubleError: it is not taken here any more, but that is not on the disk yet; it is tried again.
+        """
+        async with self._changing:
+            key = self._found(key_id)
+            if key.revoked_at is None:
+                key = msgspec.structs.replace(key, revoked_at=time.time())
+                self._hold(key)
+                self._unwritten_revocations[key_id] = key
+            try:
+                await self._write_revocations()
+            except StoreError as error:
+                if key_id not in self._unwritten_revocations:  # another one's is what was not written
+                    return key
+                raise StoreTroubleError(
+                    f"the key {key_id} is revoked here from now on, but that is not on the disk yet ({error}); it is "
+                    "tried again until it is: a server that is killed before will take the key again",
+                    retry_after_s=5,
+                ) from error
+            finally:
+                self._revoke_until_written()
+        return key
+
     def _found(self, key_id: str) -> ApiKey:
         found = next((key for key in self.all() if key.id == key_id), None)
         if found is None:
@@ -187,6 +227,26 @@ class KeyRing:
         caller = Caller(key_id=key.id, scopes=key.scopes)
         self._held[key.id] = _Held(key, caller, key.last_used_at or 0.0)
         self._is_needed = self._is_needed or key.revoked_at is None
+
+    # --- revocations --------------------------------------------------------------------------------------------------
+
+    def _revoke_until_written(self) -> None:
+        if self._unwritten_revocations and (self._revoking is None or self._revoking.done()):
+            self._revoking = asyncio.create_task(self._write_revocations_for_long(), name="revocations")
+
+    async def _write_revocations_for_long(self) -> None:
+        logger.error("keys are revoked, and the disk does not take it: %s", ", ".join(self._unwritten_revocations))
+        while self._unwritten_revocations:
+            await asyncio.sleep(RETRY_S)
+            with contextlib.suppress(StoreError):
+                await self._write_revocations()
+        logger.warning("the revocations are on the disk now")
+
+    async def _write_revocations(self) -> None:
+        for key_id, key in list(self._unwritten_revocations.items()):
+            if self._store is not None:
+                await self._store.put_key(key)
+            self._unwritten_revocations.pop(key_id, None)
 
     # --- last uses ----------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 __all__ = ["TrustedProxies"]
 
+_Address = IPv4Address | IPv6Address
+
 _SAID_BY_PROXIES = frozenset(
     {
         b"forwarded",
@@ -36,9 +38,11 @@ class TrustedProxies:
     """Puts the client's own address, scheme and host into the scope of what a trusted proxy has forwarded.
 
     The client is the rightmost address in `X-Forwarded-For` that is not itself a trusted proxy: everything to its left
-    is only the client's word. A proxy that does not send that header, or sends something else in it, is not believed in
-    anything, and its headers stay, so that the request still counts as forwarded by a stranger. `Forwarded` (RFC 7239)
-    is never believed: a proxy that sets the one passes the other on as the client wrote it.
+    is only the client's word. Where all are trusted it is the rightmost that is not this machine, who really asked the
+    nearest proxy: any machine of a trusted network can write the others, and say that it is this one. A proxy that does
+    not send that header, or sends something else in it, is not believed in anything, and its headers stay, so that the
+    request still counts as forwarded by a stranger. `Forwarded` (RFC 7239) is never believed: a proxy that sets the one
+    passes the other on as the client wrote it.
     """
 
     def __init__(self, app: ASGIApp, networks: Collection[IPv4Network | IPv6Network]) -> None:
@@ -47,14 +51,15 @@ class TrustedProxies:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request as its client sent it."""
-        peer = scope.get("client")
-        if scope["type"] == "http" and peer is not None and self._is_trusted(_address(peer[0])):
-            scope = self._as_the_client_sent_it(scope)
+        if scope["type"] == "http" and scope.get("client") is not None:
+            peer = _address(scope["client"][0])
+            if peer is not None and self._is_trusted(peer):
+                scope = self._as_the_client_sent_it(scope, peer)
         await self._app(scope, receive, send)
 
-    def _as_the_client_sent_it(self, scope: Scope) -> Scope:
+    def _as_the_client_sent_it(self, scope: Scope, peer: _Address) -> Scope:
         headers = Headers(scope=scope)
-        client = self._client(",".join(headers.getlist("x-forwarded-for")))
+        client = self._client(peer, ",".join(headers.getlist("x-forwarded-for")))
         if client is None:
             return scope
         kept = [(name, value) for name, value in scope["headers"] if name not in _SAID_BY_PROXIES]
@@ -69,20 +74,29 @@ class TrustedProxies:
             "headers": kept,
         }
 
-    def _client(self, hops: str) -> IPv4Address | IPv6Address | None:
-        """The last hop that nobody vouches for, or the first of all; None if something there is no address."""
-        client = None
+    def _client(self, peer: _Address, hops: str) -> _Address | None:
+        """The last hop that nobody vouches for, else the last; None if something there is no address."""
+        client, nearest = peer, None
         for hop in reversed(hops.split(",")):
-            client = _address(_without_port(hop.strip()))
-            if client is None or not self._is_trusted(client):
+            named = _address(_without_port(hop.strip()))
+            if named is None:
+                return None
+            client = named
+            is_trusted = self._is_trusted(client)
+            if client.is_loopback and not is_trusted:
                 break
-        return client
+            if not client.is_loopback:
+                if not is_trusted:
+                    return client
+                nearest = nearest or client
+        # A loopback address is this machine's only if all that have passed it on are on this machine.
+        return nearest or (client if peer.is_loopback else peer)
 
-    def _is_trusted(self, address: IPv4Address | IPv6Address | None) -> bool:
-        return address is not None and any(address in network for network in self._networks)
+    def _is_trusted(self, address: _Address) -> bool:
+        return any(address in network for network in self._networks)
 
 
-def _address(text: str) -> IPv4Address | IPv6Address | None:
+def _address(text: str) -> _Address | None:
     try:
         address = ipaddress.ip_address(text)
     except ValueError:

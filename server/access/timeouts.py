@@ -25,4 +25,6 @@ class Patience:
     linger_s: float = 5.0
     """For what a client still sends after its answer, before the connection is closed over its head."""
     read_s: float = 60.0
-    """For taking the next part of an answer that no longer fits into the buffers between."""
+    """For taking the next part of an answer that no longer fits into the buffers between, ..."""
+    read_bytes_per_s: float = 500.0
+    """... so many bytes of it for each of those seconds, at the least: at a byte a minute an answer takes years."""

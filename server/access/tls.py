@@ -38,9 +38,8 @@ class Certificate:
         self._chain = chain
         self._key = key
         self._version = self._version_of_files()
-        self.context = _server_context()
-        """For `create_server`. What it shows changes with the files."""
-        self._load()
+        self.context, self._validity = self._loaded()
+        """For the next handshake; another one when the files have changed."""
 
     def renew(self) -> None:
         """Show the certificate that is in the files now, if they have changed; what cannot be used is logged, once."""
@@ -49,7 +48,7 @@ class Certificate:
             return
         self._version = version
         try:
-            self._load()
+            self.context, self._validity = self._loaded()
         except StartError as error:
             _log.error("the renewed certificate is not used; the last one still is", reason=str(error))
         else:
@@ -62,12 +61,11 @@ class Certificate:
         log = _log.warning if is_soon else _log.info
         log("certificate ends soon" if is_soon else "certificate", not_after=not_after.isoformat())
 
-    def _load(self) -> None:
-        # Tried on a context of its own: a chain and a key that do not fit would spoil the one that is in use.
-        tried = _server_context()
-        _read(tried, self._chain, self._key)
-        self._validity = _rehearse(tried, self._chain)
-        _read(self.context, self._chain, self._key)
+    def _loaded(self) -> tuple[ssl.SSLContext, tuple[datetime, datetime]]:
+        # A context of its own each time: a chain and a key that do not fit would spoil the one that is in use.
+        context = _server_context()
+        _read(context, self._chain, self._key)
+        return context, _rehearse(context, self._chain)
 
     def _version_of_files(self) -> tuple[object, ...]:
         version: list[object] = []
@@ -111,6 +109,8 @@ def _read(context: ssl.SSLContext, chain: Path, key: Path) -> None:
             raise StartError(f"TLS_KEY {key} is not the key of the certificate in TLS_CERT {chain}") from None
         reason = error.reason.replace("_", " ").lower() if error.reason else "they are no PEM files"
         raise StartError(f"TLS_CERT {chain} and TLS_KEY {key} cannot be used: {reason}") from None
+    except OSError as error:  # a renewal is writing them just now
+        raise StartError(f"TLS_CERT {chain} and TLS_KEY {key} cannot be read: {error.strerror}") from None
 
 
 def _rehearse(context: ssl.SSLContext, chain: Path) -> tuple[datetime, datetime]:
@@ -122,11 +122,11 @@ def _rehearse(context: ssl.SSLContext, chain: Path) -> tuple[datetime, datetime]
     trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     trusting.check_hostname = False
     trusting.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    trusting.load_verify_locations(chain)
     to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
-    client = trusting.wrap_bio(to_client, to_server)
-    server = context.wrap_bio(to_server, to_client, server_side=True)
     try:
+        trusting.load_verify_locations(chain)
+        client = trusting.wrap_bio(to_client, to_server)
+        server = context.wrap_bio(to_server, to_client, server_side=True)
         for _ in range(_FLIGHTS):
             for side in (client, server):
                 with contextlib.suppress(ssl.SSLWantReadError):
@@ -135,6 +135,8 @@ def _rehearse(context: ssl.SSLContext, chain: Path) -> tuple[datetime, datetime]
         raise StartError(f"TLS_CERT {chain} would be refused by every client: {error.verify_message}") from None
     except ssl.SSLError as error:
         raise StartError(f"TLS_CERT {chain} cannot be used: {error.reason or error}") from None
+    except OSError as error:
+        raise StartError(f"TLS_CERT {chain} cannot be read: {error.strerror}") from None
     shown = client.getpeercert() or {}
     return _time(shown["notBefore"]), _time(shown["notAfter"])
 

@@ -6,7 +6,7 @@
     end.json                  how many pictures there were: without it, the archive was cut off
 
 Written and read from front to back, so that it can come out of a pipe. Members with any other name, or that are no
-plain files, are refused, and no name in the archive ever becomes a path.
+plain files, or longer than announced, are refused, and no name in the archive ever becomes a path.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import os
 import sqlite3
 import tarfile
 import time
@@ -157,7 +158,7 @@ def _unpack_pictures(
         key = names.pop(member.name, None)
         if key is None:
             raise _damaged(f"{member.name!r} does not belong there")
-        data = content.read(pictures[key].num_bytes + 1)
+        data = content.read() if member.size == pictures[key].num_bytes else b""
         if not _is_whole(data, pictures[key]):
             raise _damaged(f"{member.name} is not what was kept")
         try:
@@ -168,18 +169,21 @@ def _unpack_pictures(
 
 
 def _copy_database(member: tarfile.TarInfo, content: BinaryIO, manifest: _Manifest, path: Path) -> None:
-    digest, num_bytes = hashlib.sha256(), 0
-    with path.open("xb") as file:
-        while chunk := content.read(_CHUNK):
-            digest.update(chunk)
-            num_bytes += file.write(chunk)
-    if (num_bytes, digest.hexdigest()) != (manifest.database_bytes, manifest.database_sha256):
+    digest = hashlib.sha256()
+    if member.size == manifest.database_bytes:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+            while chunk := content.read(_CHUNK):
+                digest.update(chunk)
+                file.write(chunk)
+    if digest.hexdigest() != manifest.database_sha256:
         raise _damaged(f"{member.name} is not what was kept")
 
 
 def _plain_files(archive: tarfile.TarFile) -> Iterator[tuple[tarfile.TarInfo, BinaryIO]]:
     for member in archive:
-        content = archive.extractfile(member) if member.type == tarfile.REGTYPE else None
+        # A sparse member's length is whatever it says: some bytes that are there could fill the disk.
+        is_plain = member.type == tarfile.REGTYPE and not member.issparse()
+        content = archive.extractfile(member) if is_plain else None
         if content is None:
             raise _damaged(f"{member.name!r} is no plain file")
         yield member, content  # type: ignore[misc]  # extractfile is declared as IO[bytes], and is a BufferedReader

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import os
 import shutil
 import sys
@@ -23,6 +24,10 @@ from server.jobs.snapshot import take_snapshot
 from server.jobs.store_errors import StoreError, StoreLockedError
 
 __all__ = ["backup", "restore"]
+
+_RESTORING: Final = ".restoring-"
+"""Begins the name of a folder in `DATA_DIR` in which a restore is at work, or was when it was killed."""
+_RESTORING_LOCK: Final = "lock"
 
 _PIPE: Final = "-"
 """In place of a file's name: standard output or input."""
@@ -48,16 +53,15 @@ def restore(arguments: argparse.Namespace) -> None:
     with _told_as_command_errors():
         _refuse_unless_empty(folder)
         folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".restoring-", dir=folder.parent))
-        try:
+        with _staging(folder.parent) as staging:
             with _input(arguments.file) as source:
                 contents = unpack(source, staging)
+            for path in (staging / DATABASE_NAME, staging):  # pictures are made durable as they are written
+                _make_durable(path)
             _refuse_unless_empty(folder)  # not to be clear, but to be told well: the renaming itself refuses
             staging.rename(folder)
-        except BaseException:
-            shutil.rmtree(staging)
-            raise
-        _make_durable(folder.parent)
+            for path in (folder.parent, folder.parent.parent):
+                _make_durable(path)
     _tell(f"restored {_told(contents)} into {folder}")
     _tell("Jobs that ran or waited then go on at the next start; API keys are what they were then.")
 
@@ -107,6 +111,30 @@ def _output(name: str) -> Iterator[tuple[BinaryIO, Path | None]]:
     _make_durable(path.parent)
 
 
+@contextlib.contextmanager
+def _staging(parent: Path) -> Iterator[Path]:
+    """An empty folder to make things in and to move them from, after what killed restores left is removed."""
+    for left_over in parent.glob(f"{_RESTORING}*"):
+        with contextlib.suppress(OSError), _held(left_over):  # another restore may be at work in it
+            shutil.rmtree(left_over)
+    with tempfile.TemporaryDirectory(prefix=_RESTORING, dir=parent) as near, _held(Path(near)):
+        staging = Path(near) / "server"
+        staging.mkdir(mode=0o700)
+        yield staging
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Have a folder for this process alone. The kernel gives it back when the process ends, however it ends.
+
+    Raises:
+        BlockingIOError: another one has it.
+    """
+    with (folder / _RESTORING_LOCK).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+
+
 def _input(name: str) -> contextlib.AbstractContextManager[BinaryIO]:
     return contextlib.nullcontext(sys.stdin.buffer) if name == _PIPE else Path(name).open("rb")
 
@@ -119,8 +147,9 @@ def _refuse_unless_empty(folder: Path) -> None:
         raise CommandError(f"{folder} is not empty: move it away, or set another DATA_DIR; nothing is overwritten")
 
 
-def _make_durable(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _make_durable(path: Path) -> None:
+    """Let a file's content, or a folder's names, survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

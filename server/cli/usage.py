@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import csv
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -37,8 +38,10 @@ _COLUMNS: Final = (
     "engine_s",
     "price",
 )
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
-"""What a cell must not begin with: spreadsheets compute such text, whoever chose it."""
+_FORMULA: Final = re.compile(r"[\s\u200b\ufeff]*[-=+@\u2212＝＋－＠]")
+"""What a cell must not begin with: spreadsheets compute such text, whoever chose it, after spaces too."""
+_STEERING: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+"""What ends a line, or a terminal obeys, or turns the direction of what follows."""
 
 
 def tell_usage(arguments: argparse.Namespace) -> None:
@@ -95,8 +98,11 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
 
 
 def _harmless(cell: str) -> str:
-    """Text that a spreadsheet shows and does not compute: with an apostrophe, which it knows to hide."""
-    return f"'{cell}" if cell.startswith(_FORMULA) else cell
+    """Text that a terminal shows and does not obey, and that a spreadsheet does not compute: with an apostrophe, which
+    it knows to hide.
+    """
+    shown = _STEERING.sub(lambda found: ascii(found[0])[1:-1], cell)
+    return f"'{shown}" if _FORMULA.match(shown) else shown
 
 
 @contextlib.contextmanager

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from engine.params import GenerationParams
 from server.executors.messages import EngineInfo
 from server.executors.work_times import WorkTimes
-from server.jobs.foresight import Prices, Running, foresee
+from server.jobs.foresight import Foresight, Prices, Running, foresee
 
-__all__ = ["CostModel", "Running"]
+__all__ = ["CostModel", "Foresight", "Running"]
 
 
 class CostModel:
@@ -28,31 +28,10 @@ class CostModel:
         calls = params.model_calls * math.ceil(params.num_images * rows / rows_per_call)
         return prices.encode_s[rows] + calls * prices.step_s[size] + params.num_images * prices.decode_s[size]
 
-    def eta_s(
-        self,
-        running: Sequence[Running],
-        queued_before: Sequence[GenerationParams],
-        own: GenerationParams,
-        info: EngineInfo,
-    ) -> float | None:
-        """Seconds until a job that waits will be done, if nothing comes that overtakes it.
-
-        Args:
-            running: what is being drawn, oldest first.
-            queued_before: what will be begun before it, in order.
-            own: the job itself.
-            info: of the engine.
-
-        Returns:
-            None while no step was seen.
-        """
-        ends = self.finish_times_s(running, [*queued_before, own], info)
-        return None if ends is None else ends[-1]
-
-    def finish_times_s(
+    def foresee(
         self, running: Sequence[Running], queued: Sequence[GenerationParams], info: EngineInfo
-    ) -> list[float] | None:
-        """Seconds until each job will be done, those that run first, if nothing comes that overtakes them.
+    ) -> Foresight | None:
+        """When each job will be done, if nothing comes that overtakes them.
 
         Args:
             running: what is being drawn, oldest first.
@@ -64,6 +43,11 @@ class CostModel:
         """
         prices = self._prices([*(job.params for job in running), *queued], info.rows_per_call)
         return None if prices is None else foresee(running, queued, info, prices)
+
+    def end_of_another_s(self, foresight: Foresight, params: GenerationParams, info: EngineInfo) -> float | None:
+        """Seconds, from then on, until a job after those foreseen will be done; None while no step was seen."""
+        prices = self._prices([params], info.rows_per_call)
+        return None if prices is None else foresight.end_of_another(params, prices)
 
     def _prices(self, wishes: Sequence[GenerationParams], rows_per_call: int) -> Prices | None:
         times = self._work_times

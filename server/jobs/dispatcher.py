@@ -73,6 +73,14 @@ class Dispatcher:
         """Whether a job that came now would not wait."""
         return len(self.queue) == 0 and self._has_room_for(params.num_images)
 
+    @property
+    def num_free_places(self) -> int:
+        """Jobs for one picture that would start at once if they came now."""
+        info = self._executor.info
+        if info is None or len(self.queue) or not self._has_room_for(1):
+            return 0
+        return max(1, info.max_images_in_flight - self.num_images_in_flight)
+
     def num_jobs_of(self, key_id: str) -> int:
         """A key's jobs that have not ended."""
         return self._num_live[key_id]

@@ -45,5 +45,5 @@ async def rotate(key_id: KeyId, rotation: KeyRotation, service: ServiceOf) -> Ke
 
 @router.post("/{key_id}/revoke")
 async def revoke(key_id: KeyId, service: ServiceOf) -> KeyView:
-    """The key, which is not taken any more from now on."""
-    return KeyView.of(await service.keys.revoke(key_id))
+    """The key, which is not taken any more from now on. If that is not on the disk yet, it is said as an error."""
+    return KeyView.of(await service.keys.revoke_at_once(key_id))

@@ -16,12 +16,14 @@ from server.serving import bound_socket
 
 
 @contextlib.contextmanager
-def served(app, patience: Patience, certificate: Certificate | None = None) -> Iterator[int]:
+def served(
+    app, patience: Patience, certificate: Certificate | None = None, *, max_connections: int = 1000
+) -> Iterator[int]:
     """Its port. The server's sockets hold little of what is not read."""
     listener = bound_socket("127.0.0.1", 0)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     config = uvicorn.Config(app, lifespan="off", log_config=None, access_log=False)
-    server = GuardedServer(config, patience=patience, certificate=certificate)
+    server = GuardedServer(config, patience=patience, certificate=certificate, max_connections=max_connections)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

@@ -150,7 +150,8 @@ def test_an_unknown_path_tells_strangers_nothing(gateway):
     [
         "/v1/jobs?api_key={}", "/v1/jobs?API-Key={}", "/v1/jobs?x=1&access_token={}", "/v1/jobs?user={}",
         "/v1/jobs?cursor=%73b_live_{tail}", "/v1/jobs/{}", "/v1/jobs/%73b_live_{tail}", "/static/{}", "/?{}=1&token=",
-        "/health?key={}",
+        "/health?key={}", "/health?{}", "/v1/jobs?x%5B{}%5D=1", "/v1/jobs?user=%20{}", "/v1/jobs?user=+{}",
+        "/v1/jobs?{}&x", "/v1/jobs?user=key:{}", "/v1/jobs?a;b={}", "/v1/jobs?%73b_live_{tail}",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("is_sent_as_header_too", [False, True])

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import io
 import json
+import os
 import sqlite3
 import stat
 import subprocess
@@ -100,7 +101,71 @@ def test_what_is_restored_is_what_was_there(data, archive, elsewhere, capsys):
     files = ResultFiles(elsewhere / "results")
     assert [files.read(f"{1:016x}", index) for index in (0, 1)] == PICTURES
     assert stat.S_IMODE(elsewhere.stat().st_mode) == 0o700
+    assert stat.S_IMODE((elsewhere / DATABASE_NAME).stat().st_mode) == 0o600
     assert list(elsewhere.parent.iterdir()) == [elsewhere]
+
+
+def test_what_is_restored_is_on_the_disk_before_it_has_its_name(archive, elsewhere, monkeypatch):
+    """
+    A power cut leaves all of it or nothing.
+    """
+    synced: list[int] = []
+    synced_before: list[int] = []
+
+    def fsync(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor).st_ino)
+
+    rename = Path.rename
+
+    def note_and_rename(path: Path, target: Path) -> Path:
+        synced_before[:] = synced
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "rename", note_and_rename)
+    assert main(["restore", str(archive)]) == 0
+    made = [elsewhere / DATABASE_NAME, elsewhere, *(elsewhere / "results").rglob("*"), elsewhere / "results"]
+    assert len(made) == 6
+    for path in made:
+        assert path.stat().st_ino in synced_before, path
+    assert {elsewhere.parent.stat().st_ino, elsewhere.parent.parent.stat().st_ino} <= {*synced[len(synced_before) :]}
+
+
+def half_restoring(folder: Path, archive: Path) -> subprocess.Popen[bytes]:
+    """A restore that waits for the rest of its archive, with a part of it on the disk."""
+    pattern = f".restoring-*/server/{DATABASE_NAME}"
+    before = {*folder.glob(pattern)}
+    restoring = subprocess.Popen(
+        [sys.executable, "-m", "server", "restore", "-"],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={"PYTHONPATH": str(REPOSITORY), "PATH": "", "DATA_DIR": str(folder)},
+    )
+    whole = archive.read_bytes()
+    restoring.stdin.write(whole[: whole.index(b"results/") + 2048])
+    restoring.stdin.flush()
+    deadline = time.monotonic() + 20
+    while {*folder.glob(pattern)} <= before:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return restoring
+
+
+def test_what_a_killed_restore_left_is_removed_by_the_next_and_what_one_is_working_on_is_not(archive, elsewhere):
+    killed = half_restoring(elsewhere.parent, archive)
+    killed.kill()
+    killed.wait(10)
+    killed.communicate()
+    [left_over] = elsewhere.parent.iterdir()
+    working = half_restoring(elsewhere.parent, archive)
+    assert not left_over.exists()
+    [work] = elsewhere.parent.iterdir()
+    assert main(["restore", str(archive)]) == 0
+    assert {*elsewhere.parent.iterdir()} == {work, elsewhere}
+    whole = archive.read_bytes()
+    _, told = working.communicate(whole[whole.index(b"results/") + 2048 :], 20)
+    assert (working.returncode, b"is not empty: move it away" in told) == (1, True), told
+    assert [*elsewhere.parent.iterdir()] == [elsewhere]
 
 
 def test_the_archive_is_for_its_owner_alone_and_holds_nothing_but_jobs_and_pictures(data, archive):
@@ -211,6 +276,16 @@ def of_type(kind: bytes, target: str = "/etc/passwd") -> Change:
     return change
 
 
+def sparse(position: int) -> Change:
+    """A member of some bytes that says that it is 8 GiB long."""
+
+    def change(content):
+        member, data = content[position]
+        member.pax_headers = {"GNU.sparse.map": f"0,{len(data)}", "GNU.sparse.size": str(2**33)}
+
+    return change
+
+
 def dropped(position: int) -> Change:
     return lambda content: content.pop(position)
 
@@ -242,6 +317,9 @@ def manifest_with(**values: object) -> Change:
         (of_type(tarfile.DIRTYPE), "is no plain file"),
         (of_type(tarfile.CHRTYPE), "is no plain file"),
         (of_type(tarfile.FIFOTYPE), "is no plain file"),
+        (sparse(0), "is no plain file"),
+        (sparse(1), "is no plain file"),
+        (sparse(2), "is no plain file"),
         (doubled, "does not belong there"),
         (stranger, "does not belong there"),
         (dropped(0), "does not have manifest.json in its place"),
@@ -255,6 +333,7 @@ def manifest_with(**values: object) -> Change:
         (replaced("manifest.json", b" " * 100_000), "manifest.json is too long"),
         (replaced("end.json", b'{"pictures": "two"}'), "damaged"),
         (replaced("jobs.sqlite3", b"nothing"), "jobs.sqlite3 is not what was kept"),
+        (replaced("jobs.sqlite3", b""), "jobs.sqlite3 is not what was kept"),
         (manifest_with(format=2, server="9.9.9"), "reads format 1: restore it with release 9.9.9"),
     ],
 )
@@ -288,6 +367,15 @@ def test_an_archive_that_was_cut_off_or_overwritten_anywhere_is_refused(archive,
         assert main(["restore", "bad.tar"]) == 1, place
     assert "error: " in capsys.readouterr().err
     assert list(elsewhere.parent.iterdir()) == []
+
+
+def test_nothing_is_written_of_a_member_that_is_longer_than_announced(archive, elsewhere, monkeypatch, capsys):
+    rewritten(archive, replaced("jobs.sqlite3", bytes(2**20)))
+    digest = hashlib.sha256(bytes(2**20)).hexdigest()
+    rewritten(archive, manifest_with(database_bytes=2**20 - 1, database_sha256=digest))
+    monkeypatch.setattr(os, "fdopen", None)
+    assert main(["restore", str(archive)]) == 1
+    assert "jobs.sqlite3 is not what was kept" in capsys.readouterr().err
 
 
 def test_what_is_no_archive_at_all_is_refused(elsewhere, tmp_path, monkeypatch, capsys):

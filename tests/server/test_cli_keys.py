@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +17,8 @@ import pytest
 
 from server.cli.arguments import main
 from server.cli.doctor.keys import look_at_keys
+from server.jobs.store import JobStore
+from server.jobs.store_errors import StoreUnavailableError
 from tests.processes import REPOSITORY, ServerProcess, server_process
 
 TEXT = re.compile(r"sb_live_[0-9a-f]{12}_[0-9A-Za-z]{46}")
@@ -147,6 +151,45 @@ def test_a_running_server_knows_a_new_key_at_once_and_a_revoked_one_no_more(runn
     assert (status(running, text), status(running, new)) == (401, 401)
     log = running.log.read_text()
     assert not any(secret.rsplit("_", 1)[1] in log for secret in (text, new))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of another process are set as Linux does")
+def test_a_key_is_revoked_while_the_servers_disk_is_full_and_that_outlives_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("API_KEY", raising=False)
+    monkeypatch.setenv("DATA_DIR", str(tmp_path / "var"))
+    with server_process(tmp_path, MODEL_ID="fake-engine:1", DRAIN_TIMEOUT="0") as server:
+        texts = [made(capsys, "create", "--name", f"key {number}") for number in range(12)]
+        # No file can grow beyond what the database's log has, which is more than the server's own log file.
+        pid, full = server.process.pid, (tmp_path / "var" / "server" / "jobs.sqlite3-wal").stat().st_size
+        assert server.log.stat().st_size < full / 2
+        before = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (full, before[1]))
+        assert main(["keys", "revoke", id_of(texts[0])]) == 1
+        told = capsys.readouterr()
+        assert (told.out, told.err.count("\n")) == ("", 1)
+        assert f"error: the key {id_of(texts[0])} is revoked here from now on, but that is not on the disk" in told.err
+        assert (status(server, texts[0]), status(server, texts[1])) == (401, 200)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
+        deadline = time.monotonic() + 10
+        while "the revocations are on the disk now" not in server.log.read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert main(["keys", "revoke", id_of(texts[0])]) == 0
+    assert listed(capsys)[id_of(texts[0])]["state"] == "revoked"
+
+
+def test_without_a_server_a_full_disk_leaves_the_key_as_it_was_and_says_so(stopped, monkeypatch, capsys):
+    text = made(capsys, "create", "--name", "me")
+
+    async def full(*_arguments: object) -> None:
+        raise StoreUnavailableError("the disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(JobStore, "put_key", full)
+        assert main(["keys", "revoke", id_of(text)]) == 1
+    assert capsys.readouterr().err == "error: nothing was changed: the disk is full\n"
+    assert listed(capsys)[id_of(text)]["state"] == "active"
 
 
 def test_when_a_key_was_used_outlives_the_server(tmp_path, monkeypatch, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import socket
@@ -15,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from server.access.body_limit import BodyLimit
-from server.access.connections import MAX_FIELDS, MAX_HEAD_BYTES, MAX_TARGET_BYTES
+from server.access.connections import MAX_AHEAD, MAX_FIELDS, MAX_HEAD_BYTES, MAX_TARGET_BYTES
 from server.access.timeouts import Patience
 from server.executors.fake import FakeExecutor
 from tests.server.guarded import served
@@ -142,6 +143,110 @@ def test_requests_that_are_sent_ahead_are_answered_in_order(hasty):
     assert statuses[1] in {401, 404}
 
 
+def test_of_very_many_requests_that_are_sent_ahead_the_first_are_answered_and_nothing_piles_up(hasty):
+    with connected(hasty) as connection:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            connection.sendall(GOOD * 50_000)
+        said = said_until_closed(connection)
+    assert 1 <= said.count(b"HTTP/1.1 200 OK\r\n") <= 1 + MAX_AHEAD
+    assert httpx2.get(f"{hasty.url}/livez").status_code == 200
+
+
+def test_as_many_requests_as_may_be_sent_ahead_are_all_answered(hasty):
+    with connected(hasty) as connection:
+        connection.sendall(GOOD * (1 + MAX_AHEAD))
+        assert said_until_closed(connection).count(b"HTTP/1.1 200 OK\r\n") == 1 + MAX_AHEAD
+
+
+def test_nothing_more_is_read_while_a_request_that_was_sent_ahead_waits():
+    async def app(scope, receive, send):
+        if scope["path"] == "/livez":
+            await asyncio.sleep(0.2)
+            await Response()(scope, receive, send)
+        else:
+            await never_ending(scope, receive, send)
+
+    with served(app, HASTY) as port, socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+        connection.sendall(GOOD + b"GET / HTTP/1.1\r\n\r\n" * 2)
+        time.sleep(0.5)  # the first is answered, the second begun, and the third waits
+        with pytest.raises(TimeoutError):
+            connection.sendall(GOOD * 2**21)
+
+
+async def never_ending(_scope, receive, send):
+    """Answers for as long as somebody listens."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    gone = asyncio.ensure_future(receive_until_the_end(receive))
+    while not gone.done():
+        await send({"type": "http.response.body", "body": b"x", "more_body": True})
+        await asyncio.wait([gone], timeout=0.05)
+
+
+async def receive_until_the_end(receive):
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def test_an_app_is_told_of_a_hang_up_behind_requests_that_were_sent_ahead():
+    num_running = 0
+
+    async def app(scope, receive, send):
+        nonlocal num_running
+        num_running += 1
+        await never_ending(scope, receive, send)
+        num_running -= 1
+
+    with served(app, HASTY) as port:
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+            connection.sendall(GOOD * 3)
+            some(connection)
+            assert num_running == 1
+        deadline = time.monotonic() + 5
+        while num_running:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+CHUNKED = b"Host: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+KEY = "a key of forty characters or even a little more"
+
+
+def test_a_trailer_is_no_header(serve):
+    """
+    A proxy looks at the headers, and passes trailers on: what they say it has not said.
+    """
+    server = serve(api_key=KEY)
+    for said in (f"X-API-Key: {KEY}", f"Authorization: Bearer {KEY}"):
+        with connected(server) as connection:
+            connection.sendall(b"GET /v1/jobs HTTP/1.1\r\n" + CHUNKED + b"0\r\n" + said.encode() + b"\r\n\r\n")
+            assert one_answer(connection)[0] == 401
+
+
+def test_trailers_are_passed_over_and_the_connection_goes_on():
+    seen = []
+
+    async def app(scope, receive, send):
+        await Request(scope, receive).body()
+        seen.append([name for name, _ in scope["headers"]])
+        await Response()(scope, receive, send)
+
+    with served(app, HASTY) as port, socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        for _ in range(2):
+            connection.sendall(b"POST / HTTP/1.1\r\n" + CHUNKED + b"2\r\nhi\r\n0\r\n")
+            time.sleep(0.05)
+            connection.sendall(b"X-Forwarded-For: 127.0.0.1\r\nDigest: x\r\n\r\n")
+            assert one_answer(connection)[0] == 200
+    assert seen == [[b"host", b"transfer-encoding"]] * 2
+
+
+def test_trailers_that_go_on_after_the_answer_are_cut_off_without_another_answer(hasty):
+    with connected(hasty) as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\n" + CHUNKED)
+        assert one_answer(connection)[0] == 200
+        connection.sendall(b"0\r\n" + b"A: b\r\n" * 50_000)
+        assert said_until_closed(connection) == b""
+
+
 @pytest.mark.parametrize(
     ("head", "status", "code"),
     [
@@ -160,6 +265,9 @@ def test_requests_that_are_sent_ahead_are_answered_in_order(hasty):
         (b"GET /livez HTTP/1.1\r\nA: b\0\r\n\r\n", 400, "malformed_request"),
         (b"CONNECT evil.example:443 HTTP/1.1\r\nHost: evil.example\r\n\r\n", 400, "malformed_request"),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, "malformed_request"),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n0\r\nA: " + b"x" * 8 * 2**20, 431, "headers_too_large"),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n0\r\n" + b"A: b\r\n" * (MAX_FIELDS + 2), 431, "headers_too_large"),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n1;a=" + b"x" * 8 * 2**20, 431, "headers_too_large"),
         (POST + b"Content-Length: -5\r\n\r\n", 400, "malformed_request"),
         (POST + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello", 400, "malformed_request"),
         (POST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, "malformed_request"),
@@ -220,6 +328,7 @@ def port_of_large_answers():
 def asking_for_a_large_answer(port: int) -> Iterator[socket.socket]:
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1000)  # else loopback sends all or nothing
         connection.settimeout(10)
         connection.connect(("127.0.0.1", port))
         connection.sendall(GOOD)
@@ -239,6 +348,37 @@ def test_a_client_that_reads_slowly_gets_all_of_its_answer(port_of_large_answers
             said += some(connection)
             if time.monotonic() - began < 5 * HASTY.read_s:
                 time.sleep(0.05)
+
+
+@pytest.mark.parametrize(("rate", "is_enough"), [(100_000.0, False), (1_000.0, True)])
+def test_an_answer_must_be_taken_at_some_pace(rate, is_enough):
+    """
+    The same bytes in the same time: 20 kB a second are too few where it must be 100, and enough where it must be one.
+    """
+    answer = Response(b"x" * 2**18)
+    with (
+        served(answer, Patience(read_s=0.5, idle_s=0.3, read_bytes_per_s=rate)) as port,
+        asking_for_a_large_answer(port) as connection,
+    ):
+        said, began = 0, time.monotonic()
+        with contextlib.suppress(ConnectionResetError):
+            while data := connection.recv(1000):
+                said += len(data)
+                if time.monotonic() - began < 2:
+                    time.sleep(0.05)
+        assert (said > 2**18) == is_enough
+
+
+def test_clients_that_do_not_read_keep_nobody_out():
+    with (
+        served(Response(b"x" * LARGE), Patience(idle_s=0.3), max_connections=4) as port,
+        contextlib.ExitStack() as stack,
+    ):
+        slow = [stack.enter_context(asking_for_a_large_answer(port)) for _ in range(4)]
+        time.sleep(2.3)
+        for _ in range(2):
+            assert len(httpx2.get(f"http://127.0.0.1:{port}/").content) == LARGE
+        assert [len(said_until_closed(connection)) > LARGE for connection in slow] == [False, True, True, True]
 
 
 @contextlib.contextmanager

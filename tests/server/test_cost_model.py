@@ -112,9 +112,11 @@ class Host:
             Running(wish, wish.model_calls * wish.num_images - self.calls[job_id])
             for job_id, wish in self.running.items()
         ]
-        ends = CostModel(self.times).finish_times_s(running, [wish for _, wish in self.queued], self.info)
+        foresight = CostModel(self.times).foresee(running, [wish for _, wish in self.queued], self.info)
         job_ids = [*self.running, *(job_id for job_id, _ in self.queued)]
-        return None if ends is None else {job: self.model.now + end for job, end in zip(job_ids, ends, strict=True)}
+        if foresight is None:
+            return None
+        return {job: self.model.now + end for job, end in zip(job_ids, foresight.ends, strict=True)}
 
 
 def slow_host() -> Host:
@@ -221,7 +223,24 @@ def test_nothing_is_foretold_before_a_step_was_seen():
     host.accept([params()])
     assert host.foretold() is None
     model = CostModel(host.times)
-    assert model.eta_s([], [], params(), host.info) is None
+    assert eta_of_another_s(model, [], [], params(), host.info) is None
+
+
+def ends_s(model: CostModel, running: list[Running], queued: list[GenerationParams], info: EngineInfo) -> list[float]:
+    foresight = model.foresee(running, queued, info)
+    assert foresight is not None
+    return foresight.ends
+
+
+def eta_of_another_s(
+    model: CostModel,
+    running: list[Running],
+    queued: list[GenerationParams],
+    another: GenerationParams,
+    info: EngineInfo,
+) -> float | None:
+    foresight = model.foresee(running, queued, info)
+    return None if foresight is None else model.end_of_another_s(foresight, another, info)
 
 
 def model_of(*items: WorkDone) -> CostModel:
@@ -234,9 +253,9 @@ def model_of(*items: WorkDone) -> CostModel:
 def test_an_eta_is_the_end_of_the_last_and_what_comes_on_top():
     model = model_of(WorkDone("step", 0.1, 2, 64, 64), WorkDone("decode", 0.5, 1, 64, 64))
     info = slow_host().info
-    assert model.eta_s([], [], params(), info) == pytest.approx(1.5)
-    assert model.eta_s([Running(params(), 4)], [params()], params(), info) == pytest.approx(0.9 + 1.5 + 1.5)
-    assert model.eta_s([Running(params(), 0)], [], params(), info) == pytest.approx(0.5 + 1.5)
+    assert eta_of_another_s(model, [], [], params(), info) == pytest.approx(1.5)
+    assert eta_of_another_s(model, [Running(params(), 4)], [params()], params(), info) == pytest.approx(0.9 + 1.5 + 1.5)
+    assert eta_of_another_s(model, [Running(params(), 0)], [], params(), info) == pytest.approx(0.5 + 1.5)
 
 
 def test_a_job_alone_costs_its_calls_its_decodes_and_one_reading_of_its_prompts():
@@ -248,28 +267,45 @@ def test_a_job_alone_costs_its_calls_its_decodes_and_one_reading_of_its_prompts(
     assert CostModel(WorkTimes()).engine_seconds(params(), 8) is None
 
 
+@pytest.mark.parametrize("make_host", [slow_host, wide_host])
+@pytest.mark.parametrize("seed", range(5))
+def test_what_is_told_of_another_job_is_what_playing_it_through_behind_all_others_tells(make_host, seed):
+    host = make_host()
+    host.accept([params()])
+    host.run_until(lambda: False)
+    model, queued = CostModel(host.times), mixed_queue(30, seed=seed)
+    running = [Running(params(num_images=2), 7), Running(params(guidance_scale=1.0), 3)]
+    foresight = model.foresee(running, queued, host.info)
+    assert foresight is not None
+    ends = [*foresight.ends]
+    for another in (params(), params(num_images=5), params(width=320, num_inference_steps=3), *mixed_queue(3, seed=9)):
+        told = model.end_of_another_s(foresight, another, host.info)
+        assert told == pytest.approx(ends_s(model, running, [*queued, another], host.info)[-1])
+    assert foresight.ends == ends, "asking changes nothing"
+
+
 def test_prompts_are_read_once_a_job():
     model = model_of(
         WorkDone("step", 0.1, 2, 64, 64), WorkDone("encode", 0.3, 2, 0, 0), WorkDone("encode", 0.2, 1, 0, 0)
     )
     info = slow_host().info
-    assert model.eta_s([], [], params(num_images=3), info) == pytest.approx(0.3 + 3.0)
-    assert model.eta_s([], [], params(guidance_scale=1.0), info) == pytest.approx(0.2 + 1.0)
-    assert model.eta_s([Running(params(), 10)], [], params(), info) == pytest.approx(1.0 + 0.3 + 1.0)
+    assert eta_of_another_s(model, [], [], params(num_images=3), info) == pytest.approx(0.3 + 3.0)
+    assert eta_of_another_s(model, [], [], params(guidance_scale=1.0), info) == pytest.approx(0.2 + 1.0)
+    assert eta_of_another_s(model, [Running(params(), 10)], [], params(), info) == pytest.approx(1.0 + 0.3 + 1.0)
 
 
 def test_pictures_that_were_drawn_and_decoded_count_no_more():
     model = model_of(WorkDone("step", 0.1, 2, 64, 64), WorkDone("decode", 0.5, 1, 64, 64))
     running = [Running(params(num_images=8), 35)]
-    assert model.finish_times_s(running, [], slow_host().info) == pytest.approx([3.5 + 4 * 0.5])
+    assert ends_s(model, running, [], slow_host().info) == pytest.approx([3.5 + 4 * 0.5])
 
 
 def test_pictures_beyond_the_rows_of_a_call_wait_for_the_older_ones():
     model = model_of(WorkDone("step", 0.1, 4, 64, 64))
     info = EngineInfo("fake", "cpu", "CPU", "float32", 64, 64, rows_per_call=4, max_images_in_flight=4)
     # The second one's decode lets those that still draw take a call first, as the engine does.
-    assert model.finish_times_s([], [params()] * 4, info) == pytest.approx([1.0, 1.1, 2.0, 2.0])
-    assert model.finish_times_s([], [params(guidance_scale=1.0)] * 4, info) == pytest.approx([1.0] * 4)
+    assert ends_s(model, [], [params()] * 4, info) == pytest.approx([1.0, 1.1, 2.0, 2.0])
+    assert ends_s(model, [], [params(guidance_scale=1.0)] * 4, info) == pytest.approx([1.0] * 4)
 
 
 def test_on_a_wide_device_a_job_does_not_wait_for_those_it_shares_calls_with():
@@ -277,8 +313,8 @@ def test_on_a_wide_device_a_job_does_not_wait_for_those_it_shares_calls_with():
     times.observe(WorkDone("step", 0.1, 32, 64, 64))
     model = CostModel(times)
     busy = [Running(params(num_inference_steps=100), 100)] * 15
-    assert model.eta_s(busy, [], params(), wide_host().info) == pytest.approx(1.0)
-    assert model.eta_s([*busy, busy[0]], [], params(), wide_host().info) == pytest.approx(11.0)
+    assert eta_of_another_s(model, busy, [], params(), wide_host().info) == pytest.approx(1.0)
+    assert eta_of_another_s(model, [*busy, busy[0]], [], params(), wide_host().info) == pytest.approx(11.0)
 
 
 def test_a_full_queue_is_played_through_in_milliseconds():

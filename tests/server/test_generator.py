@@ -9,8 +9,12 @@ import time
 from collections.abc import AsyncGenerator
 from decimal import Decimal
 
+import msgspec
+import pytest
+
 from engine.params import GenerationParams
 from server.access.limits import KeyLimits
+from server.errors import RateLimitedError
 from server.executors.base import Job, JobEvent
 from server.executors.fake import FakeExecutor
 from server.executors.messages import ImageReady
@@ -198,3 +202,42 @@ async def test_a_job_cancelled_while_its_pictures_were_being_written_leaves_no_f
         assert (await generator.cancel(job.record)).status == "cancelled"
         cancelled.set()
         await until(lambda: list(tmp_path.glob("results/*/*")) == [])
+
+
+def keyed(idempotency_key, **wishes):
+    """A job of somebody with a key, for one work unit."""
+    params = {"num_inference_steps": 28, "height": 512, "width": 512} | wishes
+    return msgspec.structs.replace(
+        wish(is_bound=False, **params), key_id="ann", idempotency_key=idempotency_key, request_digest=b"d"
+    )
+
+
+async def test_repeats_hold_no_place_that_somebody_else_would_be_refused_for(tmp_path):
+    limits = KeyLimits(requests_per_minute=0, work_units_per_hour=2, jobs=2)
+    async with running(OnSignal(), tmp_path, 2, limits) as generator:
+        first = await generator.submit(keyed("once"))
+        repeats = [generator.submit(keyed("once")) for _ in range(20)]
+        *found, new = await asyncio.gather(*repeats, generator.submit(keyed(None)))
+        assert {state.record.id for state in found} == {first.record.id}
+        assert new.record.id != first.record.id
+
+
+async def test_of_many_at_once_with_one_new_key_one_is_accepted_and_none_is_refused(tmp_path):
+    limits = KeyLimits(requests_per_minute=0, work_units_per_hour=1, jobs=1)
+    async with running(OnSignal(), tmp_path, 1, limits) as generator:
+        states = await asyncio.gather(*(generator.submit(keyed("once")) for _ in range(20)))
+        assert len({state.record.id for state in states}) == 1
+        assert generator.num_waiting + generator.num_running == 1
+        with pytest.raises(RateLimitedError):
+            await generator.submit(keyed("another"))
+
+
+async def test_places_that_repeats_came_too_late_to_need_are_given_back(tmp_path):
+    """Three at once that find nothing each take a place; two of them turn out to be repeats."""
+    limits = KeyLimits(requests_per_minute=0, work_units_per_hour=4, jobs=4)
+    async with running(OnSignal(), tmp_path, 4, limits) as generator:
+        await asyncio.gather(*(generator.submit(keyed("once")) for _ in range(3)))
+        for number in range(3):
+            await generator.submit(keyed(f"another {number}"))
+        with pytest.raises(RateLimitedError):
+            await generator.submit(keyed(None))

@@ -298,6 +298,55 @@ async def test_what_the_disk_does_not_take_changes_nothing(store):
     await ring.close()
 
 
+async def test_a_full_disk_keeps_nobody_from_taking_a_key_away_and_it_is_written_as_soon_as_it_can_be(
+    store, monkeypatch, caplog
+):
+    monkeypatch.setattr(key_ring, "RETRY_S", 0.02)
+    disk = BrokenDisk(store)
+    ring = KeyRing()
+    await ring.open(disk)
+    before, _ = await ring.create("eve", ["read"], expires_s=None)
+    await ring.revoke_at_once(before.id)
+    made = [await ring.create(name, ["read"], expires_s=None) for name in ("ann", "bob")]
+    disk.is_broken = True
+    for key, text in made:
+        for _ in range(2):  # the second time it is not more on the disk than the first
+            with pytest.raises(StoreTroubleError, match=rf"{key.id} is revoked here .* not on the disk yet \(the disk"):
+                await ring.revoke_at_once(key.id)
+        with pytest.raises(UnauthorizedError):
+            ring.caller_of(text.encode())
+    with pytest.raises(KeyNotActiveError):
+        await ring.rotate(made[0][0].id, grace_s=0)
+    await ring.revoke_at_once(before.id)  # on the disk long since
+    await asyncio.sleep(0.1)
+    assert {key.id for key in await store.keys() if key.revoked_at} == {before.id}
+    disk.is_broken = False
+    deadline = time.monotonic() + 5
+    while {key.id: key.revoked_at for key in await store.keys()} != {key.id: key.revoked_at for key in ring.all()}:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+    assert all(key.revoked_at for key in ring.all())
+    await ring.revoke_at_once(made[0][0].id)
+    assert "sb_live_" not in caplog.text
+    await ring.close()
+
+
+async def test_a_revocation_that_waits_for_the_disk_is_tried_once_more_at_the_end(store, caplog):
+    disk = BrokenDisk(store)
+    for is_still_broken in (False, True):
+        ring = KeyRing()
+        await ring.open(disk)
+        key, _ = await ring.create("ann", ["read"], expires_s=None)
+        disk.is_broken = True
+        with pytest.raises(StoreTroubleError):
+            await ring.revoke_at_once(key.id)
+        disk.is_broken = is_still_broken
+        await ring.close()
+        kept = next(other for other in await store.keys() if other.id == key.id)
+        assert (kept.revoked_at is None) == is_still_broken
+        assert (f"taken again after the next start, revoke them then: {key.id}" in caplog.text) == is_still_broken
+
+
 async def test_uses_are_written_once_a_minute_together_and_at_the_end_and_no_request_minds_a_full_disk(
     store, monkeypatch, caplog
 ):

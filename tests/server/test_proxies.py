@@ -49,14 +49,30 @@ def ask(peer: str, headers: list[tuple[str, str]]) -> dict:
         (["[2001:db8::7]:4711"], "2001:db8::7"),
         (["[2001:db8::7]"], "2001:db8::7"),
         (["::ffff:203.0.113.7"], "203.0.113.7"),
-        (["10.9.9.9, 10.8.8.8"], "10.9.9.9"),
-        (["127.0.0.1"], "127.0.0.1"),
+        (["10.9.9.9, 10.8.8.8"], "10.8.8.8"),
+        (["127.0.0.1, 10.8.8.8"], "10.8.8.8"),
+        (["::1", "127.0.0.1, 10.8.8.8"], "10.8.8.8"),
     ],
 )
 def test_the_client_is_the_last_hop_that_no_proxy_of_ours_has(peer, hops, client):
     told = ask(peer, [("X-Forwarded-For", hop) for hop in hops])
     assert told["client"] == client
     assert told["forwarding"] == []
+
+
+@pytest.mark.parametrize(
+    ("peer", "hops", "client"),
+    [
+        ("127.0.0.1", "127.0.0.1", "127.0.0.1"),
+        ("127.0.0.1", "::1", "::1"),
+        ("10.1.2.3", "127.0.0.1", "10.1.2.3"),
+        ("10.1.2.3", "::1", "10.1.2.3"),
+        ("127.0.0.1", "::1, 10.8.8.8", "10.8.8.8"),
+        ("127.0.0.1", "127.0.0.1, 10.8.8.8, 127.0.0.1", "10.8.8.8"),
+    ],
+)
+def test_a_loopback_address_is_this_machine_only_if_it_comes_from_this_machine(peer, hops, client):
+    assert ask(peer, [("X-Forwarded-For", hops)])["client"] == client
 
 
 @pytest.mark.parametrize(
@@ -123,6 +139,16 @@ def test_without_keys_a_proxy_lets_nobody_in_who_is_not_on_this_machine(forwarde
         assert client.post("/generate", json=WISH, headers={"X-Forwarded-For": forwarded_for}).status_code == status
 
 
+def test_a_machine_of_a_trusted_network_is_not_this_one_because_it_says_so():
+    """
+    The proxy appends who asks; what that one has written before it is as true as anything that a client writes.
+    """
+    app = create_app(Settings(_env_file=None, model_id="fake", trusted_proxies=TRUSTED), executor=FakeExecutor())
+    with TestClient(app, base_url="http://127.0.0.1:8000", client=("10.0.0.2", 50000)) as client:
+        answer = client.post("/generate", json=WISH, headers={"X-Forwarded-For": "127.0.0.1, 10.0.0.5"})
+        assert answer.status_code == 401
+
+
 def test_without_trusted_proxies_nobody_is_believed():
     app = create_app(Settings(_env_file=None, model_id="fake"), executor=FakeExecutor())
     with TestClient(app, base_url="http://127.0.0.1:8000", client=("127.0.0.1", 50000)) as client:
@@ -133,7 +159,7 @@ def test_without_trusted_proxies_nobody_is_believed():
 def test_a_name_or_a_network_that_is_none_ends_the_start(monkeypatch, tmp_path, value):
     monkeypatch.setenv("TRUSTED_PROXIES", value)
     with pytest.raises(
-        StartError, match=r"^TRUSTED_PROXIES must be addresses or networks, like 127\.0\.0\.1,10\.0\.0\.0/8"
+        StartError, match=r"^TRUSTED_PROXIES must be addresses or networks, like 127\.0\.0\.1,10\.0\.0\.2"
     ):
         load_settings(tmp_path / ".env")
 

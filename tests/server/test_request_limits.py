@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 import socket
@@ -146,6 +147,26 @@ def test_an_address_that_guesses_keys_is_refused_even_with_a_right_one(serve):
     assert refused.headers["RateLimit-Policy"] == '"failed-authentications";q=4;w=60'
 
 
+def test_a_key_may_have_a_quarter_of_all_connections_in_hand_and_others_are_served(serve):
+    server = serve(FakeExecutor(load_s=60), api_key=KEY, max_connections=12)
+    path = f"/v1/jobs/{submit(server).json()['id']}/events"
+    with contextlib.ExitStack() as followed, httpx2.Client(headers={"X-API-Key": KEY}) as client:
+        for _ in range(3):
+            stream = followed.enter_context(client.stream("GET", server.url + path))
+            assert stream.status_code == 200
+        refused = ask(server)
+        assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
+        assert "at most 3 requests of a key" in refused.json()["detail"]
+        assert refused.headers["RateLimit-Policy"] == '"concurrent-requests";q=3;qu="concurrent-requests"'
+        assert refused.headers["Retry-After"] == "5"
+        assert ask(server, "/livez").status_code == 200
+        stream.close()
+        deadline = time.monotonic() + 5
+        while ask(server).status_code != 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
 # --- with a clock of its own ------------------------------------------------------------------------------------------
 
 
@@ -166,7 +187,7 @@ async def app(_scope, _receive, send):
 
 async def test_whoever_comes_back_when_he_was_told_to_is_served_and_just_before_is_not():
     now = 0.0
-    part = RequestLimits(app, KeyLimits(requests_per_minute=2, work_units_per_hour=0, jobs=0, clock=lambda: now))
+    part = RequestLimits(app, KeyLimits(requests_per_minute=2, work_units_per_hour=0, jobs=0, clock=lambda: now), 9)
     caller = Caller(key_id="k", scopes=frozenset())
     assert "ratelimit" in await served(part, caller)
     now = 20.25
@@ -185,7 +206,7 @@ async def test_whoever_comes_back_when_he_was_told_to_is_served_and_just_before_
 
 @pytest.mark.parametrize("caller", [OPERATOR, LOCAL_CALLER])
 async def test_the_operator_and_local_programs_pass(caller):
-    part = RequestLimits(app, KeyLimits(requests_per_minute=1, work_units_per_hour=0, jobs=0))
+    part = RequestLimits(app, KeyLimits(requests_per_minute=1, work_units_per_hour=0, jobs=0), max_in_hand=1)
     for _ in range(5):
         assert not await served(part, caller)
 

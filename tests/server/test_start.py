@@ -14,6 +14,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from server.config import StartError
+from server.serving import bound_socket
+
 REPOSITORY = Path(__file__).parents[2]
 UVICORN = ["-m", "uvicorn", "server.main:app", "--port", "0"]
 SERVE = ["-m", "server", "serve"]
@@ -142,6 +145,12 @@ def test_a_whole_life_of_the_server_process(tmp_path):
         assert code == 0
         assert seconds < 10
     assert "Traceback" not in server.log.read_text()
+
+
+@pytest.mark.parametrize("host", ["a b", "x" * 70, ""])
+def test_a_host_that_is_no_address_is_one_line(host):
+    with pytest.raises(StartError, match=r"^HOST '.*' is no address that can be listened on: .+$"):
+        bound_socket(host, 0)
 
 
 def test_ctrl_c_during_the_start_ends_it_with_0(tmp_path):

@@ -138,7 +138,7 @@ async def test_engines_that_die_young_wait_longer_and_longer(monkeypatch: pytest
             waits.append(time.monotonic() - killed)
         for wait, least in zip(waits, (0.1, 0.2, 0.4, 0.0, 0.1), strict=True):
             assert least <= wait < least + 0.35
-        assert waits[3] < 0.1
+        assert waits[3] < waits[2]
 
 
 async def test_a_hung_engine_is_found_and_replaced():

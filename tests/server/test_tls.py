@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import re
@@ -11,17 +12,19 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import httpx2
 import pytest
+import uvicorn
 from starlette.responses import Response
 
 from server.access.timeouts import Patience
 from server.access.tls import Certificate
 from server.config import Settings, StartError
-from server.listening import certificate_of
+from server.listening import GuardedServer, certificate_of
 from tests.server.guarded import served
 from tests.server.throw_away_ca import ThrowAwayCA
 
@@ -111,6 +114,29 @@ def test_a_handshake_that_does_not_begin_is_given_up(tls_server, client, url):
         assert 0.4 < time.monotonic() - began < 4
 
 
+def test_handshakes_that_do_not_begin_are_counted_and_keep_nobody_out(client, authority, files):
+    with (
+        served(Response(b"x"), Patience(), Certificate(*files), max_connections=8) as port,
+        contextlib.ExitStack() as stack,
+    ):
+        address = f"https://127.0.0.1:{port}"
+        assert client.get(address).status_code == 200
+        silent = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(50)]
+        assert client.get(address).status_code == 200  # on the connection that was there before
+        assert httpx2.get(address, verify=authority.client_context()).status_code == 200
+        assert sum(is_open(connection) for connection in silent) <= 8
+
+
+def is_open(connection: socket.socket) -> bool:
+    connection.settimeout(0.01)
+    try:
+        return connection.recv(1) != b""
+    except TimeoutError:
+        return True
+    except ConnectionResetError:
+        return False
+
+
 @contextlib.contextmanager
 def handshake(server, context: ssl.SSLContext):
     connection = socket.create_connection(("127.0.0.1", server.port), timeout=5)
@@ -190,6 +216,38 @@ def test_a_renewal_that_cannot_be_used_leaves_the_certificate_that_is_there(auth
         spoil()
         server.call(certificate.renew)
         assert serial_number_shown_by(server, authority) == first
+
+
+def test_files_that_are_exchanged_just_now_end_nothing(authority, tmp_path):
+    chain, key = (Path(shutil.copy(path, tmp_path)) for path in authority.issue("exchanged"))
+    certificate = Certificate(chain, key)
+    text = chain.read_bytes()
+    is_over = threading.Event()
+
+    def exchange() -> None:
+        while not is_over.is_set():
+            chain.unlink()
+            chain.write_bytes(text[: len(text) // 2])
+            chain.write_bytes(text)
+
+    exchanging = threading.Thread(target=exchange)
+    exchanging.start()
+    try:
+        deadline = time.monotonic() + 2
+        while time.monotonic() < deadline:
+            certificate.renew()
+    finally:
+        is_over.set()
+        exchanging.join()
+
+
+def test_whatever_a_renewal_raises_the_server_goes_on():
+    class Broken:
+        def renew(self) -> None:
+            raise RuntimeError("broken")
+
+    server = GuardedServer(uvicorn.Config(Response()), certificate=Broken())
+    assert asyncio.run(server.on_tick(0)) is False
 
 
 def wrong_files(authority, files) -> dict[str, tuple[tuple[Path, Path], str]]:
