@@ -110,7 +110,7 @@ class Environment:
             return [ipaddress.ip_network(word) for word in words]
         except ValueError as error:
             raise ImproperlyConfigured(
-                f"{name} must be addresses or networks such as 127.0.0.1,10.0.0.0/8, not {error}"
+                f"{name} must be addresses or networks such as 127.0.0.1,10.0.0.5, not {error}"
             ) from error
 
 

@@ -40,14 +40,20 @@ class TrustedProxies:
             for name in _FORWARDING:
                 meta.pop(name, None)
             return self._get_response(request)
-        for hop in reversed(meta.get("HTTP_X_FORWARDED_FOR", "").split(",")):
+        meta["REMOTE_ADDR"] = self._caller(meta.get("HTTP_X_FORWARDED_FOR", "")) or meta["REMOTE_ADDR"]
+        return self._get_response(request)
+
+    def _caller(self, hops: str) -> str | None:
+        nearest = None
+        for hop in reversed(hops.split(",")):
             address = _address(hop)
             if address is None:
                 break
-            meta["REMOTE_ADDR"] = str(address)
             if not self._is_trusted(str(address)):
-                break
-        return self._get_response(request)
+                return str(address)
+            nearest = nearest or str(address)
+        # All of them are proxies': the one that ours names itself. Those before it a caller could have written.
+        return nearest
 
     def _is_trusted(self, text: str) -> bool:
         address = _address(text)

@@ -301,6 +301,7 @@ def test_health_says_that_the_database_is_away_and_nothing_else(client, monkeypa
         ("10.0.0.1", "198.51.100.7", "198.51.100.7"),
         ("10.0.0.1", "6.6.6.6, 198.51.100.7", "198.51.100.7"),  # what stands before it, the caller may have written
         ("10.0.0.1", "198.51.100.7, 10.0.0.2", "198.51.100.7"),  # a second proxy of ours
+        ("10.0.0.1", "10.0.0.9, 10.0.0.2", "10.0.0.2"),  # the first one, a caller in our own network may have written
         ("10.0.0.1", "2001:db8::7", "2001:db8::7"),
         ("10.0.0.1", "", "10.0.0.1"),
         ("10.0.0.1", "6.6.6.6, <script>", "10.0.0.1"),
