@@ -1,4 +1,4 @@
-"""The tests of states, ledger and dying workers once more, on a real PostgreSQL."""
+"""The tests of states and ledger once more, on a real PostgreSQL; where there is time, those of dying workers too."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ import pytest
 from tests.processes import REPOSITORY
 from tests.site.services import find_postgres, postgres
 
-SAME_TESTS = ("test_states.py", "test_ledger.py", "test_killed_worker.py")
+SAME_TESTS = [
+    "test_states.py",
+    "test_ledger.py",
+    *(["test_killed_worker.py"] if os.environ.get("CHAOS") == "long" else []),
+]
 
 
 @pytest.mark.skipif(find_postgres() is None, reason="PostgreSQL is not installed (apt-get install postgresql)")
