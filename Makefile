@@ -60,7 +60,7 @@ test-gpu: install ## Run the tests that need a CUDA device.
 
 .PHONY: chaos
 chaos: install ## Kill, hang, flood and fill whatever the server runs on, for long, and print a table of what it bore.
-	CHAOS=long $(PYTHON) -m pytest tests/chaos tests/site/test_on_postgresql.py $(ARGS)
+	CHAOS=long $(PYTHON) -m pytest tests/chaos $(ARGS)
 
 .PHONY: mutate
 mutate: install ## Plant one-line bugs in a copy of the code, one at a time; each must make a named test fail.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import time
@@ -19,8 +18,6 @@ pytestmark = pytest.mark.skipif(
 )
 
 SUBMIT_TO_PICTURE_S = 10.0
-BUSY = 4
-"""Load average of a machine on which other programs draw on the same two cores; seconds mean nothing there."""
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +78,7 @@ def test_from_signing_up_to_deleting(page, site):
         page.wait_for_timeout(20)
     took = time.monotonic() - began
     print(f"submit to picture: {took:.2f} s; bar at {sorted(filter(None, positions))}")  # noqa: T201 -- shown with -s
-    assert took < SUBMIT_TO_PICTURE_S or os.getloadavg()[0] > BUSY
+    assert took < SUBMIT_TO_PICTURE_S
     assert len(positions - {None}) >= 3, "the bar moved"
     dream_url = page.url
 

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx2
-import pytest
 
 from server.executors.fake_engine import POISON
 from server.jobs.database import DATABASE_NAME
@@ -128,12 +127,10 @@ def test_after_a_killed_engine_the_next_step_is_soon_and_each_job_has_one_result
 
 
 @needs_proc
-def test_after_a_killed_engine_the_built_in_model_draws_on_soon(tmp_path, is_long, rounds, report):
-    if not is_long:
-        pytest.skip("each round loads the real model; `make chaos` has the time")
+def test_after_a_killed_engine_the_built_in_model_draws_on_soon(tmp_path, rounds, report):
     with gateway(tmp_path, waits=False, MODEL_ID="models/dreamlet", WATCHDOG_MIN="30") as server:
         server.wait_until_ready(120)
-        waits_s = [_kill_in_mid_step(server, timeout_s=60) for _ in range(rounds(1, 10))]
+        waits_s = [_kill_in_mid_step(server, timeout_s=60) for _ in range(rounds(5, 50))]
     assert _pictures_of(tmp_path) == 2 * len(waits_s)
     p95_s = percentile(waits_s, 95)
     report(f"kill -9 of dreamlet's engine, {len(waits_s)} rounds: next step, p95", f"{p95_s:.2f} s", "<= 15 s")

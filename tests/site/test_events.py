@@ -152,14 +152,33 @@ async def test_a_cancelled_dream_ends_its_stream(user, settings, serve, dream_wo
     settings.GPU_SERVER_URL = serve(FakeExecutor(step_s=0.2)).url
     dream = await in_database(waiting, user)
     words = []
+    was_asked = False
     async with aclosing(events_of(dream)) as events:
         async for event in events:
             for snapshot in snapshots_in(event):
-                if snapshot["status"] == "drawing" and "Being cancelled…" not in words:
+                if snapshot["status"] == "drawing" and not was_asked:
                     await in_database(services.cancel, dream=dream)
+                    was_asked = True
                 words.append(snapshot["words"])
-    assert "Being cancelled…" in words
     assert words[-1] == "Cancelled. Nothing was charged."
+
+
+async def test_a_dream_whose_cancelling_takes_a_while_says_so(user, monkeypatch):
+    async def follow(*, dream):
+        await asyncio.Event().wait()
+        yield
+
+    monkeypatch.setattr(services, "follow", follow)
+    dream = await in_database(waiting, user, status="drawing", remote_job_id="mine")
+    found = []
+    async with aclosing(events_of(dream, silence_s=0.2, longest_s=20)) as events:
+        async for event in events:
+            found += snapshots_in(event)
+            if len(found) == 1:
+                await in_database(services.cancel, dream=dream)
+            elif len(found) > 1:
+                break
+    assert (found[-1]["status"], found[-1]["words"]) == ("drawing", "Being cancelled…")
 
 
 async def test_a_deleted_dream_ends_its_stream(user):

@@ -1,4 +1,4 @@
-"""The tests of states and ledger once more, on a real PostgreSQL; where there is time, those of dying workers too."""
+"""The tests of states, ledger and dying workers once more, on a real PostgreSQL."""
 
 from __future__ import annotations
 
@@ -11,11 +11,7 @@ import pytest
 from tests.processes import REPOSITORY
 from tests.site.services import find_postgres, postgres
 
-SAME_TESTS = [
-    "test_states.py",
-    "test_ledger.py",
-    *(["test_killed_worker.py"] if os.environ.get("CHAOS") == "long" else []),
-]
+SAME_TESTS = ("test_states.py", "test_ledger.py", "test_killed_worker.py")
 
 
 @pytest.mark.skipif(find_postgres() is None, reason="PostgreSQL is not installed (apt-get install postgresql)")
