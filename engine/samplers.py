@@ -6,6 +6,7 @@ table of numbers is in `journey.py`.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -238,6 +239,7 @@ _BY_KEY = {_key(label): sampler for sampler in SAMPLERS.values() for label in (s
 _SCHEDULE_KEYS = {_key(name): name for name in NOISE_SCHEDULES}
 
 
+@functools.lru_cache(maxsize=256)
 def resolve_sampler(
     sampler: str, noise_schedule: str | None = None, *, prefer_karras: bool = False
 ) -> tuple[Sampler, str]:

@@ -216,32 +216,48 @@ class Dispatcher:
     # --- one attempt --------------------------------------------------------------------------------------------------
 
     async def _run(self, live: LiveJob) -> None:
+        queue_s = time.monotonic() - live.accepted_at
+        # The engine sets to work while the disk does. Nobody is told of either before the disk has answered.
+        beginning = self.spawn(self._begin(live, queue_s), f"begin {live.record.id}", live.context)
+        outcome = await self._outcome(live, beginning, queue_s)
+        attempt = await beginning
+        if outcome is not None and attempt is not None:
+            # Known now: must be written even if somebody cancels meanwhile (the store decides which of the two it was).
+            await asyncio.shield(self.spawn(self._end(live, attempt, outcome), f"end {live.record.id}"))
+
+    async def _begin(self, live: LiveJob, queue_s: float) -> int | None:
+        """Write down that a job is being drawn. The attempt's number; None: it is not."""
         job_id, started_at = live.record.id, time.time()
         try:
             attempt = await self._keeping.begin(job_id, started_at)
         except StoreTroubleError:
             self._rest()
-            return  # `_has_stopped` lets it wait again
+            return None  # `_has_stopped` lets it wait again
         if attempt is None:  # cancelled meanwhile
             await self._reread(live)
-            return
+            return None
+        if live.record.is_over:  # cancelled right after it, and told so already
+            return None
         live.begin_anew()
-        queue_s = time.monotonic() - live.accepted_at
         if attempt == 1:
             self._metrics.job_began(queue_s)
         live.now_is(msgspec.structs.replace(live.record, status="running", attempt=attempt, started_at=started_at))
-        outcome = await self._outcome(live, queue_s)
-        # Known now: must be written even if somebody cancels meanwhile (the store decides which of the two it was).
-        await asyncio.shield(self.spawn(self._end(live, attempt, outcome), f"end {job_id}"))
+        return attempt
 
     def _rest(self) -> None:
         """Begin nothing for a moment."""
         self._pause_until = time.monotonic() + RETRY_S
         asyncio.get_running_loop().call_later(RETRY_S, self.hand_over)
 
-    async def _outcome(self, live: LiveJob, queue_s: float) -> Outcome | EngineLostError:
+    async def _outcome(
+        self, live: LiveJob, beginning: asyncio.Task[int | None], queue_s: float
+    ) -> Outcome | EngineLostError | None:
+        """How an attempt ended; None: it never began."""
         try:
-            images, done = await self._draw(live)
+            drawn = await self._draw(live, beginning)
+            if drawn is None:
+                return None
+            images, done = drawn
             stored = await self._keeping.write_images(live.record.id, images)
         except (EngineLostError, DeviceError) as error:
             return EngineLostError(str(error))
@@ -270,11 +286,18 @@ class Dispatcher:
             price=price_of(work_units, self._price_per_work_unit),
         )
 
-    async def _draw(self, live: LiveJob) -> tuple[tuple[ImageReady, ...], JobDone]:
+    async def _draw(
+        self, live: LiveJob, beginning: asyncio.Task[int | None]
+    ) -> tuple[tuple[ImageReady, ...], JobDone] | None:
+        """What the engine made; None: the attempt never began."""
         images: dict[int, ImageReady] = {}
         done: JobDone | None = None
         async with contextlib.aclosing(self._executor.run(live.job)) as events:
             async for event in events:
+                if not beginning.done():
+                    await asyncio.wait([beginning])
+                if beginning.result() is None:
+                    return None
                 if isinstance(event, Progress | Preview):
                     live.take(event)
                 elif isinstance(event, ImageReady):

@@ -29,6 +29,16 @@ class ResultFiles:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
+    def make_folders(self) -> None:
+        """Make every folder that a picture may lie in, as far as the disk allows: later each would cost its picture
+        three milliseconds."""
+        with contextlib.suppress(OSError):
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for shard in range(256):
+                (self._folder / f"{shard:02x}").mkdir(mode=0o700, exist_ok=True)
+            _sync(self._folder)
+            _sync(self._folder.parent)
+
     def write(self, job_id: str, index: int, data: bytes) -> None:
         """Keep picture `index` of a job. When this returns, it survives a power cut."""
         path = self._path(job_id, index)

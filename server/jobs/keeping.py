@@ -72,6 +72,7 @@ class Keeping:
         files = ResultFiles(folder / "results")
         kept = await store.ids_with_files()
         await asyncio.to_thread(files.sweep, kept.__contains__)
+        await asyncio.to_thread(files.make_folders)
         return cls(store, files)
 
     async def close(self) -> None:

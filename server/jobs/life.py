@@ -65,10 +65,11 @@ class LiveJob:
         return self.record.losses + 1 >= MAX_ATTEMPTS
 
     def begin_anew(self) -> None:
-        """Forget the steps of the attempt before."""
+        """Forget what came of the attempt before."""
         self._steps.clear()
         self.preview = None
         self.images = ()
+        self.error = None
 
     def take(self, event: Progress | Preview) -> None:
         """Remember what the engine told, and tell whoever watches."""

@@ -12,6 +12,7 @@ from decimal import Decimal
 import msgspec
 import pytest
 
+from engine.errors import EngineError
 from engine.params import GenerationParams
 from server.access.limits import KeyLimits
 from server.errors import RateLimitedError
@@ -150,6 +151,51 @@ async def test_a_cancel_that_a_full_disk_delays_while_its_job_fails_to_begin_lea
         await until(lambda: generator.num_waiting == 0)
         _, images = await generator.draw(wish(seed=5))
         assert images[0].seed == 5
+
+
+async def test_the_engine_sets_to_work_while_the_disk_does_and_nobody_is_told_before_it_is_done(tmp_path, monkeypatch):
+    executor, disk = FakeExecutor(), asyncio.Event()
+    async with running(executor, tmp_path) as generator:
+        begin = generator._keeping.begin
+
+        async def slow(*arguments):
+            await disk.wait()
+            return await begin(*arguments)
+
+        monkeypatch.setattr(generator._keeping, "begin", slow)
+        job = (await generator.submit(wish(is_bound=False))).record
+        await until(lambda: executor.started)
+        await asyncio.sleep(0.05)
+        state = generator.state_of(job)
+        assert (state.record.status, state.step) == ("queued", 0)
+        disk.set()
+        states = [state async for state in generator.watch(job, keep_alive_s=5)]
+    assert (states[-1].record.status, states[-1].record.attempt) == ("done", 1)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_what_the_engine_made_of_a_job_that_did_not_begin_is_forgotten(tmp_path, monkeypatch, fails):
+    """The disk takes nothing while the engine draws, or fails; when it does again, all is done anew."""
+    executor, is_full = FakeExecutor(), True
+    async with running(executor, tmp_path) as generator:
+        begin = generator._keeping._store.begin
+
+        async def failing(*arguments):
+            await asyncio.sleep(0.05)
+            if is_full:
+                raise StoreUnavailableError("the disk is full")
+            return await begin(*arguments)
+
+        monkeypatch.setattr(generator._keeping._store, "begin", failing)
+        if fails:
+            executor.fail_next(EngineError("no"))
+        drawing = asyncio.create_task(generator.draw(wish(seed=3)))
+        await until(lambda: executor.started and generator.num_waiting == 1)
+        assert executor.images_in_flight == 0
+        is_full = False
+        record, images = await drawing
+    assert (record.status, record.attempt, record.losses) == ("done", 1, 0)
+    assert [image.seed for image in images] == [3]
 
 
 async def test_a_listener_who_reads_slowly_is_not_told_the_end_late(tmp_path):

@@ -42,6 +42,24 @@ def test_files_lie_in_folders_of_two_digits_that_only_this_user_can_open(files, 
         assert stat.S_IMODE(path.stat().st_mode) == 0o700
 
 
+def test_folders_that_were_made_before_are_those_that_pictures_lie_in(files, tmp_path):
+    for _ in range(2):
+        files.make_folders()
+    folders = {path.name for path in (tmp_path / "results").iterdir()}
+    files.write(JOB, 0, b"first")
+    assert {path.name for path in (tmp_path / "results").iterdir()} == folders
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*") if path.is_dir()} == {0o700}
+    assert len(folders) == 256
+
+
+def test_folders_that_cannot_be_made_are_left_to_the_first_picture(files, tmp_path):
+    (tmp_path / "results").write_bytes(b"")
+    files.make_folders()
+    (tmp_path / "results").unlink()
+    files.write(JOB, 0, b"first")
+    assert files.read(JOB, 0) == b"first"
+
+
 def test_a_second_attempt_replaces_the_first(files, tmp_path):
     files.write(JOB, 0, b"first")
     files.write(JOB, 0, b"second")
