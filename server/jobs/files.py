@@ -30,8 +30,10 @@ class ResultFiles:
         self._folder = folder
 
     def make_folders(self) -> None:
-        """Make every folder that a picture may lie in, as far as the disk allows: later each would cost its picture
-        three milliseconds."""
+        """Make every folder that a picture may lie in, as far as the disk allows.
+
+        Later, each would cost a picture two more waits for the disk.
+        """
         with contextlib.suppress(OSError):
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             for shard in range(256):

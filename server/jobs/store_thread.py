@@ -37,6 +37,7 @@ class _Ask(Generic[T]):
 
     def carry_out(self, connection: sqlite3.Connection) -> None:
         """Act; keep what came of it. Only failures of the store itself are raised: they concern the neighbours too."""
+        self.error = None
         try:
             self.result = self.act(connection)
         except Exception as error:
@@ -95,6 +96,8 @@ class StoreThread:
     async def write(self, act: Callable[[sqlite3.Connection], T]) -> T:
         """Call `act` within a transaction, and return its result once that is committed.
 
+        It may be called twice, the first call undone: it changes nothing but the database.
+
         Raises:
             StoreUnavailableError: the commit failed; nothing was changed.
             Exception: whatever `act` raises; then its own changes are undone, and only those.
@@ -152,11 +155,11 @@ class StoreThread:
         try:
             connection.execute("BEGIN IMMEDIATE")
             for ask in writes:
-                connection.execute("SAVEPOINT ask")
                 ask.carry_out(connection)
-                if ask.error is not None:
-                    connection.execute("ROLLBACK TO ask")
-                connection.execute("RELEASE ask")
+            if any(ask.error is not None for ask in writes):
+                connection.execute("ROLLBACK")
+                connection.execute("BEGIN IMMEDIATE")
+                _carry_out_apart(connection, writes)
             connection.execute("COMMIT")
         except sqlite3.Error as error:
             # After some errors SQLite has rolled back by itself. If this fails too, the next BEGIN fails and ends here.
@@ -198,6 +201,19 @@ class StoreThread:
                     ask.error = StoreUnavailableError("the job store is closed")
                     ask.answer()
         _resolve(self._ended, None)
+
+
+def _carry_out_apart(connection: sqlite3.Connection, writes: Sequence[_Ask[object]]) -> None:
+    """Carry out each so that nothing of those that fail is left.
+
+    Not done before one fails: every statement waits for the interpreter, which a busy loop lends to nobody for long.
+    """
+    for ask in writes:
+        connection.execute("SAVEPOINT ask")
+        ask.carry_out(connection)
+        if ask.error is not None:
+            connection.execute("ROLLBACK TO ask")
+        connection.execute("RELEASE ask")
 
 
 def _answer_all(asks: Sequence[_Ask[object]]) -> None:

@@ -92,10 +92,11 @@ async def submit(
     return accepted(state, service, is_repeat=state.record.id != new.id)
 
 
-def accepted(state: JobState, service: Service, *, is_repeat: bool) -> JSONResponse:
+def accepted(state: JobState, service: Service, *, is_repeat: bool) -> Response:
     """202 and the job, or 200 if it was accepted before."""
     view = JobView.of(state, service.settings.model_id)
-    return JSONResponse(view.model_dump(), 200 if is_repeat else 202, {"Location": view.links.self})
+    status, headers = 200 if is_repeat else 202, {"Location": view.links.self}
+    return Response(view.model_dump_json(), status, headers, media_type=JSONResponse.media_type)
 
 
 @router.get("/v1/jobs", summary="Your jobs, newest first", responses=_problems(422), dependencies=[needs("read")])

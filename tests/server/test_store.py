@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-import statistics
 import time
 
 import msgspec
@@ -436,5 +435,6 @@ async def test_100_000_finished_jobs_do_not_slow_a_submit_or_a_page(tmp_path, me
             seconds[num_jobs].append(await store._thread.write(measured))
     for store in stores.values():
         await store.close()
-    few, many = (statistics.median(values) for values in seconds.values())
-    assert many <= 1.4 * few, "1.2 and some room for a busy machine; without an index it would be a thousandfold"
+    few, many = (min(values) for values in seconds.values())  # whatever else runs only adds to it
+    print(f"{measured.__name__}: {many / few:.2f} times as long")  # noqa: T201 -- shown with -s
+    assert many <= 1.2 * few, "without an index it would be a thousandfold"
