@@ -258,7 +258,7 @@ class ImageGenerator:
         record = live.record
         if not record.is_over:
             raise DrainingError("the server is shutting down; ask again when it is back")
-        if live.error is not None:
+        if record.status == "failed" and live.error is not None:
             raise live.error
         raise_if_failed(record)
         return record, live.images or await self._images(record)

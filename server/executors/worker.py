@@ -59,8 +59,8 @@ class EngineWorker:
         self._preparing = ThreadPoolExecutor(1, thread_name_prefix="prepare")
         # One thread, so that a job's pictures are sent in order and before its end.
         self._files = ThreadPoolExecutor(1, thread_name_prefix="picture-files")
-        self._jobs: dict[str, Submit] = {}
-        """Job -> how it came in; removed at its end or cancel: what is missing is over, or was handed over anew."""
+        self._formats: dict[str, str] = {}
+        """Job -> output format. Written when a job comes in, removed at its end or cancel: what is missing is over."""
         self._file_seconds: dict[str, float] = {}
         """Job -> seconds spent on its files so far. Belongs to the thread that writes files."""
         self._is_stopping = threading.Event()
@@ -68,15 +68,15 @@ class EngineWorker:
     def handle(self, message: Submit | Cancel | Ping) -> None:
         """Take a message in."""
         if isinstance(message, Submit):
-            self._jobs[message.job_id] = message
+            self._formats[message.job_id] = message.output_format
             self._preparing.submit(self._prepare, message)
             return
         if isinstance(message, Cancel):
-            self._jobs.pop(message.job_id, None)
+            self._formats.pop(message.job_id, None)
         self._commands.put(message)
 
     def _prepare(self, message: Submit) -> None:
-        if self._jobs.get(message.job_id) is not message:
+        if message.job_id not in self._formats:
             return  # cancelled while others were prepared
         try:
             prepared = self._engine.prepare(message.job_id, message.params, wants_previews=message.previews)
@@ -92,8 +92,7 @@ class EngineWorker:
             logger.exception("preparing a job failed")
             self._fail(message.job_id, EngineError("the engine failed while preparing the request"))
         else:
-            if self._jobs.get(message.job_id) is message:  # not cancelled, and handed over anew, while it was prepared
-                self._commands.put(prepared)
+            self._commands.put(prepared)
 
     def run(self) -> None:
         """Draw until `stop` is called. Blocks only while there is nothing to do.
@@ -126,7 +125,7 @@ class EngineWorker:
             must_wait = False
             match command:
                 case PreparedRequest():
-                    if command.request_id in self._jobs:  # else it was cancelled while it was prepared
+                    if command.request_id in self._formats:  # else it was cancelled while it was prepared
                         self._engine.add(command)
                 case Cancel(job_id):
                     self._engine.cancel(job_id)
@@ -151,18 +150,18 @@ class EngineWorker:
             case PreviewTaken():
                 self._files.submit(self._write_preview, event)
             case ImageDrawn():
-                job = self._jobs.get(event.request_id)
-                if job is not None:  # else another of its pictures could not be written
-                    self._files.submit(self._write_file, event, job.output_format)
+                output_format = self._formats.get(event.request_id)
+                if output_format is not None:  # else another of its pictures could not be written
+                    self._files.submit(self._write_file, event, output_format)
             case Finished():
-                if self._jobs.pop(event.request_id, None) is not None:
+                if self._formats.pop(event.request_id, None) is not None:
                     self._files.submit(self._finish, event)
             case Failed():
                 self._fail(event.request_id, event.error)
                 self._forget_files(event.request_id)
 
     def _write_preview(self, preview: PreviewTaken) -> None:
-        if preview.request_id not in self._jobs:
+        if preview.request_id not in self._formats:
             return  # it is over
         try:
             file = encode_preview(preview.picture.pixels())
@@ -203,7 +202,7 @@ class EngineWorker:
         )
 
     def _fail(self, job_id: str, error: EngineError) -> None:
-        self._jobs.pop(job_id, None)
+        self._formats.pop(job_id, None)
         field = rule = value = None
         if isinstance(error, InvalidParamsError):
             field, rule, value = error.field, error.rule, str(error.value)

@@ -17,7 +17,7 @@ import structlog
 
 from engine.errors import DeviceError, EngineError
 from engine.params import GenerationParams
-from server.errors import EngineFailedError, EngineLostError, ServerError, StoreTroubleError, kind_of
+from server.errors import EngineFailedError, EngineLostError, ServerError, kind_of
 from server.executors.base import Executor
 from server.executors.messages import ImageReady, JobDone, Preview, Progress, WorkDone
 from server.jobs.fair_queue import FairQueue
@@ -226,16 +226,14 @@ class Dispatcher:
             await asyncio.shield(self.spawn(self._end(live, attempt, outcome), f"end {live.record.id}"))
 
     async def _begin(self, live: LiveJob, queue_s: float) -> int | None:
-        """Write down that a job is being drawn. The attempt's number; None: it is not."""
+        """Write down that a job is being drawn. The attempt's number; None: it was cancelled meanwhile."""
         job_id, started_at = live.record.id, time.time()
-        try:
-            attempt = await self._keeping.begin(job_id, started_at)
-        except StoreTroubleError:
-            self._rest()
-            return None  # `_has_stopped` lets it wait again
-        if attempt is None:  # cancelled meanwhile
+        attempt = await self._keeping.begin(job_id, started_at)
+        if attempt is None:
             await self._reread(live)
-            return None
+            if live.record.status != "running":
+                return None
+            attempt = live.record.attempt  # a commit was made that had been reported as failed
         if live.record.is_over:  # cancelled right after it, and told so already
             return None
         live.begin_anew()
@@ -264,6 +262,8 @@ class Dispatcher:
         except Exception as error:  # noqa: BLE001 -- one job's failure, of whatever kind, never ends another's
             if not isinstance(error, EngineError):
                 _log.exception("drawing a job failed")
+            if not await _has_begun(beginning):
+                return None
             live.error = error
             return _failed(error, live.engine_s)
         live.images = images
@@ -294,9 +294,7 @@ class Dispatcher:
         done: JobDone | None = None
         async with contextlib.aclosing(self._executor.run(live.job)) as events:
             async for event in events:
-                if not beginning.done():
-                    await asyncio.wait([beginning])
-                if beginning.result() is None:
+                if not await _has_begun(beginning):
                     return None
                 if isinstance(event, Progress | Preview):
                     live.take(event)
@@ -365,6 +363,13 @@ class Dispatcher:
         if not self.running and len(self.queue) == 0:
             self.queue.forgive()
         self.hand_over()
+
+
+async def _has_begun(beginning: asyncio.Task[int | None]) -> bool:
+    """Whether an attempt is written down; waits until that is known."""
+    if not beginning.done():
+        await asyncio.wait([beginning])
+    return beginning.result() is not None
 
 
 def _failed(error: Exception, engine_s: float) -> Outcome:

@@ -36,10 +36,12 @@ class ResultFiles:
         """
         with contextlib.suppress(OSError):
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for shard in range(256):
-                (self._folder / f"{shard:02x}").mkdir(mode=0o700, exist_ok=True)
-            _sync(self._folder)
             _sync(self._folder.parent)
+            try:
+                for shard in range(256):
+                    (self._folder / f"{shard:02x}").mkdir(mode=0o700, exist_ok=True)
+            finally:
+                _sync(self._folder)
 
     def write(self, job_id: str, index: int, data: bytes) -> None:
         """Keep picture `index` of a job. When this returns, it survives a power cut."""

@@ -147,10 +147,6 @@ class Keeping:
         """Dead -> queued. None: it is not dead."""
         return await self._told(self._store.revive(job_id))
 
-    async def begin(self, job_id: str, at: float) -> int | None:
-        """Queued -> running. The new attempt's number; None: it does not wait."""
-        return await self._told(self._store.begin(job_id, at))
-
     async def image(self, record: JobRecord, index: int) -> tuple[StoredImage, bytes]:
         """One finished picture of a job.
 
@@ -178,6 +174,10 @@ class Keeping:
             raise _trouble_to_tell() from error
 
     # --- known by this process, and not to be forgotten ---------------------------------------------------------------
+
+    async def begin(self, job_id: str, at: float) -> int | None:
+        """Queued -> running. The new attempt's number; None: it does not wait."""
+        return await self._until_written(lambda: self._store.begin(job_id, at))
 
     async def finish(self, job_id: str, attempt: int, outcome: Outcome) -> bool:
         """Running with that attempt -> ended. False: that attempt does not run any more."""

@@ -154,9 +154,7 @@ class StoreThread:
         began = time.perf_counter()
         try:
             connection.execute("BEGIN IMMEDIATE")
-            for ask in writes:
-                ask.carry_out(connection)
-            if any(ask.error is not None for ask in writes):
+            if not _carried_out(connection, writes):
                 connection.execute("ROLLBACK")
                 connection.execute("BEGIN IMMEDIATE")
                 _carry_out_apart(connection, writes)
@@ -201,6 +199,15 @@ class StoreThread:
                     ask.error = StoreUnavailableError("the job store is closed")
                     ask.answer()
         _resolve(self._ended, None)
+
+
+def _carried_out(connection: sqlite3.Connection, writes: Sequence[_Ask[object]]) -> bool:
+    """Carry out each until one fails; whether none did."""
+    for ask in writes:
+        ask.carry_out(connection)
+        if ask.error is not None:
+            return False
+    return True
 
 
 def _carry_out_apart(connection: sqlite3.Connection, writes: Sequence[_Ask[object]]) -> None:

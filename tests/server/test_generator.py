@@ -12,10 +12,10 @@ from decimal import Decimal
 import msgspec
 import pytest
 
-from engine.errors import EngineError
+from engine.errors import EngineError, InvalidParamsError
 from engine.params import GenerationParams
 from server.access.limits import KeyLimits
-from server.errors import RateLimitedError
+from server.errors import JobCancelledError, RateLimitedError
 from server.executors.base import Job, JobEvent
 from server.executors.fake import FakeExecutor
 from server.executors.messages import ImageReady
@@ -124,9 +124,9 @@ async def until(condition, timeout_s=10.0):
             await asyncio.sleep(0.005)
 
 
-async def test_a_cancel_that_a_full_disk_delays_while_its_job_fails_to_begin_leaves_no_ghost(tmp_path, monkeypatch):
-    """The job is put back into the queue between the cancel's first try and its last one."""
-    is_full = False
+def on_a_full_disk(monkeypatch, generator, *names):
+    """Make methods of the store fail for as long as the list that is returned holds something."""
+    is_full = []
 
     def failing(method):
         async def call(*arguments, **named):
@@ -137,18 +137,23 @@ async def test_a_cancel_that_a_full_disk_delays_while_its_job_fails_to_begin_lea
 
         return call
 
+    store = generator._keeping._store
+    for name in names:
+        monkeypatch.setattr(store, name, failing(getattr(store, name)))
+    return is_full
+
+
+async def test_a_cancel_that_a_full_disk_delays_while_its_job_begins_leaves_no_ghost(tmp_path, monkeypatch):
     async with running(FakeExecutor(load_s=0.2, max_images_in_flight=1), tmp_path) as generator:
-        store = generator._keeping._store
-        for name in ("begin", "cancel"):
-            monkeypatch.setattr(store, name, failing(getattr(store, name)))
+        is_full = on_a_full_disk(monkeypatch, generator, "begin", "cancel")
         job = await generator.submit(wish(is_bound=False))
-        is_full = True
+        is_full.append(True)
         await until(lambda: generator.num_running == 1)
         cancelling = asyncio.create_task(generator.cancel(job.record))
-        await until(lambda: generator.num_waiting == 1)  # begin has failed: it waits again
-        is_full = False
+        await asyncio.sleep(0.3)  # both have failed at least once
+        is_full.clear()
         assert (await cancelling).status in {"cancelled", "done"}
-        await until(lambda: generator.num_waiting == 0)
+        await until(lambda: (generator.num_waiting, generator.num_running) == (0, 0))
         _, images = await generator.draw(wish(seed=5))
         assert images[0].seed == 5
 
@@ -173,29 +178,74 @@ async def test_the_engine_sets_to_work_while_the_disk_does_and_nobody_is_told_be
     assert (states[-1].record.status, states[-1].record.attempt) == ("done", 1)
 
 
-@pytest.mark.parametrize("fails", [False, True])
-async def test_what_the_engine_made_of_a_job_that_did_not_begin_is_forgotten(tmp_path, monkeypatch, fails):
-    """The disk takes nothing while the engine draws, or fails; when it does again, all is done anew."""
-    executor, is_full = FakeExecutor(), True
+async def test_what_the_engine_made_while_the_disk_was_full_is_told_when_it_is_not(tmp_path, monkeypatch):
+    executor = FakeExecutor()
     async with running(executor, tmp_path) as generator:
-        begin = generator._keeping._store.begin
+        is_full = on_a_full_disk(monkeypatch, generator, "begin")
+        is_full.append(True)
+        drawing = asyncio.create_task(generator.draw(wish(seed=3)))
+        await until(lambda: executor.started)
+        await asyncio.sleep(0.7)  # longer than until the next try
+        assert not drawing.done()
+        is_full.clear()
+        record, images = await drawing
+    assert (record.status, record.attempt, record.losses, len(executor.started)) == ("done", 1, 0, 1)
+    assert [image.seed for image in images] == [3]
 
-        async def failing(*arguments):
-            await asyncio.sleep(0.05)
-            if is_full:
-                raise StoreUnavailableError("the disk is full")
+
+async def test_what_the_engine_refuses_before_the_disk_has_answered_is_told_with_field_rule_and_value(
+    tmp_path, monkeypatch
+):
+    executor = FakeExecutor()
+    async with running(executor, tmp_path) as generator:
+        is_full = on_a_full_disk(monkeypatch, generator, "begin")
+        is_full.append(True)
+        executor.fail_next(InvalidParamsError("num_inference_steps", "must be at most 50", 60))
+        drawing = asyncio.create_task(generator.draw(wish()))
+        await until(lambda: executor.started)
+        await asyncio.sleep(0.1)
+        is_full.clear()
+        with pytest.raises(InvalidParamsError, match="num_inference_steps"):
+            await drawing
+
+
+async def test_a_job_cancelled_before_it_began_is_cancelled_whatever_the_engine_says(tmp_path, monkeypatch):
+    executor, disk = FakeExecutor(), asyncio.Event()
+    async with running(executor, tmp_path) as generator:
+        begin = generator._keeping.begin
+
+        async def slow(*arguments):
+            await disk.wait()
             return await begin(*arguments)
 
-        monkeypatch.setattr(generator._keeping._store, "begin", failing)
-        if fails:
-            executor.fail_next(EngineError("no"))
-        drawing = asyncio.create_task(generator.draw(wish(seed=3)))
-        await until(lambda: executor.started and generator.num_waiting == 1)
-        assert executor.images_in_flight == 0
-        is_full = False
-        record, images = await drawing
-    assert (record.status, record.attempt, record.losses) == ("done", 1, 0)
-    assert [image.seed for image in images] == [3]
+        monkeypatch.setattr(generator._keeping, "begin", slow)
+        executor.fail_next(EngineError("no"))
+        new = wish(is_bound=False)
+        drawing = asyncio.create_task(generator.draw(new))
+        await until(lambda: executor.started)
+        await generator.cancel((await generator.submit(wish(is_bound=False))).record)
+        cancelled = await generator.cancel(await generator.find(new.id, LOCAL_KEY))
+        disk.set()
+        with pytest.raises(JobCancelledError):
+            await drawing
+        await until(lambda: (generator.num_waiting, generator.num_running) == (0, 0))
+    assert cancelled.status == "cancelled"
+
+
+async def test_a_beginning_that_was_written_though_the_disk_said_no_is_taken_up(tmp_path, monkeypatch):
+    async with running(FakeExecutor(), tmp_path) as generator:
+        begin, tries = generator._keeping._store.begin, []
+
+        async def lying(*arguments):
+            tries.append(await begin(*arguments))
+            if len(tries) == 1:
+                raise StoreUnavailableError("disk I/O error")
+            return tries[-1]
+
+        monkeypatch.setattr(generator._keeping._store, "begin", lying)
+        record, _ = await generator.draw(wish())
+    assert tries == [1, None]
+    assert (record.status, record.attempt) == ("done", 1)
 
 
 async def test_a_listener_who_reads_slowly_is_not_told_the_end_late(tmp_path):

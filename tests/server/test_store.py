@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import statistics
 import time
 
 import msgspec
@@ -429,12 +430,15 @@ async def test_100_000_finished_jobs_do_not_slow_a_submit_or_a_page(tmp_path, me
         stores[num_jobs] = store = await JobStore.open(folder)
         assert await store.recover(9000.0) == []
         await asyncio.gather(*(store.add(new_job(user="y")) for _ in range(5)))
-    seconds = {num_jobs: [] for num_jobs in stores}
-    for _ in range(40):
-        for num_jobs, store in stores.items():
-            seconds[num_jobs].append(await store._thread.write(measured))
+    ratios = []
+    while not ratios or (ratios[-1] > 1.2 and len(ratios) < 5):  # another try where others used the same cores
+        few, many = await medians_in_turn(list(stores.values()), measured)
+        ratios.append(many / few)
     for store in stores.values():
         await store.close()
-    few, many = (min(values) for values in seconds.values())  # whatever else runs only adds to it
-    print(f"{measured.__name__}: {many / few:.2f} times as long")  # noqa: T201 -- shown with -s
-    assert many <= 1.2 * few, "without an index it would be a thousandfold"
+    assert ratios[-1] <= 1.2, "without an index it would be a thousandfold"
+
+
+async def medians_in_turn(stores, measured):
+    seconds = [[await store._thread.write(measured) for store in stores] for _ in range(40)]
+    return [statistics.median(of_one) for of_one in zip(*seconds, strict=True)]

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from server.errors import IdempotencyMismatchError
 from server.jobs import database, schema
 from server.jobs.database import DATABASE_NAME
 from server.jobs.store import JobStore
@@ -251,15 +252,30 @@ async def test_whatever_fails_on_the_way_nothing_is_half_done_and_it_works_again
 async def test_where_one_that_is_refused_is_undone_and_that_fails_nothing_is_half_done(failing, statement):
     store, connection = failing
     before = await store.add(new_job(idempotency_key="taken"))
-    connection.fails_at = statement
     other = new_job(idempotency_key="taken", request_digest=b"another")
+    connection.fails_at = statement
+    busy = asyncio.create_task(store._thread.write(lambda _: time.sleep(0.1)))
+    await asyncio.sleep(0.02)  # so that the next three share a transaction
     failed = await asyncio.gather(*(store.add(new) for new in (new_job(), other, new_job())), return_exceptions=True)
-    # The first may have been written before the others were asked for.
-    assert all(isinstance(error, StoreUnavailableError) for error in failed[1:])
-    kept_before = [record for record in (failed[0], before) if not isinstance(record, Exception)]
+    await busy
+    assert all(isinstance(error, StoreUnavailableError) for error in failed)
     connection.fails_at = ""
     after = await store.add(new_job())
-    assert await store.page(key_id=None, limit=10) == [after, *kept_before]
+    assert await store.page(key_id=None, limit=10) == [after, before]
+
+
+async def test_of_writes_that_share_a_transaction_only_those_are_undone_that_were_refused(failing):
+    store, _ = failing
+    await store.add(new_job(idempotency_key="taken"))
+    others = [new_job(idempotency_key="taken", request_digest=b"another") for _ in range(2)]
+    busy = asyncio.create_task(store._thread.write(lambda _: time.sleep(0.1)))
+    await asyncio.sleep(0.02)
+    news = [new_job(), others[0], new_job(), others[1]]
+    first, refused, second, refused_too = await asyncio.gather(*map(store.add, news), return_exceptions=True)
+    await busy
+    assert isinstance(refused, IdempotencyMismatchError)
+    assert isinstance(refused_too, IdempotencyMismatchError)
+    assert (await store.page(key_id=None, limit=10))[:2] == [second, first]
 
 
 async def test_a_rollback_that_fails_too_is_made_good_later(failing):
