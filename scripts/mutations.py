@@ -38,6 +38,7 @@ MODEL: Final = "engine/models/stable_diffusion.py"
 PARAMS: Final = "engine/params.py"
 PROMPTS: Final = "engine/prompts.py"
 STATE: Final = "engine/state.py"
+STORE_THREAD: Final = "server/jobs/store_thread.py"
 WORKER: Final = "server/executors/worker.py"
 
 IN_COMPANY: Final = "tests/engine/test_engine.py::test_all_at_once_gives_the_bytes_of_each_alone"
@@ -400,6 +401,23 @@ MUTATIONS: Final = (
         test="tests/server/test_generator.py::"
         "test_pictures_come_in_the_order_of_their_seeds_however_they_were_handed_over",
         why="The second picture would be taken for the first seed's.",
+    ),
+    Mutation(
+        name="told-before-it-is-written",
+        file=DISPATCHER,
+        old="await asyncio.wait([beginning])",
+        new="return True",
+        test="tests/server/test_generator.py::"
+        "test_the_engine_sets_to_work_while_the_disk_does_and_nobody_is_told_before_it_is_done",
+        why="A job would show steps that a restart knows nothing of.",
+    ),
+    Mutation(
+        name="refused-writes-stay",
+        file=STORE_THREAD,
+        old="if not _carried_out(connection, writes):",
+        new="if False:",
+        test="tests/server/test_store.py::test_an_operation_that_fails_halfway_is_undone_and_its_neighbours_are_not",
+        why="Half of what was refused would be in the store.",
     ),
     Mutation(
         name="hang-up-unheard",
