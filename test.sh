@@ -57,7 +57,7 @@ command -v chromium >/dev/null || skipped+=("the page in a browser: chromium is 
 command -v promtool >/dev/null || skipped+=("alerts and rules: promtool is not installed, and apt-get could not fetch it")
 has_postgres || skipped+=("the site on PostgreSQL: it is not installed, and apt-get could not install it")
 command -v redis-server >/dev/null || skipped+=("the site on Celery: redis-server is not installed, and apt-get could not install it")
-stage tests python -m pytest --durations=25 --durations-min=5 "$@"
+stage tests python -m pytest -rfEs --durations=25 --durations-min=5 "$@"
 
 echo
 if ((${#skipped[@]})); then printf '==> SKIPPED %s\n' "${skipped[@]}"; fi

@@ -29,6 +29,7 @@ from server.access.limits import FailedAttempts, KeyLimits
 from server.access.open_host import refuse_open_host
 from server.access.proxies import TrustedProxies
 from server.access.request_limits import RequestLimits
+from server.access.timeouts import Patience
 from server.config import Settings, StartError, load_settings, misspelt_names
 from server.executors.base import Executor
 from server.executors.child_process import ChildProcessExecutor
@@ -58,12 +59,15 @@ STARTUP_FAILURE = 3
 _log = structlog.get_logger("server")
 
 
-def create_app(settings: Settings | None = None, *, executor: Executor | None = None) -> FastAPI:
+def create_app(
+    settings: Settings | None = None, *, executor: Executor | None = None, patience: Patience | None = None
+) -> FastAPI:
     """Make the app. Nothing is started before its lifespan begins.
 
     Args:
         settings: None reads them from the environment and `.env`.
         executor: where jobs are drawn; None is a child process with the model of the settings.
+        patience: with bodies that are slow to come; heads and connections are the listener's (`listening.py`).
 
     Raises:
         StartError: it cannot start like this; one line.
@@ -125,7 +129,7 @@ def create_app(settings: Settings | None = None, *, executor: Executor | None = 
     # A quarter: with what it may have at most, no key closes the server to the others.
     app.add_middleware(RequestLimits, limits=limits, max_in_hand=max(1, settings.max_connections // 4))
     app.add_middleware(Authentication, keys=keys, failed_attempts=failed_attempts)
-    app.add_middleware(BodyLimit)
+    app.add_middleware(BodyLimit, patience=patience)
     app.add_middleware(RequestLog, metrics=generator.metrics)
     if settings.cors_origins:
         app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins, **CORS)

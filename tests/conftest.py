@@ -54,7 +54,7 @@ def _running(executor, guards, settings) -> Iterator[RunningServer]:
     folders = contextlib.ExitStack()
     data_dir = folders.enter_context(tempfile.TemporaryDirectory(prefix="semantic-bit-"))
     settings = {"model_id": "fake", "data_dir": data_dir, "drain_timeout": 0, **settings}
-    app = create_app(Settings(_env_file=None, **settings), executor=executor)
+    app = create_app(Settings(_env_file=None, **settings), executor=executor, patience=guards.get("patience"))
     config = uvicorn.Config(
         app, lifespan="on", log_config=None, access_log=False, proxy_headers=False, timeout_graceful_shutdown=2
     )
@@ -90,7 +90,7 @@ def _running(executor, guards, settings) -> Iterator[RunningServer]:
 def serve() -> Iterator[Callable[..., RunningServer]]:
     """Start a server: `serve(FakeExecutor(step_s=0.01), max_queued_requests=2)`.
 
-    `guards` are for `GuardedServer`: `serve(guards={"patience": Patience(head_s=0.2)})`.
+    `guards` are for `GuardedServer`, patience for the app too: `serve(guards={"patience": Patience(head_s=0.2)})`.
     """
     with contextlib.ExitStack() as servers:
         yield lambda executor=None, guards=None, **settings: servers.enter_context(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import statistics
 import subprocess
 import sys
 import venv
@@ -62,10 +63,12 @@ def test_it_brings_few_packages_and_no_torch(python):
 
 
 def test_it_is_imported_at_once(python):
-    # The processor's time, and one that is quick enough will do: the rest tells what else the machine was doing.
+    # The median tells of the client; a second and a third round, of what else the machine was doing in the first.
     program = "from time import perf_counter as now; began = now(); import semantic_bit_client; print(now() - began)"
-    imports_s = (float(output(python, "-c", program)) for _ in range(12))
-    assert any(import_s <= MOST_IMPORT_S for import_s in imports_s)
+    medians_s: list[float] = []
+    while len(medians_s) < 3 and not any(median_s <= MOST_IMPORT_S for median_s in medians_s):
+        medians_s.append(statistics.median(float(output(python, "-c", program)) for _ in range(9)))
+    assert min(medians_s) <= MOST_IMPORT_S, medians_s
     modules = output(python, "-c", "import sys, semantic_bit_client; print(*sys.modules)").split()
     assert "asyncio" not in modules, "a third of that time, for whoever waits"
 

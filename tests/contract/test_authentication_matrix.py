@@ -1,6 +1,6 @@
-"""Every operation of the OpenAPI document, asked with every kind of key that is not enough, and with the one that is.
+"""Every operation, asked with every kind of key that is not enough, and with the one that is.
 
-Made from the document, so that a new route cannot be forgotten.
+Made from the OpenAPI document and from what the app routes, so that a new route cannot be forgotten.
 """
 
 from __future__ import annotations
@@ -16,20 +16,23 @@ import pytest
 from server.access.authentication import OPEN_PATHS
 from server.access.caller import Scope
 from server.access.keys import new_key, rotated
-from server.config import Settings
-from server.executors.fake import FakeExecutor
 from server.jobs.store import JobStore
-from server.main import create_app
+from tests.contract.every_route import documented, new_app, routed
 
-METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}
-DOCUMENT = create_app(Settings(_env_file=None, model_id="fake"), executor=FakeExecutor()).openapi()
-OPERATIONS = {
-    f"{method.upper()} {path}": operation
-    for path, operations in DOCUMENT["paths"].items()
-    for method, operation in operations.items()
-    if method in METHODS
-}
+APP = new_app()
+DOCUMENT = APP.openapi()
+OPERATIONS = documented(APP)
 CLOSED = {label: operation for label, operation in OPERATIONS.items() if operation.get("security")}
+OPERATOR_ONLY = {
+    "GET /v1/keys",
+    "POST /v1/keys",
+    "POST /v1/keys/{key_id}/rotate",
+    "POST /v1/keys/{key_id}/revoke",
+    "GET /v1/backup",
+}
+"""For the command line on the server's machine, over its own socket."""
+OPEN_FILES = {"GET /docs", "GET /openapi.json", "HEAD /openapi.json", "* /static"}
+"""What the document does not tell of, since it is the document, or a page."""
 WISH = {"prompt": "a cat", "num_inference_steps": 1}
 
 
@@ -84,10 +87,11 @@ def world(module_serve, tmp_path_factory):
 
         def ask(label: str, headers: dict[str, str], job_id: str = "0" * 16):
             method, path = label.split(" ")
-            values = {"job_id": job_id, "index": "0"}
-            required = [parameter for parameter in OPERATIONS[label].get("parameters", []) if parameter["required"]]
+            operation = OPERATIONS.get(label, {})
+            values = {"job_id": job_id, "index": "0", "key_id": "0" * 12}
+            required = [parameter for parameter in operation.get("parameters", []) if parameter["required"]]
             assert {parameter["name"] for parameter in required} <= values.keys(), "say here what it should be"
-            body = {"json": WISH} if "requestBody" in OPERATIONS[label] else {}
+            body = {"json": WISH} if "requestBody" in operation else {}
             return client.request(method, path.format(**values), headers=headers, **body)
 
         drawn = client.post("/generate", json=WISH, headers={"X-API-Key": texts["owner"]})
@@ -96,6 +100,12 @@ def world(module_serve, tmp_path_factory):
 
 def test_the_document_is_not_empty():
     assert {"POST /generate", "POST /v1/jobs", "GET /v1/jobs/{job_id}/events"} <= CLOSED.keys()
+
+
+def test_no_route_is_kept_from_the_document_but_the_operators_and_what_is_open_on_purpose():
+    assert OPERATIONS.keys() <= routed(APP)
+    assert routed(APP) - OPERATIONS.keys() == OPERATOR_ONLY | OPEN_FILES
+    assert {label.split(" ")[1] for label in OPEN_FILES} <= OPEN_PATHS | {"/static"}
 
 
 @pytest.mark.parametrize("label", OPERATIONS)
@@ -140,6 +150,22 @@ def test_a_key_with_one_scope_may_do_that_and_nothing_else(world, label, scope):
     else:
         assert (answer.status_code, answer.json()["code"]) == (403, "insufficient_scope")
         assert f"the scope {scope_of(label)}" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("label", sorted(OPERATOR_ONLY))
+def test_what_is_the_operators_is_no_keys_business_nor_that_of_programs_on_this_machine(world, server, label):
+    ask, texts, _ = world
+    for name in (*get_args(Scope), "owner", "other"):
+        answer = ask(label, {"X-API-Key": texts[name]})
+        assert (answer.status_code, answer.json()["code"]) == (403, "operator_only"), name
+    for headers in ({}, *({"X-API-Key": texts[name]} for name in ("malformed", "unknown", "expired", "revoked"))):
+        answer = ask(label, headers)
+        assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized"), headers
+    method, path = label.split(" ")
+    url = server.url + path.format(key_id="0" * 12)
+    for headers, status, code in (({}, 403, "operator_only"), ({"Host": "gpu.example"}, 401, "unauthorized")):
+        answer = httpx2.request(method, url, headers=headers)  # of a server without keys
+        assert (answer.status_code, answer.json()["code"]) == (status, code)
 
 
 @pytest.mark.parametrize("label", [label for label in CLOSED if "{job_id}" in label and scope_of(label) != "admin"])

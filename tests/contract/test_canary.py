@@ -5,24 +5,36 @@ Logs, metrics, problem documents, file names and every table but that of the job
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import hashlib
+import http.client
 import json
 import os
 import re
 import resource
+import signal
+import socket
 import sqlite3
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx2
 
-from server.config import Settings
-from server.executors.fake import FakeExecutor
+from engine.params import GenerationParams
+from server.access.connections import MAX_HEAD_BYTES, MAX_TARGET_BYTES
+from server.access.key_ring import ENVIRONMENT_KEY
+from server.access.operator_socket import connect_to, socket_path
 from server.jobs.database import DATABASE_NAME
-from server.main import create_app
+from server.jobs.record import Failure, NewJob, Outcome
+from server.jobs.store import JobStore
+from server.schemas import GenerateRequest
 from tests.chaos.gateway import Gateway, gateway, until
+from tests.client.contract import codes
+from tests.contract.every_route import new_app, routed
 from tests.processes import REPOSITORY
 
 PROMPT = "tangerine walrus"
@@ -38,8 +50,33 @@ USER_MARK = "ocelot"
 WISH = {"prompt": PROMPT, "negative_prompt": NEGATIVE, "user": USER, "height": 64, "width": 64}
 QUICK = {**WISH, "num_inference_steps": 2}
 
-DOCUMENT = create_app(Settings(_env_file=None, model_id="fake"), executor=FakeExecutor()).openapi()
-ROUTES = [(method.upper(), path) for path, methods in DOCUMENT["paths"].items() for method in methods]
+SLOW = {**WISH, "num_inference_steps": 150, "num_images": 8, "sampler": "Heun"}
+"""300 calls of the model, all eight pictures of which the engine does not take at once."""
+
+ROUTES = [tuple(label.replace("*", "GET").split(" ")) for label in sorted(routed(new_app()))]
+"""Method and path; those that the OpenAPI document does not tell of, too."""
+
+TOLD_BY_A_SERVER = frozenset({
+    "cancelled", "client_closed_request", "content_too_large", "draining", "headers_too_large",
+    "idempotency_key_reused", "insufficient_scope", "internal_error", "invalid_idempotency_key", "invalid_request",
+    "job_dead", "job_not_dead", "job_not_done", "job_not_found", "key_not_active", "key_not_found", "malformed_body",
+    "malformed_request", "method_not_allowed", "not_acceptable", "not_found", "operator_only", "queue_full",
+    "request_timeout", "request_too_slow", "result_expired", "store_unavailable", "target_too_long", "unauthorized",
+    "unsupported_media_type",
+})  # fmt: skip
+TOLD_WITHOUT_A_MODEL = frozenset({"engine_failed", "job_failed", "rate_limited", "too_many_connections"})
+TOLD_OF_AN_ENGINE = frozenset({"does_not_fit", "engine_error", "invalid_request", "not_finite"})
+"""Every code of a problem document, by the test that provokes it."""
+NEVER_TOLD = {
+    "engine_lost": "whoever waits is not told: the job is tried again, and in the end it is `job_dead`",
+    "http_error": "of a status that no part of the app knows; there would be a mistake to mend",
+}
+
+
+def test_every_code_is_provoked_below_or_there_is_a_reason_why_not():
+    provoked = TOLD_BY_A_SERVER | TOLD_WITHOUT_A_MODEL | TOLD_OF_AN_ENGINE
+    assert provoked | NEVER_TOLD.keys() == codes().keys() | {"http_error"}
+    assert not provoked & NEVER_TOLD.keys()
 
 
 @dataclass(kw_only=True)
@@ -56,42 +93,100 @@ class Caller:
         request["headers"] = {"Authorization": f"Bearer {KEY}", **request.get("headers", {})}
         answer = self.server.client.request(method, self.server.url + path, **request)
         if answer.status_code >= 400:
-            self.problems.append(f"{answer.text}\n{answer.headers}")
-            self.codes.add(answer.json()["code"])
+            self.hears(f"{answer.text}\n{answer.headers}", answer.text if method != "HEAD" else None)
         return answer
 
     def post(self, wish: object, path: str = "/v1/jobs", **request) -> httpx2.Response:
         return self.ask("POST", path, json=wish, **request)
+
+    def operate(self, method: str, path: str, wish: object = None) -> dict | bytes:
+        """Ask as the operator's command line does."""
+        connection = http.client.HTTPConnection("localhost")
+        connection.sock = connect_to(socket_path(self.server.log.parent / "data" / "server"), 10)
+        with contextlib.closing(connection):
+            body = None if wish is None else json.dumps(wish)
+            connection.request(method, path, body, {} if wish is None else {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            told = answer.read()
+        if answer.status >= 400:
+            self.hears(f"{told.decode()}\n{answer.getheaders()}", told)
+        return json.loads(told) if "json" in answer.getheader("content-type") else told
+
+    def begin(self, said: bytes) -> socket.socket:
+        """A connection of its own, on which this was said."""
+        connection = socket.create_connection(self.server.url.removeprefix("http://").split(":"), timeout=30)
+        connection.sendall(said)
+        return connection
+
+    def listen(self, connection: socket.socket) -> int:
+        """The status of the only answer on a connection, which closes it."""
+        with connection, connection.makefile("rb") as answer:
+            told = answer.read()
+        self.hears(told.decode(), told.partition(b"\r\n\r\n")[2])
+        return int(told.split()[1])
 
     def ended(self, job_id: str, timeout_s: float = 20) -> dict:
         job = until(
             lambda: (job := self.ask("GET", f"/v1/jobs/{job_id}").json())["finished_at"] and job, timeout_s, "end"
         )
         if job["error"]:
-            self.problems.append(json.dumps(job["error"]))
-            self.codes.add(job["error"]["code"])
+            self.hears(json.dumps(job["error"]), json.dumps(job["error"]))
         return job
+
+    def hears(self, everything: str, document: str | bytes | None) -> None:
+        """Was told of an error, in a problem document or in a job."""
+        self.problems.append(everything)
+        if document is not None:
+            self.codes.add(json.loads(document)["code"])
 
 
 def test_nobody_but_its_owner_ever_reads_a_prompt_or_a_key_again(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(_CLUMSY_SERVER)
     settings = {"API_KEY": KEY, "LOG_LEVEL": "debug", "WATCHDOG_MIN": "0.5", "REQUEST_TIMEOUT": "3"}
-    with gateway(tmp_path, pipes_log=True, MODEL_ID="fake-engine:10", **settings) as server:
+    settings |= {"PYTHONPATH": f"{tmp_path}:{REPOSITORY}", "MAX_QUEUED_REQUESTS": "8", "MODEL_ID": "fake-engine:10"}
+    with gateway(tmp_path, pipes_log=True, **settings) as server:
         caller = Caller(server=server)
+        dawdling = caller.begin(_DAWDLING)
         _ask_everything(caller)
         _ask_wrongly(caller)
+        _ask_what_is_no_request(caller)
         _present_wrong_keys(caller)
         _use_made_keys(caller, tmp_path)
+        _operate(caller)
         _lose_engines(caller)
         _lose_patience(caller)
+        _fill_the_queue(caller)
+        _find_mistakes(caller, tmp_path)
         _fill_the_disk(caller)
         metrics = caller.ask("GET", "/metrics").text
-        _end(server)
-    assert caller.codes >= {
-        "invalid_request", "malformed_body", "unsupported_media_type", "not_found", "method_not_allowed",
-        "content_too_large", "job_not_found", "not_acceptable", "unauthorized", "job_dead", "job_not_dead",
-        "request_timeout", "idempotency_key_reused", "store_unavailable",
-    }  # fmt: skip
+        assert caller.listen(dawdling) == 408
+        _drain(caller)
+    log = server.log.read_text()
+    assert caller.codes | _codes(log) == TOLD_BY_A_SERVER
     assert 'semantic_bit_http_requests_total{method="POST",route="/generate",status="200"}' in metrics
+    _check(tmp_path, caller, log, metrics)
+
+
+def test_a_server_whose_model_cannot_be_served_keeps_them_to_itself_too(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(_NO_WEIGHTS)
+    asyncio.run(_keep_a_job_that_failed_for_a_reason_of_tomorrow(tmp_path / "data" / "server"))
+    settings = {"API_KEY": KEY, "LOG_LEVEL": "debug", "PYTHONPATH": f"{tmp_path}:{REPOSITORY}"}
+    settings |= {"MAX_CONNECTIONS": "1", "LIMIT_FAILED_AUTHENTICATIONS_PER_MINUTE": "3"}
+    with gateway(tmp_path, command=None, waits=False, **settings) as server:
+        caller = Caller(server=server)
+        assert caller.post(QUICK, "/generate", headers={"Idempotency-Key": "of-tomorrow"}).status_code == 500
+        waiting = caller.begin(_REQUEST)
+        until(lambda: caller.operate("GET", "/v1/queue")["waiting"] == 1, 10, "in hand")
+        assert caller.listen(caller.begin(_REQUEST)) == 503
+        assert caller.codes == {"job_failed", "too_many_connections"}
+        (tmp_path / "looked-for").touch()
+        assert caller.listen(waiting) == 503
+        assert [caller.post(QUICK, path).status_code for path in ("/generate", "/v1/jobs")] == [503, 503]
+        metrics = caller.ask("GET", "/metrics").text
+        wrong = {"Authorization": f"Bearer {SIMILAR_KEY}"}
+        assert [caller.post(QUICK, headers=wrong).status_code for _ in range(4)] == [401, 401, 401, 429]
+        _end(server)
+    assert caller.codes == TOLD_WITHOUT_A_MODEL | {"unauthorized"}
     _check(tmp_path, caller, server.log.read_text(), metrics)
 
 
@@ -101,15 +196,16 @@ def test_an_engine_that_fails_with_the_prompt_in_its_mouth_keeps_it_to_itself(tm
     with gateway(tmp_path, MODEL_ID="fake", waits=False, **settings) as server:
         server.wait_until_ready(90)
         caller = Caller(server=server)
-        for path in ("/generate", "/v1/jobs"):
-            caller.post(QUICK, path)
+        for prompt in (PROMPT, f"{PROMPT} in a fog", f"{PROMPT} on a large canvas"):
+            for path in ("/generate", "/v1/jobs"):
+                caller.post({**QUICK, "prompt": prompt}, path)
         for job in caller.ask("GET", "/v1/jobs").json()["jobs"]:
-            caller.ended(job["id"])
+            assert caller.ended(job["id"])["status"] == "failed"
         caller.post({**QUICK, "sampler": KEY})
         metrics = caller.ask("GET", "/metrics").text
         _end(server)
     log = server.log.read_text()
-    assert caller.codes == {"engine_error", "invalid_request"}
+    assert caller.codes == TOLD_OF_AN_ENGINE
     [failure, *_] = [line for line in _lines(log) if line["event"] == "failed while reading the prompt"]
     assert failure["job_id"]
     assert "ValueError: (no message: it could hold a prompt)" in failure["exception"]
@@ -143,12 +239,13 @@ def _ask_everything(caller: Caller) -> None:
         for word in (KEY, PROMPT, "0123456789abcdef"):
             filled = re.sub(r"\{\w+\}", word, path)
             for params in ({}, {"api_key": KEY}, {"cursor": KEY}, {"status": KEY, "limit": KEY, "size": KEY}):
-                _hear(caller, method, filled, params)
-    _hear(caller, "GET", f"/nowhere/{KEY}/{PROMPT}", {})
-    _hear(caller, "DELETE", "/generate", {"prompt": PROMPT})
+                _ask_with(caller, method, filled, params)
+    for path in (f"/nowhere/{KEY}/{PROMPT}", f"/static/{KEY}/{PROMPT}"):
+        _ask_with(caller, "GET", path, {})
+    _ask_with(caller, "DELETE", "/generate", {"prompt": PROMPT})
 
 
-def _hear(caller: Caller, method: str, path: str, params: dict[str, str]) -> None:
+def _ask_with(caller: Caller, method: str, path: str, params: dict[str, str]) -> None:
     caller.ask(method, path, params=params, json=QUICK if method == "POST" else None)
 
 
@@ -170,6 +267,15 @@ def _ask_wrongly(caller: Caller) -> None:
         caller.ask("POST", path, content=PROMPT.encode() * 2**17, headers=headers)
     caller.post(QUICK, "/generate", headers={"Accept": "text/html"})
     caller.post(QUICK, headers={"Idempotency-Key": f"{PROMPT} {KEY}"})
+
+
+def _ask_what_is_no_request(caller: Caller) -> None:
+    marks = f"{PROMPT} {KEY} ".encode()
+    long = marks.replace(b" ", b"/") * (MAX_TARGET_BYTES // len(marks) + 1)
+    many = marks * (MAX_HEAD_BYTES // len(marks) + 1)
+    assert caller.listen(caller.begin(marks + b"\r\n\r\n")) == 400
+    assert caller.listen(caller.begin(b"GET /%s HTTP/1.1\r\n\r\n" % long)) == 414
+    assert caller.listen(caller.begin(b"GET / HTTP/1.1\r\nX-Prompt: %s\r\n\r\n" % many)) == 431
 
 
 def _present_wrong_keys(caller: Caller) -> None:
@@ -197,6 +303,26 @@ def _use_made_keys(caller: Caller, folder: Path) -> None:
         caller.post({**QUICK, "user": key + USER, "negative_prompt": [key]}, "/generate")
 
 
+def _operate(caller: Caller) -> None:
+    """What the command line asks over its own socket, rightly and wrongly."""
+    made = caller.operate("POST", "/v1/keys", {"name": "watcher", "scopes": ["read"]})
+    caller.secrets.append(made["text"].rpartition("_")[2])
+    assert caller.post(QUICK, headers={"Authorization": f"Bearer {made['text']}"}).status_code == 403
+    caller.operate("POST", f"/v1/keys/{made['id']}/revoke")
+    for key_id in (made["id"], "0" * 12, KEY):
+        caller.operate("POST", f"/v1/keys/{key_id}/rotate", {"grace_hours": 1})
+        caller.operate("POST", f"/v1/keys/{key_id}/rotate", {"grace_hours": PROMPT, KEY: PROMPT})
+    for wish in (
+        {"name": [KEY], "scopes": [PROMPT, KEY]},
+        {"name": KEY * 2, "scopes": KEY, PROMPT: KEY},
+        [KEY],
+        PROMPT,
+    ):
+        caller.operate("POST", "/v1/keys", wish)
+    assert len(caller.operate("GET", "/v1/keys")["keys"]) == 2
+    assert PROMPT.encode() in caller.operate("GET", "/v1/backup"), "it is the operator's"
+
+
 def _lose_engines(caller: Caller) -> None:
     """A prompt that kills every engine it meets, and one that makes them hang until somebody cancels."""
     poison = caller.post({**QUICK, "prompt": f"{PROMPT} poison"}).json()["id"]
@@ -210,11 +336,34 @@ def _lose_engines(caller: Caller) -> None:
 
 def _lose_patience(caller: Caller) -> None:
     """A caller that hangs up, and one for whom it takes too long."""
-    slow = {**WISH, "num_inference_steps": 150, "num_images": 8, "sampler": "Heun"}
     with contextlib.suppress(httpx2.TimeoutException):
-        caller.post(slow, "/generate", timeout=0.5)
-    assert caller.post(slow, "/generate").status_code == 504
+        caller.post(SLOW, "/generate", timeout=0.5)
+    assert caller.post(SLOW, "/generate").status_code == 504
     caller.server.wait_until_ready()
+
+
+def _fill_the_queue(caller: Caller) -> None:
+    """As many jobs as may wait, and one more; then none."""
+    jobs: list[str] = []
+    while (answer := caller.post(SLOW, headers={"Idempotency-Key": f"slow-{len(jobs)}"})).status_code == 202:
+        jobs.append(answer.json()["id"])
+    assert answer.json()["code"] == "queue_full"
+    assert caller.ask("GET", f"/v1/jobs/{jobs[-1]}/images/0").status_code == 409
+    for job_id in jobs:
+        caller.post({}, f"/v1/jobs/{job_id}/cancel")
+    assert caller.post(SLOW, "/generate", headers={"Idempotency-Key": "slow-0"}).status_code == 409
+
+
+def _find_mistakes(caller: Caller, folder: Path) -> None:
+    """Errors that nobody foresaw, with the prompt in them, and a picture that is gone."""
+    assert caller.post({**QUICK, "prompt": f"{PROMPT} clumsy"}).status_code == 500
+    fumbled = caller.post({**QUICK, "prompt": f"{PROMPT} fumble"}).json()["id"]
+    assert caller.ended(fumbled)["error"]["code"] == "internal_error"
+    drawn = caller.post(QUICK).json()["id"]
+    caller.ended(drawn)
+    [picture] = (folder / "data" / "server" / "results").glob(f"*/{drawn}.0")
+    picture.unlink()
+    assert caller.ask("GET", f"/v1/jobs/{drawn}/images/0").status_code == 410
 
 
 def _fill_the_disk(caller: Caller) -> None:
@@ -224,6 +373,33 @@ def _fill_the_disk(caller: Caller) -> None:
     until(lambda: caller.post(QUICK).status_code == 503, 10, "refused")
     resource.prlimit(caller.server.process.pid, resource.RLIMIT_FSIZE, (unlimited, unlimited))
     until(caller.server.is_ready, 10, "ready again")
+
+
+def _drain(caller: Caller) -> None:
+    """Whoever comes while the last job is drawn."""
+    last = caller.post(SLOW).json()["id"]
+    until(lambda: caller.ask("GET", f"/v1/jobs/{last}").json()["status"] == "running", 10, "running")
+    caller.server.process.send_signal(signal.SIGTERM)
+    until(lambda: caller.post(QUICK).status_code == 503, 5, "refused")
+    caller.post({}, f"/v1/jobs/{last}/cancel")
+    assert caller.server.process.wait(20) == 0
+
+
+async def _keep_a_job_that_failed_for_a_reason_of_tomorrow(folder: Path) -> None:
+    """As a later release would have done, before it was taken back."""
+    wish = GenerateRequest(**QUICK)
+    record = {"id": "f" * 16, "key_id": ENVIRONMENT_KEY, "user": USER, "idempotency_key": "of-tomorrow"}
+    params = GenerationParams(prompt=PROMPT, negative_prompt=NEGATIVE, seed=0)
+    digest = hashlib.sha256(wish.model_dump_json(exclude_none=True).encode()).digest()
+    failure = Failure(code="of_tomorrow", detail="the reason is not known yet")
+    store = await JobStore.open(folder)
+    await store.add(
+        NewJob(
+            **record, params=params, output_format="png", is_bound=False, request_digest=digest, created_at=time.time()
+        )
+    )
+    await store.fail_queued(record["id"], Outcome(status="failed", finished_at=time.time(), failure=failure))
+    await store.close()
 
 
 # --- what must not hold it --------------------------------------------------------------------------------------------
@@ -257,26 +433,87 @@ def _lines(log: str) -> list[dict]:
     return [json.loads(line) for line in log.splitlines() if line.startswith("{")]
 
 
+def _codes(log: str) -> set[str]:
+    return {line["code"] for line in _lines(log) if "code" in line}
+
+
 def _around(text: str, mark: str) -> str:
     at = text.index(mark)
     return text[max(0, at - 300) : at + 100]
 
 
 def _end(server: Gateway) -> None:
-    server.process.terminate()
+    server.process.send_signal(signal.SIGTERM)
     assert server.process.wait(20) == 0
 
+
+_HEAD = (
+    "POST /generate HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Type: application/json\r\n"
+    f"Authorization: Bearer {KEY}\r\n"
+).encode()
+_REQUEST = _HEAD + b"Content-Length: %d\r\n\r\n" % len(json.dumps(QUICK)) + json.dumps(QUICK).encode()
+_DAWDLING = _HEAD + b"Content-Length: 1000\r\n\r\n" + json.dumps(QUICK).encode()
+"""Announces more than it says."""
+
+_CLUMSY_SERVER = """
+import sys
+
+if sys.orig_argv[-2:] == ["server", "serve"]:
+    from server.executors.mailboxes import MessageExecutor
+    from server.generator import ImageGenerator
+
+    async def submit(self, new, submit=ImageGenerator.submit):
+        if "clumsy" in new.params.prompt:
+            raise ValueError("cannot take " + new.params.prompt)
+        return await submit(self, new)
+
+    async def fumble(job):
+        raise ValueError("cannot draw " + job.params.prompt)
+        yield
+
+    def run(self, job, run=MessageExecutor.run):
+        return fumble(job) if "fumble" in job.params.prompt else run(self, job)
+
+    ImageGenerator.submit = submit
+    MessageExecutor.run = run
+"""
+
+_NO_WEIGHTS = """
+import sys
+
+if "server.executors.fake_engine" in sys.orig_argv:
+    import time
+    from pathlib import Path
+
+    from server.executors.line import Line
+    from server.executors.messages import LoadFailed, Ready
+
+    def send(self, message, send=Line.send):
+        if isinstance(message, Ready):
+            while not Path("looked-for").exists():
+                time.sleep(0.01)
+            message = LoadFailed("there are no weights")
+        send(self, message)
+
+    Line.send = send
+"""
 
 _TALKATIVE_ENGINE = f"""
 import sys
 
 if "server.executors.engine_process" in sys.orig_argv:
+    import torch
+
     from engine.models.fake import FakeModel
 
     def cannot_read(self, prompt, read=FakeModel.encode_prompt):
-        if {PROMPT!r} in prompt:
-            raise ValueError("cannot read " + prompt)
-        return read(self, prompt)
+        if {PROMPT!r} not in prompt:
+            return read(self, prompt)
+        if "fog" in prompt:
+            return read(self, prompt) * float("nan")
+        if "canvas" in prompt:
+            raise torch.OutOfMemoryError("injected")
+        raise ValueError("cannot read " + prompt)
 
     FakeModel.encode_prompt = cannot_read
 """

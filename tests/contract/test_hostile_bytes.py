@@ -18,6 +18,7 @@ import httpx2
 import pytest
 
 from server.access.body_limit import MAX_BODY_BYTES
+from server.access.timeouts import Patience
 
 GOOD = {"prompt": "a cat on a mat", "seed": 42, "num_inference_steps": 2}
 MARK = b"x-injected"
@@ -287,24 +288,65 @@ CHUNKED = (
 )
 
 
-@pytest.mark.parametrize(
-    ("many", "said"),
-    [(500, b""), (200, SLOW_HEAD), (200, SLOW_BODY), (10, HUGE_BODY), (100, CHUNKED), (200, b"\x16\x03\x01")],
-    ids=["idle", "slow head", "slow body", "huge body", "slow chunks", "not HTTP"],
-)
-def test_many_clients_that_are_no_use_do_not_keep_others_waiting(server, many, said):
-    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 2 * many + 200:
-        pytest.skip("the limit of open files is too low to open so many connections at both ends")
-    before = picture_seconds(server)
+USELESS = {
+    "idle": (500, b"", 0),
+    "slow head": (200, SLOW_HEAD, 408),
+    "slow body": (200, SLOW_BODY, 408),
+    "huge body": (10, HUGE_BODY, 413),
+    "slow chunks": (100, CHUNKED, 408),
+    "not HTTP": (200, b"\x16\x03\x01", 400),
+}
+"""How many there are, what each says, and the status it gets in the end; 0: the connection is closed without a word."""
+
+
+@contextlib.contextmanager
+def useless_clients(server, kind: str, many: int) -> Iterator[list[socket.socket]]:
     with contextlib.ExitStack() as stack:
+        connections = []
         for _ in range(many):
             connection = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=5))
             connection.settimeout(0)
             with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
-                connection.send(said)
+                connection.send(USELESS[kind][1])
+            connections.append(connection)
+        yield connections
+
+
+def status_told(connection: socket.socket, timeout_s: float) -> int | None:
+    """Of the first answer on a connection; 0 if it is closed without one, None if there is nothing within that time."""
+    connection.settimeout(timeout_s)
+    told = b""
+    try:
+        while len(told) < len(b"HTTP/1.1 200 ") and (data := connection.recv(65536)):
+            told += data
+    except (BlockingIOError, TimeoutError):
+        return None
+    return int(told.split()[1]) if told else 0
+
+
+@pytest.mark.parametrize("kind", USELESS)
+def test_many_clients_that_are_no_use_do_not_keep_others_waiting(server, kind):
+    many, _, status = USELESS[kind]
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 2 * many + 200:
+        pytest.skip("the limit of open files is too low to open so many connections at both ends")
+    before = picture_seconds(server)
+    with useless_clients(server, kind, many) as connections:
         meanwhile = picture_seconds(server)
+        is_told_at_once = status in {400, 413}
+        told = {status_told(connection, 5 if is_told_at_once else 0) for connection in connections}
+    assert told <= ({status} if is_told_at_once else {None, status}), "whoever is slow may be still waited for"
     # Generous, since the machine is shared: being kept waiting would take seconds.
     assert meanwhile < 3 * before + 0.5
+
+
+def test_each_of_them_is_told_what_is_wrong_or_hung_up_on_and_nobody_gets_a_500(serve, picture):
+    server = serve(guards={"patience": Patience(head_s=0.5, body_s=0.5, body_bytes_per_s=2**20)})
+    many = 20
+    with contextlib.ExitStack() as stack:
+        clients = {kind: stack.enter_context(useless_clients(server, kind, many)) for kind in USELESS}
+        told = {kind: {status_told(connection, 10) for connection in clients[kind]} for kind in USELESS}
+        assert httpx2.post(f"{server.url}/generate", json=GOOD).content == picture
+    assert told == {kind: {status} for kind, (_, _, status) in USELESS.items()}
 
 
 def test_many_clients_that_close_their_half_are_gone_and_nothing_is_drawn_for_them(server):

@@ -24,6 +24,7 @@ from django.urls import reverse
 from newdreamflow.config.logs import LineFormatter
 from newdreamflow.config.proxy import TrustedProxies
 from newdreamflow.dreams.models import SIZES
+from tests.deploy.unit_file import values_of
 
 REPOSITORY = Path(__file__).parents[2]
 DEPLOY = REPOSITORY / "deploy"
@@ -375,19 +376,52 @@ def test_the_log_never_quotes_a_row():
 
 # --- what systemd, Caddy and Docker are told --------------------------------------------------------------------------
 
-UNITS = sorted((DEPLOY / "systemd").glob("newdreamflow-*.service"))
+KINDS_OF_UNIT = {".service", ".socket", ".timer", ".path", ".target", ".mount", ".slice"}
+UNITS = sorted(path for path in DEPLOY.rglob("*") if path.suffix in KINDS_OF_UNIT)
+
+needs_systemd_analyze = pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed"
+)
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+def told_by_systemd(folder, unit, *arguments):
+    """Status and words of `systemd-analyze` about a unit, with all of ours as installed, but for the program."""
+    for path in UNITS:
+        text = path.read_text().replace("/opt/semantic-bit/.venv/bin/python", sys.executable)
+        (folder / path.name).write_text(text)
+    told = subprocess.run(
+        ["systemd-analyze", *arguments, str(folder / unit.name)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    return told.returncode, told.stdout + told.stderr
+
+
+@needs_systemd_analyze
 @pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.name)
-def test_systemd_has_nothing_to_say_against_a_unit_and_finds_it_strict(tmp_path, unit):
-    installed = tmp_path / unit.name
-    installed.write_text(unit.read_text().replace("/opt/semantic-bit/.venv/bin/python", sys.executable))
-    for arguments in (["verify", "--man=no"], ["security", "--offline=true", "--threshold=12", "--no-pager"]):
-        told = subprocess.run(
-            ["systemd-analyze", *arguments, str(installed)], capture_output=True, text=True, check=False, timeout=60
-        )
-        assert told.returncode == 0, told.stdout + told.stderr
+def test_systemd_has_nothing_to_say_against_a_unit(tmp_path, unit):
+    assert told_by_systemd(tmp_path, unit, "verify", "--man=no") == (0, "")
+
+
+@needs_systemd_analyze
+@pytest.mark.parametrize(
+    "unit", [unit for unit in UNITS if unit.name.startswith("newdreamflow") and unit.suffix == ".service"],
+    ids=lambda path: path.name,
+)  # fmt: skip
+def test_systemd_finds_a_service_of_the_site_strict(tmp_path, unit):
+    status, words = told_by_systemd(tmp_path, unit, "security", "--offline=true", "--threshold=12", "--no-pager")
+    assert status == 0, words
+
+
+def test_every_timer_starts_a_service_that_is_there():
+    # Systemd itself does not look before it is time.
+    names = {unit.name for unit in UNITS}
+    timers = [unit for unit in UNITS if unit.suffix == ".timer"]
+    assert [timer.name for timer in timers] == ["newdreamflow-tidy.timer"]
+    for timer in timers:
+        assert {*(values_of(timer, "Unit") or [timer.with_suffix(".service").name])} <= names
 
 
 @pytest.mark.skipif(shutil.which("caddy") is None, reason="caddy is not installed")
