@@ -38,6 +38,7 @@ from semantic_bit_client.models import (
     Failure,
     GeneratorInfo,
     Health,
+    JobCounts,
     JobDrawing,
     JobState,
     JobStatus,
@@ -48,6 +49,9 @@ from semantic_bit_client.models import (
     Queue,
     Sampler,
     Timings,
+    Usage,
+    UsageDay,
+    UsageSum,
 )
 from semantic_bit_client.retries import Retries
 
@@ -77,6 +81,7 @@ __all__ = [
     "InvalidRequest",
     "Job",
     "JobCancelled",
+    "JobCounts",
     "JobDead",
     "JobDrawing",
     "JobFailed",
@@ -103,5 +108,8 @@ __all__ = [
     "ServerUnavailable",
     "Timings",
     "TookTooLong",
+    "Usage",
+    "UsageDay",
+    "UsageSum",
     "WrongValue",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
@@ -16,7 +16,7 @@ from semantic_bit_client.calls import Call, Reply
 from semantic_bit_client.deadline import Deadline
 from semantic_bit_client.errors import SemanticBitError
 from semantic_bit_client.following import Following, Listening, Step
-from semantic_bit_client.models import Drawing, Health, JobDrawing, JobState, Picture, Progress, Queue, Sampler
+from semantic_bit_client.models import Drawing, Health, JobDrawing, JobState, Picture, Progress, Queue, Sampler, Usage
 from semantic_bit_client.retries import Retries, Trying
 from semantic_bit_client.transport import Arriving, Settings, failures_named
 
@@ -163,8 +163,8 @@ class AsyncClient:
         """The samplers, with their model calls for so many steps (left out: the default)."""
         return await self._wire.ask(calls.samplers(num_inference_steps))
 
-    async def usage(self) -> Mapping[str, object]:
-        """What has been drawn and what it cost, as the server tells it.
+    async def usage(self) -> Usage:
+        """What was drawn on the last 30 days, day by day, and what it cost.
 
         Raises:
             NotSupported: the server does not keep account.

@@ -28,7 +28,7 @@ from semantic_bit_client.errors import (
     error_type,
     plain,
 )
-from semantic_bit_client.models import Health, JobDrawing, JobState, Picture, Progress, Queue, Sampler
+from semantic_bit_client.models import Health, JobDrawing, JobState, Picture, Progress, Queue, Sampler, Usage
 
 __all__ = [
     "Call",
@@ -214,9 +214,15 @@ def samplers(num_inference_steps: int | None) -> Call[tuple[Sampler, ...]]:
     return Call(method="GET", path="/v1/samplers", query=query, read=read)
 
 
-def usage() -> Call[Mapping[str, object]]:
-    """Ask what has been drawn, and what it cost."""
-    return Call(method="GET", path="/v1/usage", read=lambda reply: document_of(reply.content))
+def usage() -> Call[Usage]:
+    """Ask what has been drawn, day by day, and what it cost."""
+    ours = {"from": "first_day", "to": "last_day", "rows": "days"}
+
+    def read(reply: Reply) -> Usage:
+        document = document_of(reply.content)
+        return decoded(Usage, {ours.get(name, name): value for name, value in document.items()})
+
+    return Call(method="GET", path="/v1/usage", query={"group_by": "day"}, read=read)
 
 
 def events(job_id: str, silence_s: float) -> Call[NoReturn]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
@@ -16,7 +16,7 @@ from semantic_bit_client.calls import Call, Reply
 from semantic_bit_client.deadline import Deadline
 from semantic_bit_client.errors import SemanticBitError
 from semantic_bit_client.following import Following, Listening, Step
-from semantic_bit_client.models import Drawing, Health, JobDrawing, JobState, Picture, Progress, Queue, Sampler
+from semantic_bit_client.models import Drawing, Health, JobDrawing, JobState, Picture, Progress, Queue, Sampler, Usage
 from semantic_bit_client.retries import Retries, Trying
 from semantic_bit_client.transport import Arriving, Settings, failures_named
 
@@ -161,8 +161,8 @@ class Client:
         """The samplers, with their model calls for so many steps (left out: the default)."""
         return self._wire.ask(calls.samplers(num_inference_steps))
 
-    def usage(self) -> Mapping[str, object]:
-        """What has been drawn and what it cost, as the server tells it.
+    def usage(self) -> Usage:
+        """What was drawn on the last 30 days, day by day, and what it cost.
 
         Raises:
             NotSupported: the server does not keep account.

@@ -8,7 +8,7 @@ import json
 import math
 import types
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from types import MappingProxyType
 from typing import Any, Final, Literal, NoReturn, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -24,7 +24,7 @@ _JSON_TYPES: Final[Mapping[object, set[type]]] = MappingProxyType(
 )
 """What a field may come as. True is no number here."""
 _FROM_TEXT: Final[Mapping[object, Callable[[str], object]]] = MappingProxyType(
-    {datetime: datetime.fromisoformat, Decimal: Decimal}
+    {date: date.fromisoformat, datetime: datetime.fromisoformat, Decimal: Decimal}
 )
 """Types that come as text, and what reads it."""
 _WHOLE: Final = "the answer"

@@ -9,7 +9,7 @@ import builtins
 import os
 import secrets
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from os import PathLike
 from pathlib import Path
@@ -21,6 +21,7 @@ __all__ = [
     "Failure",
     "GeneratorInfo",
     "Health",
+    "JobCounts",
     "JobDrawing",
     "JobState",
     "JobStatus",
@@ -31,6 +32,9 @@ __all__ = [
     "Queue",
     "Sampler",
     "Timings",
+    "Usage",
+    "UsageDay",
+    "UsageSum",
 ]
 
 JobStatus = Literal["queued", "running", "done", "failed", "cancelled", "dead"]
@@ -304,3 +308,47 @@ class Sampler:
     """What `eta` is if it is left out; None where it must be left out."""
     model_calls: int
     """Model calls for one picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobCounts:
+    """Jobs by how they ended."""
+
+    done: int
+    failed: int
+    cancelled: int
+    dead: int
+
+
+@dataclass(frozen=True, slots=True)
+class UsageSum:
+    """What was drawn."""
+
+    jobs: JobCounts
+    images: int
+    work_units: float
+    """Of the jobs that are done: only those are charged."""
+    engine_s: float
+    """Seconds that the engine spent on all of them."""
+    price: Decimal
+    """As it was when each of them ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class UsageDay(UsageSum):
+    """What was drawn on one day."""
+
+    day: date
+    """On which the jobs ended, UTC."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What was drawn on the last 30 days, by this key; by all of them, where it may see all."""
+
+    first_day: date
+    last_day: date
+    """Today, UTC."""
+    days: tuple[UsageDay, ...]
+    """Those on which a job ended, the oldest first."""
+    total: UsageSum

@@ -8,10 +8,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import types
+from datetime import date
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from semantic_bit_client.models import Health, JobDrawing, JobState, Queue, Sampler
+from semantic_bit_client.models import Health, JobDrawing, JobState, Queue, Sampler, UsageDay, UsageSum
 
 from server.config import Settings
 from server.errors import PROBLEMS
@@ -29,6 +30,7 @@ OPERATIONS: dict[str, Any] = {
     "GET /v1/jobs/{job_id}/events": None,
     "GET /v1/queue": Queue,
     "GET /v1/samplers": {"samplers": tuple[Sampler, ...]},
+    "GET /v1/usage": {"from": date, "to": date, "rows": tuple[UsageDay, ...], "total": UsageSum},
     "GET /health": Health,
 }
 """Each operation that the client uses -> what it reads from a success."""

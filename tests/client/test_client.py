@@ -12,6 +12,7 @@ import pickle
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from semantic_bit_client import (
     BadAnswer,
     Client,
     Job,
+    JobCounts,
     JobFailed,
     NoConnection,
     Retries,
@@ -115,6 +117,25 @@ def test_health_queue_and_samplers_are_told_as_records(client):
     samplers = {sampler.name: sampler for sampler in client.samplers(num_inference_steps=10)}
     assert [name for name, sampler in samplers.items() if sampler.is_default] == ["DPMSolver++"]
     assert samplers["Heun"].model_calls == 19
+
+
+async def test_both_clients_are_told_what_was_drawn_and_what_it_cost(serve):
+    url = serve(price_per_work_unit=Decimal("0.02")).url
+    with Client(url) as client:
+        assert (client.usage().days, client.usage().total.price) == ((), Decimal(0))
+        one, two = client.submit("a cat", **SMALL), client.submit("a cat", num_images=2)
+        costs = [job.wait().cost for job in (one, two)]
+        usage = client.usage()
+    async with AsyncClient(url) as client:
+        assert await client.usage() == usage
+    assert usage.last_day - usage.first_day == timedelta(days=29)
+    assert usage.first_day < usage.days[-1].day <= usage.last_day
+    assert usage.total.jobs == JobCounts(done=2, failed=0, cancelled=0, dead=0)
+    assert usage.total.images == sum(day.images for day in usage.days) == 3
+    assert usage.total.price == sum(day.price for day in usage.days) == sum(cost.price for cost in costs)
+    assert usage.total.price >= Decimal("0.04")
+    assert usage.total.work_units == pytest.approx(sum(cost.work_units for cost in costs), abs=1e-6)
+    assert usage.total.engine_s == pytest.approx(sum(cost.engine_s for cost in costs), abs=2e-3)
 
 
 def test_threads_share_a_client(server, client):
@@ -213,6 +234,37 @@ def test_a_picture_that_is_not_the_picture_is_fetched_again(server):
     with proxied(server.url, spoil) as proxy, Client(proxy.url, retries=QUICK) as client:
         assert client.generate("a cat", **SMALL).bytes.startswith(PNG)
     assert len([seen for seen in proxy.seen if "/images/" in seen.path]) == 3
+
+
+def assert_waits_as_promised(handed):
+    """What the README says, of each (path, timeouts) that a transport was handed by a client made without any."""
+    assert {timeout["connect"] for _, timeout in handed} == {3.0}
+    assert {timeout["read"] for path, timeout in handed if not path.endswith("/events")} == {10.0}
+    silences_s = [timeout["read"] for path, timeout in handed if path.endswith("/events")]
+    assert silences_s
+    assert all(10 <= silence_s <= 25 for silence_s in silences_s), silences_s
+
+
+async def test_connecting_may_take_three_seconds_and_an_answer_ten(server):
+    handed = []
+
+    class Noting(httpx2.HTTPTransport):
+        def handle_request(self, request):
+            handed.append((request.url.path, request.extensions["timeout"]))
+            return super().handle_request(request)
+
+    class AsyncNoting(httpx2.AsyncHTTPTransport):
+        async def handle_async_request(self, request):
+            handed.append((request.url.path, request.extensions["timeout"]))
+            return await super().handle_async_request(request)
+
+    with Client(server.url, transport=Noting()) as client:
+        client.generate("a cat", **SMALL)
+    assert_waits_as_promised(handed)
+    handed.clear()
+    async with AsyncClient(server.url, transport=AsyncNoting()) as client:
+        await client.generate("a cat", **SMALL)
+    assert_waits_as_promised(handed)
 
 
 def test_nobody_home_is_said_within_the_time_for_connecting():

@@ -11,7 +11,6 @@ import pytest
 from axes.models import AccessAttempt
 from django.contrib.auth import get_user
 from django.core import mail
-from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
@@ -259,17 +258,6 @@ def test_signing_in_never_leads_to_signing_in(client, user):
     here = "/accounts/sign-in/?next=/accounts/sign-in/"
     assert client.post(here, SIGN_IN)["Location"] == reverse("dreams:new")
     assert client.get(here)["Location"] == reverse("dreams:new")
-
-
-@pytest.mark.parametrize("page", ["sign-up", "sign-in", "password/reset", "password", "sign-out"])
-def test_every_form_wants_a_token(client_with_csrf, user, page):
-    client_with_csrf.force_login(user)
-    assert client_with_csrf.post(f"/accounts/{page}/", SIGN_UP).status_code == 403
-
-
-@pytest.fixture
-def client_with_csrf():
-    return Client(enforce_csrf_checks=True)
 
 
 # --- lost passwords ---------------------------------------------------------------------------------------------------

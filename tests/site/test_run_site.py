@@ -5,29 +5,15 @@ from __future__ import annotations
 import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import httpx2
 import pytest
 
-from tests.processes import REPOSITORY
-from tests.site.whole_site import environment_of, whole_site
+from tests.site.whole_site import START, children_of, environment_of, is_alive, whole_site
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds its processes in /proc")
-
-
-def children_of(process_id):
-    told = Path(f"/proc/{process_id}/task/{process_id}/children").read_text()
-    return [int(child) for child in told.split()]
-
-
-def is_alive(process_id):
-    try:
-        return "Z" not in Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
 
 
 @needs_proc
@@ -51,10 +37,7 @@ def test_a_port_in_use_is_one_line(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         environment = environment_of(tmp_path, port, port)
-        finished = subprocess.run(
-            [sys.executable, str(REPOSITORY / "scripts/run_site.py")],
-            env=environment, capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
+        finished = subprocess.run(START, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert finished.returncode == 1
     assert finished.stderr == (
         f"error: something listens on port {port} already: end it, or set SITE_PORT to another port\n"

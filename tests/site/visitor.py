@@ -19,9 +19,8 @@ _SUBMISSION = re.compile(r'name="submission" value="([^"]+)"')
 class Visit:
     """One dream, in seconds from its submission."""
 
-    first_event_s: float
     first_step_s: float
-    """The first event that tells of a step, or of the end."""
+    """The first event that shows progress: a step taken, or the end. (The first of all tells of the wait only.)"""
     picture_s: float
 
 
@@ -57,23 +56,22 @@ class Visitor:
         page = answer.url.path
         if answer.status_code != 200 or page == "/dream/":
             raise AssertionError(f"the dream was not accepted: {re.sub('<[^>]+>', ' ', answer.text)[:2000]}")
-        first_event_s = first_step_s = None
+        first_step_s = None
         with self._http.stream("GET", f"{page}events") as stream:
             for line in stream.iter_lines():
                 if not line.startswith("data: "):
                     continue
                 snapshot = json.loads(line.removeprefix("data: "))
-                first_event_s = first_event_s or time.perf_counter() - began
                 if snapshot["step"] or snapshot["is_finished"]:
                     first_step_s = first_step_s or time.perf_counter() - began
                 if snapshot["is_finished"]:
                     break
-        if snapshot["status"] != "done" or first_event_s is None or first_step_s is None:
+        if snapshot["status"] != "done" or first_step_s is None:
             raise AssertionError(snapshot)
         picture = self._http.get(snapshot["pictures"][0]["url"])
         if picture.status_code != 200 or not picture.headers["content-type"].startswith("image/"):
             raise AssertionError(picture)
-        return Visit(first_event_s=first_event_s, first_step_s=first_step_s, picture_s=time.perf_counter() - began)
+        return Visit(first_step_s=first_step_s, picture_s=time.perf_counter() - began)
 
     def _post(self, path: str, **fields: str) -> httpx2.Response:
         token = _found(_TOKEN, self._http.get(path).text)

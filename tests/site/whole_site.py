@@ -9,13 +9,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.processes import REPOSITORY
 
-__all__ = ["WholeSite", "environment_of", "whole_site"]
+__all__ = ["START", "WholeSite", "children_of", "environment_of", "is_alive", "whole_site"]
+
+START: Sequence[str | Path] = (sys.executable, REPOSITORY / "scripts/run_site.py")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,19 +40,19 @@ class WholeSite:
 
 
 @contextlib.contextmanager
-def whole_site(folder: Path, **settings: str) -> Iterator[WholeSite]:
-    """Start it and wait until it draws; end it as Ctrl+C does."""
+def whole_site(folder: Path, *, command: Sequence[str | Path] = START, **settings: str) -> Iterator[WholeSite]:
+    """Start it and wait until it draws; end it as Ctrl+C does.
+
+    Args:
+        folder: where it works.
+        command: how it is started.
+        settings: its environment.
+    """
     ports = _free_ports(2)
     environment = environment_of(folder, *ports) | settings
     log = folder / "site.log"
     with log.open("wb") as out:
-        process = subprocess.Popen(
-            [sys.executable, str(REPOSITORY / "scripts/run_site.py")],
-            env=environment,
-            cwd=folder,
-            stdout=out,
-            stderr=out,
-        )
+        process = subprocess.Popen(command, env=environment, cwd=folder, stdout=out, stderr=out)
         running = WholeSite(
             url=f"http://127.0.0.1:{ports[1]}",
             gpu_server_url=f"http://127.0.0.1:{ports[0]}",
@@ -84,6 +86,20 @@ def environment_of(folder: Path, port: int, site_port: int) -> dict[str, str]:
         "SITE_PORT": str(site_port),
         "PYTHONPATH": str(REPOSITORY / "client"),
     }
+
+
+def children_of(process_id: int) -> list[int]:
+    """The process ids of what it has started."""
+    told = Path(f"/proc/{process_id}/task/{process_id}/children").read_text()
+    return [int(child) for child in told.split()]
+
+
+def is_alive(process_id: int) -> bool:
+    """Whether there is still such a process."""
+    try:
+        return "Z" not in Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
 
 
 def _free_ports(number: int) -> list[int]:

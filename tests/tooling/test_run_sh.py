@@ -1,12 +1,23 @@
 """`run.sh` from a fresh checkout to a second start, in a small house of one tiny wheel and one tiny server."""
 
+import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 
+import httpx2
 import pytest
+from choose_lock import choose_lock, find_driver
+from install_venv import House
+
+from tests.site.visitor import Visitor
+from tests.site.whole_site import children_of, is_alive, whole_site
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -106,3 +117,45 @@ def test_without_a_suitable_python_the_message_says_what_to_do(house: Path, tmp_
     assert ended.returncode == 1
     assert "Python 3.11, 3.12 or 3.13 is needed" in ended.stderr
     assert "apt-get install python3" in ended.stderr
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, offline: None) -> Path:
+    """This checkout, in a folder with a space in its name, whose environment is the one that runs the tests."""
+    folder = tmp_path / "a house"
+    folder.mkdir()
+    for name in ("client", "engine", "models", "newdreamflow", "server"):
+        (folder / name).symlink_to(ROOT / name)
+    for name in ("constraints", "scripts"):
+        shutil.copytree(ROOT / name, folder / name)
+    for file in (ROOT / "run.sh", *ROOT.glob("requirements*.lock.txt")):
+        shutil.copy2(file, folder)
+    house = House(folder)
+    house.python.parent.mkdir(parents=True)
+    house.python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    house.python.chmod(0o755)
+    installed = house.wanted(choose_lock(find_driver()), ["site"], python="{}.{}".format(*sys.version_info))
+    house.stamp_file.write_text(json.dumps(asdict(installed)))
+    return folder
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds its processes in /proc")
+def test_the_site_is_one_command_that_says_where_it_is_and_one_ctrl_c(checkout: Path, tmp_path: Path) -> None:
+    with whole_site(tmp_path, command=[checkout / "run.sh", "site"], MODEL_ID="fake-engine:1") as site:
+        told = site.log.read_text()
+        assert "installing" not in told
+        assert f"Site:       {site.url}\nGPU server: {site.gpu_server_url} (API: {site.gpu_server_url}/docs)\n" in told
+        assert httpx2.get(f"{site.gpu_server_url}/livez").status_code == 200
+        with closing(Visitor(site.url, "ada")) as visitor:
+            visitor.dream()
+        parts = children_of(site.process.pid)
+        assert len(parts) == 3
+        site.process.send_signal(signal.SIGINT)
+        assert site.process.wait(60) == 0
+        deadline = time.monotonic() + 20
+        while any(map(is_alive, parts)):
+            assert time.monotonic() < deadline, site.log.read_text()
+            time.sleep(0.05)
+        for url in (site.url, site.gpu_server_url):
+            with pytest.raises(httpx2.ConnectError):
+                httpx2.get(url)
