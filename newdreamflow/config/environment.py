@@ -82,7 +82,8 @@ class Environment:
         except ValueError:  # its port, or brackets that do not close
             is_url = False
         if not is_url:
-            raise ImproperlyConfigured(f"{name} must be a URL such as {default}, not {word!r}")
+            told = "what it is" if "@" in word else repr(word)  # before an @ there may be a password
+            raise ImproperlyConfigured(f"{name} must be a URL such as {default}, not {told}")
         return word
 
     def time_zone(self, name: str, default: str) -> str:

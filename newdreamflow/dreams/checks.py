@@ -26,7 +26,8 @@ def gpu_server(**_options: Any) -> Sequence[CheckMessage]:  # noqa: ANN401 -- Dj
     except ValueError:
         is_url = False
     if not is_url:
-        return [Error(f"GPU_SERVER_URL must be a URL such as http://127.0.0.1:8000, not {url!r}", id="dreams.E001")]
+        told = "what it is" if "@" in url else repr(url)  # before an @ there may be a password
+        return [Error(f"GPU_SERVER_URL must be a URL such as http://127.0.0.1:8000, not {told}", id="dreams.E001")]
     found: list[CheckMessage] = []
     if parts.username or parts.password or parts.query or parts.fragment:
         found.append(Error("GPU_SERVER_URL must not hold a name, a password or a query", id="dreams.E002"))

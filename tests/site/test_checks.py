@@ -63,6 +63,12 @@ def test_what_is_no_url_is_named(checked, url):
     assert f"GPU_SERVER_URL must be a URL such as http://127.0.0.1:8000, not {url!r}" in told
 
 
+def test_what_is_no_url_and_may_hold_a_password_is_not_repeated(checked):
+    told = checked("http://ada:s3cret@127.0.0.1:99999", KEY)
+    assert findings_in(told) == {"dreams.E001"}
+    assert "s3cret" not in told
+
+
 @pytest.mark.parametrize("url", ["http://ada:s3cret@127.0.0.1", "http://ada@127.0.0.1", f"{HERE}?s3cret", f"{HERE}#x"])
 def test_what_else_a_url_can_hold_is_refused_and_not_repeated(checked, url):
     told = checked(url, "")
