@@ -173,9 +173,14 @@ class Dream(models.Model):
         """Under which the GPU server draws it once, however often it is asked."""
         return f"{self.uuid}.{self.redraws}"
 
+    @property
+    def folder(self) -> str:
+        """Where the storage keeps its files, and no others."""
+        return f"dreams/{self.uuid.hex[:2]}/{self.uuid}"
+
 
 def picture_path(picture: Picture, name: str) -> str:
-    return f"dreams/{picture.dream.uuid.hex[:2]}/{picture.dream.uuid}/{name}"
+    return f"{picture.dream.folder}/{name}"
 
 
 class Picture(models.Model):

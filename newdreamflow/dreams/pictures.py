@@ -40,11 +40,14 @@ def kept(dream: Dream, index: int, drawn: Drawn) -> Picture:
     return picture
 
 
-def delete_files(picture: Picture) -> None:
-    """Remove a picture's files. Those that are gone already do not matter."""
-    for file in (picture.file, picture.thumbnail):
-        if file.name:
-            default_storage.delete(file.name)
+def delete_files(dream: Dream) -> None:
+    """Remove a dream's files; those too of which no row tells, since whoever wrote them came to a sudden end."""
+    try:
+        _, names = default_storage.listdir(dream.folder)
+    except FileNotFoundError:
+        return
+    for name in names:
+        default_storage.delete(f"{dream.folder}/{name}")
 
 
 def _thumbnail(data: bytes) -> bytes:

@@ -397,6 +397,7 @@ def _write(dream: Dream, changes: _Changes) -> None:
         Picture.objects.filter(dream=dream).delete()
         Picture.objects.bulk_create(finish.pictures)
         if finish.cost is None:
+            pictures.delete_files(dream)  # of one who had fetched them and came to a sudden end
             ledger.release(dream)
         else:
             ledger.settle(dream, finish.cost)
@@ -412,12 +413,12 @@ def erase_left_over() -> None:
 def _erase_if_over(dream_pk: int) -> None:
     """Remove wish and pictures of a dream that was deleted, once nothing more happens to it."""
     gone = Dream.objects.filter(pk=dream_pk, status__in=Dream.FINISHED).exclude(deleted_at=None)
-    if not gone.exists():
+    dream = gone.first()
+    if dream is None:
         return
+    pictures.delete_files(dream)
     # The words last: as long as they are there, what is left is found again after a sudden end.
-    for picture in Picture.objects.filter(dream_id=dream_pk).select_related("dream"):
-        pictures.delete_files(picture)
-        picture.delete()
+    Picture.objects.filter(dream=dream).delete()
     gone.update(prompt="", negative_prompt="", error="", trouble="")
 
 

@@ -77,6 +77,10 @@ class ResultFiles:
         except OSError as error:
             raise _unavailable(error) from error
 
+    def may_be_written(self) -> bool:
+        """Whether the folder is there, ours to write and not mounted read-only. Quick; says nothing of room."""
+        return os.access(self._folder, os.W_OK)
+
     def read(self, job_id: str, index: int) -> bytes | None:
         """Picture `index` of a job; None if it is not kept."""
         try:

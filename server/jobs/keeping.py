@@ -20,7 +20,7 @@ from server.executors.messages import ImageReady
 from server.jobs.files import ResultFiles
 from server.jobs.record import Failure, JobRecord, JobStatus, NewJob, Outcome, StoredImage
 from server.jobs.store import JobStore
-from server.jobs.store_errors import StoreError
+from server.jobs.store_errors import StoreError, StoreUnavailableError
 from server.jobs.usage import Usage, UsageQuestion
 
 __all__ = ["Keeping", "Retention"]
@@ -34,6 +34,8 @@ RETRY_S: Final = 0.5
 _RETENTION_INTERVAL_S: Final = 300.0
 _CHECK_INTERVAL_S: Final = 1.0
 """How long the answer to 'can anything be written' is good for."""
+_LOOK_INTERVAL_S: Final = 0.1
+"""How long a look at the folder is good for. In a flood each would lend the interpreter to another thread, for long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +62,7 @@ class Keeping:
         self._files = files
         self._trouble: str | None = None
         self._checked_at = -math.inf
+        self._looked_at = -math.inf
 
     @classmethod
     async def open(cls, folder: Path) -> Self:
@@ -109,9 +112,18 @@ class Keeping:
 
     async def add(self, new: NewJob) -> JobRecord:
         """Accept a job, or find the one that its idempotency key names."""
+        self._look_at_folder()
         if await self.known_trouble() is not None:
             raise _trouble_to_tell()  # its row may well find room, but not its pictures
         return await self._told(self._store.add(new))
+
+    def _look_at_folder(self) -> None:
+        """Notice a folder that was made read-only: the database, open since the start, goes on and does not."""
+        now = time.monotonic()
+        if now - self._looked_at > _LOOK_INTERVAL_S:
+            self._looked_at = now
+            if not self._files.may_be_written():
+                self._is_in_trouble(StoreUnavailableError("the folder of the picture files is read-only or gone"))
 
     async def find_repeat(self, new: NewJob) -> JobRecord | None:
         """The job that this one's idempotency key names."""

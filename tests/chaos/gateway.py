@@ -92,7 +92,10 @@ class Gateway:
         return until(lambda: (job := self.job(job_id))["status"] in TERMINAL and job, timeout_s, f"job {job_id}")
 
     def is_ready(self) -> bool:
-        return self.get("/readyz").status_code == 200
+        """200 or 503; any other answer is a fault."""
+        answer = self.get("/readyz")
+        assert answer.status_code in {200, 503}, answer.text
+        return answer.status_code == 200
 
     def wait_until_ready(self, timeout_s: float = 20) -> None:
         until(self.is_ready, timeout_s, "ready")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import resource
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -68,6 +70,55 @@ def test_a_disk_that_takes_no_writes_is_no_other(tmp_path, report):
 
         refused = _suffer(server, limit(0), limit(resource.RLIM_INFINITY))
     report("no writes possible", f"{refused} posts refused, running and waiting jobs done", "503, unready, recovers")
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[tuple[Callable[[], object], Callable[[], object]]]:
+    """Two calls that make the folder `tmp_path`/data read-only under whoever uses it, and writable again.
+
+    What is open for writing stays so. Where permissions do not bind us, the folder is mounted over itself.
+    """
+    folder = tmp_path / "data"
+    folder.mkdir()
+
+    def permit(mode: int) -> None:
+        for path in (folder, *folder.glob("**/")):
+            path.chmod(mode)
+
+    def mount() -> None:
+        subprocess.run(["mount", "--bind", "-o", "ro", folder, folder], check=True, capture_output=True)
+        mounted.callback(subprocess.run, ["umount", folder], check=True)
+
+    with contextlib.ExitStack() as mounted:
+        mounted.callback(permit, 0o700)
+        permit(0o500)
+        if not os.access(folder, os.W_OK):
+            permit(0o700)
+            yield lambda: permit(0o500), lambda: permit(0o700)
+        else:
+            try:
+                mount()
+            except subprocess.CalledProcessError:
+                pytest.skip("permissions do not bind root, and nothing can be mounted here")
+            mounted.close()
+            yield mount, mounted.close
+
+
+def test_a_folder_that_becomes_read_only_stops_accepting_and_loses_nothing_and_recovers(tmp_path, read_only, report):
+    """The database is open for writing since the start: by itself, it would not notice."""
+    make_read_only, make_writable = read_only
+    with gateway(tmp_path, command=None, MODEL_ID="fake-engine:50") as server:
+
+        def break_disk() -> None:
+            make_read_only()
+            time.sleep(0.2)  # the last look at the folder was good for 0.1 s
+            first = server.try_submit(prompt="not accepted")
+            assert (first.status_code, first.json()["code"]) == (503, "store_unavailable")
+            with pytest.raises(OSError, match=r"Read-only file system|Permission denied"):
+                (tmp_path / "data" / "server" / "new").touch()
+
+        refused = _suffer(server, break_disk, make_writable)
+    report("read-only folder", f"{refused} posts refused, running and waiting jobs done", "503, unready, recovers")
 
 
 def _suffer(server: Gateway, break_disk: Callable[[], object], mend_disk: Callable[[], object]) -> int:

@@ -24,9 +24,14 @@ WISH = {"prompt": "a cat", "num_inference_steps": STEPS, "height": 64, "width": 
 
 class Refusal(NamedTuple):
     problem: dict[str, Any]
-    at: float
+    asked_at: float
+    answered_at: float
+    """The server has told it between these two."""
     retry_after_s: float
 
+
+CLOCK_S = 0.25
+"""How far off `Retry-After` may be beside its rounding: a step under way counts whole, and other programs run here."""
 
 MOST_P99_MS = 50.0
 """Where nothing else runs. `./test.sh` may run beside anything: there the best of three may take twice as long."""
@@ -41,9 +46,9 @@ async def test_a_flood_is_refused_at_the_cap_quickly_and_with_a_true_retry_after
         seen.append(await one_flood(tmp_path_factory.mktemp("flood"), posts))
     best = min(seen, key=lambda flood: flood.p99_ms)
     report("flood: accepted of the posts", f"{best.accepted} of {posts}", f"<= {WAITING + SLOTS}")
-    report(
-        "flood: Retry-After less the true time", f"{best.errors_s[0]:+.1f} to {best.errors_s[-1]:+.1f} s", "0 to 1 s"
-    )
+    earliest_s, latest_s = min(flood.earliest_s for flood in seen), max(flood.latest_s for flood in seen)
+    told = f"{earliest_s:+.2f} to {latest_s:+.2f} s"
+    report("flood: Retry-After less the true time", told, f"0 to 1 s, give or take {CLOCK_S:g} s")
     p99_ms = ", ".join(f"{flood.p99_ms:.1f}" for flood in seen)
     report("flood: time inside the server, p99", f"{p99_ms} ms", f"<= {MOST_P99_MS:.0f} ms")
     report("flood: processor time of the gateway, a post", f"{1000 * best.processor_s / posts:.2f} ms", "")
@@ -51,12 +56,17 @@ async def test_a_flood_is_refused_at_the_cap_quickly_and_with_a_true_retry_after
     report("flood: growth of the gateway's memory", f"{growth / 2**20:.1f} MB", "<= 50 MB")
     assert best.p99_ms <= (1 if is_long else 2) * MOST_P99_MS
     assert growth <= 50 * 2**20
+    # Rounded up to whole seconds: whoever comes back at the time told finds that somebody has just left.
+    assert earliest_s >= -CLOCK_S
+    assert latest_s <= 1 + CLOCK_S
 
 
 class Flood(NamedTuple):
     accepted: int
-    errors_s: list[float]
-    """Of `Retry-After`: how much later than told a place was free; smallest first."""
+    earliest_s: float
+    """From the first free place to the return of the refused who comes back first; negative: he comes in vain."""
+    latest_s: float
+    """The same of the last, had each been told the moment he asked."""
     p99_ms: float
     processor_s: float
     growth: int
@@ -76,18 +86,20 @@ async def one_flood(folder: Path, posts: int) -> Flood:
         growth, processor_s = resident_bytes(server) - before, cpu_seconds(server) - processor_s
         async with Connection.to(server.url) as connection:
             ends = await ends_of_pictures(connection)
+            first_back_at = min(refusal.answered_at + refusal.retry_after_s for refusal in refusals)
+            await asyncio.sleep(first_back_at + CLOCK_S - time.time())
             assert (await connection.post("/v1/jobs", WISH)).status == 202
     assert WAITING <= accepted <= WAITING + SLOTS + sum(end < flood_ended_at for end in ends)
     assert len(refusals) == posts - accepted
     assert {refusal.problem["code"] for refusal in refusals} == {"queue_full"}
     assert all(refusal.problem["retry_after"] == refusal.retry_after_s for refusal in refusals)
-    # Rounded up to whole seconds: whoever comes back at the time told finds that somebody has just left.
-    errors_s = sorted(refusal.at + refusal.retry_after_s - ends[0] for refusal in refusals if refusal.at < ends[0])
-    assert errors_s[0] > -1
-    assert errors_s[-1] < 3
+    # Later, others have taken the first place that was free.
+    in_time = [refusal for refusal in refusals if refusal.answered_at < ends[0]]
+    earliest_s = min(refusal.answered_at + refusal.retry_after_s for refusal in in_time) - ends[0]
+    latest_s = max(refusal.asked_at + refusal.retry_after_s for refusal in in_time) - ends[0]
     durations = durations_ms(server.log)
     assert len(durations) >= posts
-    return Flood(accepted, errors_s, statistics.quantiles(durations, n=100)[98], processor_s, growth)
+    return Flood(accepted, earliest_s, latest_s, statistics.quantiles(durations, n=100)[98], processor_s, growth)
 
 
 async def flood(server: ServerProcess, posts: int) -> tuple[int, list[Refusal]]:
@@ -99,12 +111,13 @@ async def flood(server: ServerProcess, posts: int) -> tuple[int, list[Refusal]]:
         accepted = 0
         async with Connection.to(server.url) as connection:
             for _ in left:
+                asked_at = time.time()
                 answer = await connection.post("/v1/jobs", WISH)
                 if answer.status == 202:
                     accepted += 1
                 else:
                     assert answer.status == 503, answer
-                    refusals.append(Refusal(answer.json, time.time(), float(answer.headers["retry-after"])))
+                    refusals.append(Refusal(answer.json, asked_at, time.time(), float(answer.headers["retry-after"])))
         return accepted
 
     return sum(await asyncio.gather(*(one_connection() for _ in range(CONNECTIONS)))), refusals

@@ -5,44 +5,52 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import re
 import time
 from pathlib import Path
 
-from tests.chaos.loopback import TERMINAL, Connection, all_jobs, ended, idle_after_s
+from tests.chaos.loopback import TERMINAL, Answer, Connection, all_jobs, ended, idle_after_s
 from tests.processes import ServerProcess, server_process
 
 SMALL = {"prompt": "a cat", "height": 64, "width": 64}
 
 
 async def test_clients_that_hang_up_at_random_free_their_slots_within_one_step(tmp_path, rounds, report):
-    clients, step_s = 200, 0.2
+    """
+    The gateway's at once; the engine's when the step ends that is under way, and then a new picture begins.
+    """
+    clients, step_s = 200, 0.8
     chance = random.Random(1)
     wish = SMALL | {"num_inference_steps": 100}
-    with server_process(tmp_path, MODEL_ID="fake-engine:200", MAX_QUEUED_REQUESTS="1000") as server:
+    with server_process(tmp_path, MODEL_ID=f"fake-engine:{1000 * step_s:.0f}", MAX_QUEUED_REQUESTS="1000") as server:
         server.wait_until_ready()
         async with Connection.to(server.url) as connection:
             assert (await connection.post("/generate", SMALL | {"num_inference_steps": 1})).status == 200
             descriptors = num_descriptors(server)
-            worst_s = 0.0
+            gateway_s, engine_s = [], []
             for _ in range(rounds(1, 10)):
-                await asyncio.gather(
-                    *(hang_up_after(server, wish, chance.uniform(0, 2)) for _ in range(clients)),
-                )
-                worst_s = max(worst_s, await idle_after_s(connection))
-            began = time.monotonic()
-            assert (await connection.post("/generate", SMALL | {"num_inference_steps": 1})).status == 200
-            next_picture_s = time.monotonic() - began
+                # The first one's picture begins the first step. It is the last to hang up, in the middle of the third:
+                # on the border of two steps nobody could say how many are too many.
+                last = asyncio.create_task(hang_up_after(server, wish, 2.5 * step_s))
+                await begun(connection)
+                others = (hang_up_after(server, wish, chance.uniform(0, 2.3 * step_s)) for _ in range(clients - 1))
+                await asyncio.gather(last, *others)
+                began = time.monotonic()
+                await idle_after_s(connection)
+                gateway_s.append(time.monotonic() - began)
+                picture = await connection.post("/generate", SMALL | {"num_inference_steps": 1})
+                assert picture.status == 200, picture
+                engine_s.append(time.monotonic() - began - denoise_s(picture))
             jobs = await all_jobs(connection)
             # What was being written when its caller hung up is cancelled a moment later.
             assert {job["status"] for job in jobs if job["steps"] > 1} == {"cancelled"}
             leaked = num_descriptors(server) - descriptors
-    report("hang-ups: slots free after the last one", f"{worst_s:.2f} s", f"<= one step, {step_s} s")
-    report("hang-ups: a picture of one step right after", f"{next_picture_s:.2f} s", f"<= two steps, {2 * step_s} s")
+    report("hang-ups: slots free after the last one", f"{max(gateway_s):.2f} s", f"<= one step, {step_s} s")
+    report("hang-ups: a new picture is begun after the last one", f"{max(engine_s):.2f} s", f"<= one step, {step_s} s")
     report("hang-ups: descriptors left behind", leaked, "0")
     assert leaked <= 0
-    # The room is for the machine's other programs: a scheduler's whim of 0.2 s is not a leaked slot.
-    assert worst_s <= step_s + 0.2
-    assert next_picture_s <= 2 * step_s + 0.3
+    assert max(gateway_s) <= step_s
+    assert max(engine_s) <= step_s
 
 
 async def test_each_job_that_is_cancelled_at_a_random_instant_gets_one_terminal_state(tmp_path, rounds, report):
@@ -85,6 +93,20 @@ async def hang_up_after(server: ServerProcess, wish: dict[str, object], seconds:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 raise AssertionError(await connection.post("/generate", wish))
+
+
+async def begun(connection: Connection) -> None:
+    """Return when the engine has something to draw."""
+    async with asyncio.timeout(5):
+        while not (await connection.get("/health")).json["queue"]["images_in_flight"]:
+            await asyncio.sleep(0.005)
+
+
+def denoise_s(picture: Answer) -> float:
+    """What the picture's own step took, as the server tells."""
+    told = re.search(r"denoise;dur=([0-9.]+)", picture.headers["server-timing"])
+    assert told is not None, picture.headers
+    return float(told[1]) / 1000
 
 
 async def last_event(server: ServerProcess, job_id: str) -> str:

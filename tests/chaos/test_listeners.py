@@ -13,7 +13,7 @@ from tests.processes import ServerProcess, server_process
 EVENTS = 25
 
 
-async def test_many_listeners_hear_every_job_to_its_end(tmp_path, rounds, report):
+async def test_many_listeners_hear_every_job_to_its_end(tmp_path, report):
     listeners, jobs = 200, 4
     wish = {"prompt": "a cat", "num_inference_steps": 40, "height": 64, "width": 64}
     with server_process(tmp_path, MODEL_ID="fake-engine:150") as server:

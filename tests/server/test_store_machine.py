@@ -1,4 +1,4 @@
-"""Whatever is asked in whatever order, the job store does what a dictionary would: a model to compare it with."""
+"""Whatever is asked in whatever order, do the job store and the fair queue before it what plain models of them do?"""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
 
+from engine.params import GenerationParams
 from server.errors import IdempotencyMismatchError
+from server.jobs.fair_queue import FairQueue
 from server.jobs.record import TERMINAL, Failure, Outcome
 from server.jobs.store import JobStore
 from server.jobs.usage import UsageQuestion
+from tests.server.naive_queue import NaiveQueue
 from tests.server.store_records import FAILURE, done, lost, new_job
 
 outcomes = st.one_of(
@@ -34,7 +37,18 @@ outcomes = st.one_of(
     st.builds(lost, st.sampled_from(["failed", "dead"]), st.floats(1, 9), engine_s=st.floats(0, 9)),
 )
 attempts = st.integers(1, 3)
+key_ids = st.sampled_from("ab")
+users = st.sampled_from([None, "", "ada", "0"])
+steps = st.sampled_from([4, 28, 100])
 RESTARTED = Failure(code="server_restarted", detail="the server was restarted before the pictures were finished")
+
+
+def params(steps):
+    return GenerationParams(prompt="a cat", seed=7, num_inference_steps=steps)
+
+
+async def all_of(*operations):
+    return await asyncio.gather(*operations)
 
 
 class Model:
@@ -69,6 +83,9 @@ class Model:
             sums[new.key_id, new.user] = (counts + Counter([outcome.status]), *map(operator.add, others, amounts))
         return sums
 
+    def in_state(self, status):
+        return [job_id for job_id, job in self.jobs.items() if job[1] == status]
+
     def attempt(self, job_id):
         return self.jobs[job_id][2] if job_id in self.jobs else 0
 
@@ -93,6 +110,8 @@ class Model:
 
 
 class StoreMachine(RuleBasedStateMachine):
+    """The store, and the queue of what it says waits, kept by the rules of `Dispatcher`."""
+
     job_ids = Bundle("job_ids")
 
     def __init__(self):
@@ -101,48 +120,94 @@ class StoreMachine(RuleBasedStateMachine):
         self.model = Model()
         self.runner = asyncio.Runner()
         self.store = self.run(JobStore.open(self.folder))
+        self.queue = FairQueue()
+        self.fair = NaiveQueue()
 
     def run(self, operation):
         return self.runner.run(operation)
 
     @rule(
         target=job_ids,
-        key_id=st.sampled_from("ab"),
-        user=st.sampled_from([None, "", "ada", "0"]),
+        key_id=key_ids,
+        user=users,
         key=st.sampled_from([None, "k", "l"]),
         digest=st.sampled_from([b"x", b"y"]),
         is_bound=st.booleans(),
+        steps=steps,
     )
-    def add(self, key_id, user, key, digest, is_bound):
-        new = new_job(key_id=key_id, user=user, idempotency_key=key, request_digest=digest, is_bound=is_bound)
+    def add(self, key_id, user, key, digest, is_bound, steps):
+        new = new_job(
+            key_id=key_id,
+            user=user,
+            params=params(steps),
+            idempotency_key=key,
+            request_digest=digest,
+            is_bound=is_bound,
+        )
         expected = self.model.add(new)
         if expected is None:
             with pytest.raises(IdempotencyMismatchError):
                 self.run(self.store.add(new))
             return multiple()
-        assert self.run(self.store.add(new)).id == expected
+        record = self.run(self.store.add(new))
+        assert record.id == expected
+        if expected == new.id:
+            self.wait(record)
         return expected
 
+    @rule(target=job_ids, jobs=st.lists(st.tuples(key_ids, users, steps), min_size=3, max_size=9))
+    def add_several(self, jobs):
+        """Backlogs, so that there is somebody to be fair to."""
+        added = [new_job(key_id=key_id, user=user, params=params(steps)) for key_id, user, steps in jobs]
+        records = self.run(all_of(*(self.store.add(new) for new in added)))
+        for new, record in zip(added, records, strict=True):
+            assert self.model.add(new) == new.id == record.id
+            self.wait(record)
+        return multiple(*(new.id for new in added))
+
+    @rule(number=st.integers(1, 4))
+    def begin_next(self, number):
+        for _ in range(min(number, len(self.queue))):
+            job_id = self.queue.pop()
+            assert job_id == self.fair.pop()
+            attempt = self.model.attempt(job_id) + 1
+            assert self.model.change(job_id, {"queued"}, "running", count=attempt)
+            assert self.run(self.store.begin(job_id, 1.0)) == attempt
+
     @rule(job_id=job_ids)
-    def begin(self, job_id):
-        number = self.model.attempt(job_id) + 1
-        begun = self.model.change(job_id, {"queued"}, "running", count=number)
-        assert self.run(self.store.begin(job_id, 1.0)) == (number if begun else None)
+    def begin_what_does_not_wait(self, job_id):
+        if job_id not in self.queue:
+            assert self.run(self.store.begin(job_id, 1.0)) is None
 
     @rule(job_id=job_ids, attempt=attempts)
     def put_back(self, job_id, attempt):
         expected = self.model.change(job_id, {"running"}, "queued", attempt=attempt)
         assert self.run(self.store.put_back(job_id, attempt)) == expected
+        if expected:
+            self.wait(self.run(self.store.get(job_id)), first=True)
+
+    @rule()
+    def lose_engine(self):
+        for job_id in self.model.in_state("running"):
+            self.put_back(job_id, self.model.attempt(job_id))
 
     @rule(job_id=job_ids, attempt=attempts, outcome=outcomes)
     def finish(self, job_id, attempt, outcome):
         expected = self.model.change(job_id, {"running"}, outcome.status, attempt=attempt, outcome=outcome)
         assert self.run(self.store.finish(job_id, attempt, outcome)) == expected
+        self.leave(job_id)
+
+    @rule(outcome=outcomes)
+    def fall_idle(self, outcome):
+        self.begin_next(len(self.queue))
+        for job_id in self.model.in_state("running"):
+            self.finish(job_id, self.model.attempt(job_id), outcome)
 
     @rule(job_id=job_ids, outcome=outcomes)
     def fail_queued(self, job_id, outcome):
         expected = self.model.change(job_id, {"queued"}, outcome.status, outcome=outcome)
         assert self.run(self.store.fail_queued(job_id, outcome)) == expected
+        self.leave(job_id)
 
     @rule(job_id=job_ids, engine_s=st.floats(0, 9))
     def cancel(self, job_id, engine_s):
@@ -154,11 +219,15 @@ class StoreMachine(RuleBasedStateMachine):
             self.model.jobs[job_id][1],
             self.model.jobs[job_id][3],
         )
+        self.leave(job_id)
 
     @rule(job_id=job_ids)
     def revive(self, job_id):
         expected = self.model.change(job_id, {"dead"}, "queued", count=0)
-        assert (self.run(self.store.revive(job_id)) is not None) == expected
+        revived = self.run(self.store.revive(job_id))
+        assert (revived is not None) == expected
+        if revived is not None:
+            self.wait(revived)
 
     @rule(files=st.floats(1, 9), num_bytes=st.integers(0, 30), jobs=st.floats(1, 5))
     def expire(self, files, num_bytes, jobs):
@@ -171,8 +240,34 @@ class StoreMachine(RuleBasedStateMachine):
         self.run(self.store.close())
         self.store = self.run(JobStore.open(self.folder))
         self.model.recover(Outcome(status="cancelled", finished_at=6.0, failure=RESTARTED))
-        recovered = [record.id for record in self.run(self.store.recover(6.0))]
-        assert recovered == [job_id for job_id, job in self.model.jobs.items() if job[1] == "queued"]
+        recovered = self.run(self.store.recover(6.0))
+        assert [record.id for record in recovered] == self.model.in_state("queued")
+        self.queue, self.fair = FairQueue(), NaiveQueue()
+        for record in recovered:
+            self.wait(record)
+
+    def wait(self, record, *, first=False):
+        """What the store told of a job goes into the queue, what the model knows of it into the other."""
+        told, known = record.new, self.model.jobs[record.id][0]
+        self.queue.put(told.id, key_id=told.key_id, user=told.user, work_units=told.params.work_units, first=first)
+        self.fair.put(known.id, known.key_id, known.user, 0.0 if first else known.params.work_units)
+
+    def leave(self, job_id):
+        """Of a job that has ended, if it has."""
+        if job_id in self.queue and job_id not in self.model.in_state("queued"):
+            assert self.queue.remove(job_id)
+            self.fair.remove(job_id)
+        if not self.queue and not self.model.in_state("running"):
+            self.queue.forgive()
+            self.fair.forgive()
+
+    @invariant()
+    def the_order_is_the_fair_one_of_what_waits(self):
+        order = self.queue.order()
+        assert order == self.fair.order()
+        assert sorted(order) == sorted(self.model.in_state("queued"))
+        assert [self.queue.position(job_id) for job_id in order] == list(range(len(order)))
+        assert self.queue.peek() == next(iter(order), None)
 
     @invariant()
     def the_store_says_what_the_model_says(self):
