@@ -34,18 +34,20 @@ CLOCK_S = 0.25
 """How far off `Retry-After` may be beside its rounding: a step under way counts whole, and other programs run here."""
 
 MOST_P99_MS = 50.0
-"""Where nothing else runs. `./test.sh` may run beside anything: there the best of three may take twice as long."""
+"""Where nothing else runs. `./test.sh` may run beside anything: there the best of five may take twice as long."""
 
 
 async def test_a_flood_is_refused_at_the_cap_quickly_and_with_a_true_retry_after(
     tmp_path_factory, is_long, rounds, report
 ):
-    posts = rounds(1000, 5000)
+    posts, most_p99_ms = rounds(1000, 5000), MOST_P99_MS if is_long else 2 * MOST_P99_MS
     seen = [await one_flood(tmp_path_factory.mktemp("flood"), posts)]
-    while (seen[-1].p99_ms > MOST_P99_MS or seen[-1].error_s > CLOCK_S) and len(seen) < 3:
+    while (seen[-1].p99_ms > most_p99_ms or seen[-1].error_s > CLOCK_S) and len(seen) < (3 if is_long else 5):
         seen.append(await one_flood(tmp_path_factory.mktemp("flood"), posts))
     best, truest = min(seen, key=lambda flood: flood.p99_ms), min(seen, key=lambda flood: flood.error_s)
-    report("flood: accepted of the posts", f"{best.accepted} of {posts}", f"<= {WAITING + SLOTS}")
+    report(
+        "flood: accepted of the posts", f"{best.accepted} of {posts}", f"<= {WAITING + SLOTS} and those done meanwhile"
+    )
     told = f"{truest.earliest_s:+.2f} to {truest.latest_s:+.2f} s"
     report("flood: Retry-After less the true time", told, f"0 to 1 s, give or take {CLOCK_S:g} s")
     p99_ms = ", ".join(f"{flood.p99_ms:.1f}" for flood in seen)
@@ -53,7 +55,7 @@ async def test_a_flood_is_refused_at_the_cap_quickly_and_with_a_true_retry_after
     report("flood: processor time of the gateway, a post", f"{1000 * best.processor_s / posts:.2f} ms", "")
     growth = max(flood.growth for flood in seen)
     report("flood: growth of the gateway's memory", f"{growth / 2**20:.1f} MB", "<= 50 MB")
-    assert best.p99_ms <= (1 if is_long else 2) * MOST_P99_MS
+    assert best.p99_ms <= most_p99_ms
     assert growth <= 50 * 2**20
     # Rounded up to whole seconds: whoever comes back at the time told finds that somebody has just left.
     assert truest.earliest_s >= -CLOCK_S
