@@ -13,58 +13,30 @@ import pytest
 
 from engine.errors import DoesNotFitError
 from server.executors.fake import FakeExecutor
+from tests.browser import looks
 from tests.processes import server_process
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-chromium = pytest.importorskip("chromium")
-expect = playwright.expect
+expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
 
 SECOND_MS = 1_000
 
 STEP_S = 0.02
 
 
-@pytest.fixture(scope="module")
-def browser():
-    try:
-        with chromium.launched() as browser:
-            yield browser
-    except playwright.Error as error:
-        if "Executable doesn't exist" not in str(error):
-            raise
-        pytest.skip("no Chromium is installed: apt-get install chromium")
-
-
 @pytest.fixture
-def open_page(browser):
-    """Open a server's page in a fresh window: `open_page(running, viewport={...})`. Its console must stay silent.
+def open_page(new_page):
+    """Open a server's page in a fresh window: `open_page(running, viewport={...})`.
 
     It is ready when it has what `ready` selects.
     """
-    contexts = []
-    complaints = []
 
     def opened(running, path="", ready="#sampler option", **options):
-        context = browser.new_context(**options)
-        context.set_default_timeout(15 * SECOND_MS)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("console", lambda message: _note(complaints, message))
+        page = new_page(may_lose=True, **options)
         page.goto(f"{running.url}/{path}")
         page.wait_for_selector(ready, state="attached")
         return page
 
-    yield opened
-    for context in contexts:
-        context.close()
-    assert complaints == []
-
-
-def _note(complaints, message):
-    # What a test does to the network is no fault of the page.
-    if message.type == "error" and "Failed to load resource" not in message.text:
-        complaints.append(message.text)
+    return opened
 
 
 def wish(page, prompt="a cat", **fields):
@@ -544,51 +516,44 @@ def test_nothing_sticks_out_at_any_width(serve, open_page):
     page.get_by_text("For programs").click()
     for width in (320, 390, 768, 1280, 1920):
         page.set_viewport_size({"width": width, "height": 800})
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert looks.sticking_out(page) == []
         box = page.locator("#picture").bounding_box()
         assert box["width"] >= min(width - 40, 288)
         assert box["height"] <= 800
 
 
-CONTRASTS = """selectors => selectors.map(selector => {
-  const element = document.querySelector(selector);
-  const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
-  const luminance = colour => {
-    canvas.fillStyle = colour;
-    canvas.fillRect(0, 0, 1, 1);
-    const [r, g, b] = [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3).map(v => v / 255)
-      .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  let under = element;
-  while (getComputedStyle(under).backgroundColor === "rgba(0, 0, 0, 0)") under = under.parentElement;
-  const [a, b] = [getComputedStyle(element).color, getComputedStyle(under).backgroundColor].map(luminance);
-  return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-})"""
-
-
 def test_every_text_can_be_read_in_light_and_dark(serve, open_page):
     page = open_page(serve())
+    draw(page)
+    see_done(page)
     draw(page, width=63)
     expect(page.locator("#width-error")).to_be_visible()
     page.mouse.move(0, 0)
-    selectors = ["h1", "#prompt", "#draw", ".hint", "label", "#width-error", "#queue-line", "#reset", ".empty p"]
     brightness = {}
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
-        contrasts = dict(zip(selectors, page.evaluate(CONTRASTS, selectors), strict=True))
-        assert {selector: round(ratio, 2) for selector, ratio in contrasts.items() if ratio < 4.5} == {}
+        assert looks.hard_to_read(page) == {}
         background = page.evaluate("getComputedStyle(document.body).backgroundColor")
         brightness[scheme] = sum(int(part) for part in re.findall(r"\d+", background)[:3]) / (3 * 255)
     assert brightness["light"] > 0.8
     assert brightness["dark"] < 0.2
 
 
+def test_every_control_has_a_name_and_shows_that_it_has_the_focus(serve, open_page):
+    page = open_page(serve())
+    draw(page)
+    see_done(page)
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        assert looks.unnamed(page) == []
+        assert looks.hard_to_see_in_focus(page) == []
+
+
 def test_nothing_moves_for_those_who_do_not_want_it(serve, open_page):
     page = open_page(serve(), reduced_motion="reduce")
     draw(page)
     see_done(page)
-    assert page.evaluate("document.getAnimations().length") == 0
+    assert looks.moving(page) == 0
 
 
 def test_the_browser_finds_nothing_that_the_policy_forbids(serve, open_page, browser):
