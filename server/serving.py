@@ -72,6 +72,7 @@ def _run(listener: socket.socket, certificate: Certificate | None) -> None:
         ServiceManager.from_environment(os.environ),
         max_connections=room_for(settings.max_connections),
         certificate=certificate,
+        has_process=True,
     )
     try:
         server.run(sockets=[listener, operator_socket.listener])
@@ -113,8 +114,11 @@ class DrainingServer(GuardedServer):
         max_connections: int = 1000,
         certificate: Certificate | None = None,
         patience: Patience | None = None,
+        has_process: bool = False,
     ) -> None:
+        """Make it; `has_process` says that nothing else lives in this process."""
         super().__init__(config, max_connections=max_connections, certificate=certificate, patience=patience)
+        self._has_process = has_process
         self._operator_socket = operator_socket
         self._service_manager = service_manager or ServiceManager(None)
 
@@ -125,10 +129,11 @@ class DrainingServer(GuardedServer):
             # Not before: the app has taken the lock of the folder that the socket lies in.
             if self._operator_socket is not None:
                 self._operator_socket.publish()
-            # What was made for the start lives as long as the process. Whenever it was looked through for garbage, all
-            # requests stood still for up to 40 ms.
-            gc.collect()
-            gc.freeze()
+            if self._has_process:
+                # What was made for the start lives as long as the process. Whenever it was looked through for garbage,
+                # all requests stood still for up to 40 ms.
+                gc.collect()
+                gc.freeze()
             self._service_manager.ready(self._status)
             _tell_where(sockets[0], is_tls=self._certificate is not None)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import signal
 import tempfile
 import threading
@@ -83,7 +82,6 @@ def _running(executor, guards, settings) -> Iterator[RunningServer]:
     finally:
         stop()
         folders.close()
-        gc.unfreeze()  # what a server's start put out of its sight is the whole test run here
 
 
 @pytest.fixture
