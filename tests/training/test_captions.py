@@ -29,7 +29,7 @@ def test_a_full_caption_names_what_its_labels_say():
     for _ in range(300):
         scene = draw_held_out_scene(random)
         caption = full_caption(scene, random)
-        subject, colour, place, time = judged_labels(scene)
+        (subject, colour, place, time), *_ = judged_labels(scene)
         assert has_one_of(SUBJECTS[JUDGED["subject"][subject]].words, caption)
         assert has_one_of(COLOUR_WORDS[JUDGED["colour"][colour]], caption)
         assert has_one_of(PLACES[JUDGED["place"][place]].phrases, caption)

@@ -1,4 +1,4 @@
-"""Says what a scene shows, in many forms of words."""
+"""Captions of scenes, in many variants."""
 
 from random import Random
 
@@ -20,7 +20,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 def draw_example(random: Random) -> tuple[Scene, str]:
-    """A scene and a caption for training, both fresh."""
+    """A scene and a caption for training, both fresh, at the default shares."""
     said = draw_said(random)
     scene = draw_scene(random, said)
     return scene, caption_for(scene, said, random)
@@ -30,6 +30,11 @@ def full_caption(scene: Scene, random: Random) -> str:
     """A caption that says all that the judge reads: subject, colour, place and time."""
     said = EVERYTHING if scene.has_weather else Said(1, colour=True, place=True, time=False, style=False)
     return _one_subject(scene, said, random)
+
+
+def pair_caption(scene: Scene, random: Random) -> str:
+    """A caption that says kind, colour and side of two subjects, and the place."""
+    return _two_subjects(scene, Said(2, colour=True, place=True, time=False, style=False), random)
 
 
 def caption_for(scene: Scene, said: Said, random: Random) -> str:

@@ -18,8 +18,8 @@ pipeline_tag: text-to-image
 # dreamlet
 
 A small text-to-image latent diffusion model in the layout of Stable Diffusion 1.x. It draws simple scenes in a flat,
-friendly style, in seconds, on a CPU. It exists so that a fresh copy of this project draws real pictures at once,
-without a download; it is no rival to models trained on the world's photographs.
+friendly style, in seconds, on a CPU, so that a fresh copy of this project draws real pictures without a download. It
+does not compete with models trained on photographs.
 
 ![24 prompts, default settings, seed 7](../../docs/images/dreamlet.png)
 
@@ -32,9 +32,10 @@ pipeline = StableDiffusionPipeline.from_pretrained("models/dreamlet")
 pipeline("a cat on a mat, digital art", num_inference_steps=28, guidance_scale=7.0).images[0].save("cat.png")
 ```
 
-Native size 256x256; 192 to 384 pixels a side and 3:2 or 2:3 work too. Sampler: DPM-Solver++ 2M with Karras sigmas.
+Native size 256x256; a side is a multiple of 16 pixels. Sampler: DPM-Solver++ 2M with Karras sigmas.
 
-## What it knows
+## Vocabulary
+
 
 * Subjects: {subjects}.
 * Colours: {colours}.
@@ -42,14 +43,15 @@ Native size 256x256; 192 to 384 pixels a side and 3:2 or 2:3 work too. Sampler: 
 * Times and weathers: {times}.
 * Styles: {styles}.
 * Two subjects side by side, left and right, small and big; landscapes without a subject; common synonyms.
-* "blurry", "low quality" and "distorted" mean something, so they work in a negative prompt; so do "snow" and the like.
+* Places and weather also work in a negative prompt: "snow" removes snow.
 
-## Measured
+## Evaluation
+
 
 {table}
 
-The judge is a small classifier trained on fresh drawings only, never on generated pictures. The captions name trios of
-subject, colour and place that training never showed together. {verdict}
+The judge is a small classifier trained on drawings only, never on generated pictures. The captions have combinations
+of subject, colour and place that were held out of training. {verdict}
 
 ## Networks
 
@@ -57,23 +59,26 @@ subject, colour and place that training never showed together. {verdict}
 |---|---|
 {networks}
 
-v prediction, `scaled_linear` betas 0.00085 to 0.012, 77 tokens, byte-level vocabulary: any text can be asked for.
+Latents of 16 channels, 16 pixels wide; v prediction, `scaled_linear` betas 0.00085 to 0.012, 77 tokens, byte-level
+vocabulary, so any text is valid.
 
 ## Data and recipe
 
 Every training picture was drawn by the program in `training/dreamlet/drawing` together with a caption from
-`training/dreamlet/captions.py`: no photograph, no picture and no text by anybody else was used, nothing was downloaded.
+`training/dreamlet/captions.py`: no photographs, and no pictures or texts by others, were used; nothing was
+downloaded.
 
 {recipe}
 
-`make train-dreamlet` trains it again; `make evaluate-dreamlet` measures it.
+`make train-dreamlet` trains it again or continues its training; `make evaluate-dreamlet` evaluates it. See
+`training/dreamlet/README.md`.
 
 ## Limits
 
-* It knows nothing beyond the list above; other words do no harm and no good.
-* Three or more things, counting, text in the picture, and acts ("a cat jumping") are beyond it.
-* Small subjects lose detail: a latent is eight pixels wide.
-* It cannot draw people, brands or anything unsafe: it never saw any, hence no safety checker.
+* It does not understand words that are not in the list above.
+* Three or more things, counting, text in the picture, and actions ("a cat jumping") do not work.
+* Small subjects lose detail, because a latent is sixteen pixels wide.
+* Its training data has no people, brands or unsafe content, so there is no safety checker.
 
 ## Licence
 

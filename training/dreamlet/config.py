@@ -1,43 +1,59 @@
-"""What a training run is told: the presets of `config.toml`, with the meaning of every value."""
+"""Training configuration: the presets of `config.toml`, with the meaning of every value."""
 
-import logging
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import torch
-
-Network = TypeVar("Network", bound=torch.nn.Module)
+from training.dreamlet.learning.schedule import Training
+from training.dreamlet.scenes import Shares
 
 CONFIG = Path(__file__).with_name("config.toml")
 
 
 @dataclass(frozen=True, slots=True)
 class AutoencoderConfig:
-    """The autoencoder and its training."""
+    """The autoencoder: 16 channels of latents, 16 pixels a latent."""
 
-    encoder_channels: int
-    decoder_channels: int
-    learning_rate: float
-    batch_size: int
+    channels: int
+    """At least 28: the outermost layers spread three colours over nine pixels."""
     crop: int
     """Pixels; the side of the squares that are cut from the pictures."""
     pool: int
-    """Pictures kept on the device to cut from; fresh ones push out the oldest."""
+    """Pictures held; fresh ones push out the oldest."""
+    first_pool: int
+    """How many there are before the first step."""
+    fresh: int
+    """New pictures a step."""
     latent_noise: float
-    """Standard deviation of the noise on the latents, which stand around 1; makes the decoder forgive small errors."""
+    """The most noise on the latents, which stand around 1: the decoder learns to forgive the UNet's errors."""
+    coarse_share: float
+    """Of the steps, decode averaged latents against averaged pictures: it keeps the latents smooth."""
+    training: Training
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderConfig:
+    """The refinement of the decoder, at latents that no longer change."""
+
+    crop: int
+    pool: int
+    first_pool: int
+    fresh: int
+    latent_noise: float
+    training: Training
 
 
 @dataclass(frozen=True, slots=True)
 class TextConfig:
-    """The text encoder, and its schooling before the diffusion begins."""
+    """The text encoder, trained alone and frozen afterwards."""
 
     width: int
     layers: int
     heads: int
-    learning_rate: float
-    batch_size: int
+    short: int
+    """Tokens seen in most steps; the padding beyond is trained in every eighth, at full length."""
+    training: Training
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,79 +61,95 @@ class UNetConfig:
     """The denoising network."""
 
     channels: tuple[int, ...]
-    """Of each level, from the finest; multiples of 32, since others run slowly on CPUs."""
+    """Of each level, from the finest; multiples of 16, since others run slowly on CPUs."""
     layers_per_block: int
-    heads: int
-
-
-@dataclass(frozen=True, slots=True)
-class DiffusionConfig:
-    """The training of the text encoder and the UNet."""
-
-    learning_rate: float
-    batch_size: int
     pool: int
-    """Latents kept on the device; fresh ones push out the oldest."""
+    """Latents held; fresh ones push out the oldest."""
     first_pool: int
-    """How many there must be before the first step."""
-    uses: int
-    """How often each is used at least before a fresh one is drawn; spares slow machines the drawing."""
-    ema_decay: float
+    fresh: int
+    subject_weight: float
+    """How much more an error counts in a cell that holds a part of a subject."""
+    training: Training
 
 
 @dataclass(frozen=True, slots=True)
 class JudgeConfig:
-    """The training of the judge."""
+    """The judge."""
 
-    learning_rate: float
-    batch_size: int
+    width: int
+    """Channels of the finest level; the next two have twice and four times as many."""
     pool: int
-    """Pictures kept on the device; fresh ones push out the oldest."""
+    first_pool: int
+    fresh: int
+    pair_share: float
+    """Of its drawings, those with two subjects."""
+    training: Training
 
 
 @dataclass(frozen=True, slots=True)
 class Preset:
     """Everything for one kind of machine."""
 
+    threads: int
+    """Of torch; 0 leaves its own choice."""
     workers: int
     """Processes that draw pictures; 0 draws between the steps."""
-    drawn_together: int
-    """Pictures in one batch of drawings."""
     precision: str
     """`bfloat16` for autocast, `float32` for none."""
+    shard: int
+    """Pictures drawn together; all of them have one size."""
     sizes: tuple[tuple[int, int, float], ...]
     """Width, height and share of each size of picture; the first is the native one."""
+    shares: Shares
+    """How often things occur. Raise what is rare once what is common is right."""
     autoencoder: AutoencoderConfig
+    decoder: DecoderConfig
     text: TextConfig
     unet: UNetConfig
-    diffusion: DiffusionConfig
     judge: JudgeConfig
+
+    @property
+    def native_size(self) -> tuple[int, int]:
+        """Width and height."""
+        width, height, _ = self.sizes[0]
+        return width, height
 
 
 def load_preset(name: str, path: Path = CONFIG) -> Preset:
-    """Read one preset.
+    """Read one preset: the recipe with the preset's own values laid over it.
 
     Raises:
         ValueError: there is none of this name.
     """
-    presets: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    if name not in presets:
-        raise ValueError(f"preset must be one of {', '.join(presets)}, not {name}")
-    values = presets[name]
-    if "like" in values:
-        values = _over(presets[values["like"]], values)
-    unet = values["unet"]
+    tables: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    recipe = tables.pop("recipe")
+    if name not in tables:
+        raise ValueError(f"preset must be one of {', '.join(tables)}, not {name}")
+    values = _over(recipe, tables[name])
+    sizes = tables[name].get("sizes", recipe["sizes"])
+    parts = {
+        part: {**values[part], "training": Training(**values[part]["training"])}
+        for part in ("autoencoder", "decoder", "text", "unet", "judge")
+    }
+    parts["unet"]["channels"] = tuple(parts["unet"]["channels"])
     return Preset(
+        threads=values["threads"],
         workers=values["workers"],
-        drawn_together=values["drawn_together"],
         precision=values["precision"],
-        sizes=tuple((width, height, share) for width, height, share in values["sizes"]),
-        autoencoder=AutoencoderConfig(**values["autoencoder"]),
-        text=TextConfig(**values["text"]),
-        unet=UNetConfig(tuple(unet["channels"]), unet["layers_per_block"], unet["heads"]),
-        diffusion=DiffusionConfig(**values["diffusion"]),
-        judge=JudgeConfig(**values["judge"]),
+        shard=values["shard"],
+        sizes=tuple((*_size(text), share) for text, share in sizes.items()),
+        shares=Shares(**values["shares"]),
+        autoencoder=AutoencoderConfig(**parts["autoencoder"]),
+        decoder=DecoderConfig(**parts["decoder"]),
+        text=TextConfig(**parts["text"]),
+        unet=UNetConfig(**parts["unet"]),
+        judge=JudgeConfig(**parts["judge"]),
     )
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, height = text.split("x")
+    return int(width), int(height)
 
 
 def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
@@ -127,33 +159,3 @@ def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
         if isinstance(inner, dict) and name in above:
             merged[name] = _over(inner, above[name])
     return merged
-
-
-def device() -> torch.device:
-    """The accelerator if there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def autocast(preset: Preset) -> torch.autocast:
-    """The precision in which networks are trained."""
-    return torch.autocast(device().type, dtype=torch.bfloat16, enabled=preset.precision == "bfloat16")
-
-
-def begin() -> None:
-    """What every command of training does first: log to the terminal, let a GPU use its fast matrix units."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    torch.backends.cuda.matmul.allow_tf32 = True
-    torch.backends.cudnn.allow_tf32 = True
-    torch.backends.cudnn.benchmark = True
-
-
-def memory_format() -> torch.memory_format:
-    """How pictures lie in memory while training: GPUs want channels last, the CPU's backward pass is slower with it."""
-    return torch.channels_last if device().type == "cuda" else torch.contiguous_format
-
-
-def to_device(network: Network) -> Network:
-    """The network on the device, laid out for training."""
-    network.to(device())
-    network.to(memory_format=memory_format())  # type: ignore[call-overload]  # torch's stubs lack this form
-    return network

@@ -1,57 +1,74 @@
-"""What the denoising network is trained to say: noising, targets and weights. (The loop is in `train_diffusion.py`.)"""
+"""Training objective of the UNet: noise levels, noisy latents, targets, loss. (The loop: `train_unet.py`.)"""
+
+from dataclasses import dataclass
 
 import torch
-from diffusers import DDPMScheduler, UNet2DConditionModel
-from torch import nn
-from transformers import CLIPTextModel
+from diffusers import DDPMScheduler
 
 CAPTION_DROPOUT = 0.1
-WEIGHT_CAP = 5.0
-"""How much more an error of the denoised latents counts where there is little noise than where there is nothing else.
-
-Min-SNR weighting (Hang et al., 2023) caps the weight too, but lets it fall to nothing with the signal. The first steps
-of drawing, where the caption alone decides on colours and layout, would then hardly be trained.
-"""
-PURE_SHARE = 0.06
-"""Of the samples, trained without any signal, at one of the last timesteps."""
+"""Of the captions, left empty: guidance needs a prediction without a prompt."""
+USUAL_LOG_SIGMA, SPREAD = 0.4, 1.3
+"""Where most is decided: noise levels are drawn around it."""
+UNIFORM_SHARE = 0.15
+"""Of the noise levels, drawn evenly over all timesteps instead."""
+PURE_SHARE = 0.05
+"""Of the samples, noise alone at one of the last timesteps. The schedule ends at a signal of 0.068, but drawing begins
+with none: a network that has always read colours off the remainder would leave the caption out of its first step."""
 PURE_FROM = 960
 
+KEPT = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear").alphas_cumprod
+"""(1000,), the share of the signal's variance that each timestep keeps; that of Stable Diffusion."""
+LOG_SIGMAS = 0.5 * ((1 - KEPT) / KEPT).log()
 
-class Denoiser(nn.Module):
-    """Text encoder and UNet as one module, so that one optimizer and one average hold both."""
 
-    def __init__(self, text_encoder: CLIPTextModel, unet: UNet2DConditionModel) -> None:
-        super().__init__()
-        self.text_encoder = text_encoder
-        self.unet = unet
-        self._noising = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+@dataclass(frozen=True, slots=True)
+class Noised:
+    """Latents on their way to noise, and what the network shall say of them."""
 
-    def forward(self, latents: torch.Tensor, ids: torch.Tensor, empty_ids: torch.Tensor) -> torch.Tensor:
-        """The loss on a batch: the error of the velocities, weighted by min(SNR + 1, 5) / (SNR + 1).
+    latents: torch.Tensor
+    """(N, 16, H/16, W/16)."""
+    timesteps: torch.Tensor
+    """(N,), from 0 to 999."""
+    velocity: torch.Tensor
+    """The target: of the signal towards the noise."""
 
-        Args:
-            latents: (N, 4, H/8, W/8), scaled to unit variance, float32.
-            ids: (N, 77), the captions as tokens.
-            empty_ids: (77,), the tokens of the empty caption, which takes the place of one caption in ten.
 
-        Returns:
-            A scalar.
-        """
-        count, where = len(latents), latents.device
-        dropped = torch.rand(count, device=where) < CAPTION_DROPOUT
-        prompt_embeds = self.text_encoder(torch.where(dropped[:, None], empty_ids, ids)).last_hidden_state
-        # The schedule ends at a signal of 0.068, but drawing begins with none: a network that has always read colours
-        # and brightness off the remainder would leave the caption out of its first, decisive step.
-        is_pure = torch.rand(count, device=where) < PURE_SHARE
-        timesteps = torch.randint(1000, (count,), device=where)
-        timesteps = torch.where(is_pure, PURE_FROM + timesteps % (1000 - PURE_FROM), timesteps)
-        noise = torch.randn_like(latents)
-        noisy = self._noising.add_noise(latents, noise, timesteps)
-        noisy = torch.where(is_pure[:, None, None, None], noise, noisy)
-        target = self._noising.get_velocity(latents, noise, timesteps)
-        predicted = self.unet(noisy, timesteps, prompt_embeds).sample.float()
-        kept = self._noising.alphas_cumprod.to(where)[timesteps]
-        snr = kept / (1 - kept)
-        weights = (snr + 1).clamp(max=WEIGHT_CAP) / (snr + 1)
-        loss: torch.Tensor = ((predicted - target).square().mean(dim=(1, 2, 3)) * weights).mean()
-        return loss
+def draw_timesteps(count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Timesteps (N,), and which samples are to be noise alone."""
+    wanted = USUAL_LOG_SIGMA + SPREAD * torch.randn(count, generator=generator)
+    timesteps = torch.searchsorted(LOG_SIGMAS, wanted).clamp(0, 999)
+    roll = torch.rand(count, generator=generator)
+    timesteps = torch.where(roll < UNIFORM_SHARE, torch.randint(1000, (count,), generator=generator), timesteps)
+    is_pure = roll > 1 - PURE_SHARE
+    return torch.where(is_pure, PURE_FROM + timesteps % (1000 - PURE_FROM), timesteps), is_pure
+
+
+def noised(latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor, is_pure: torch.Tensor) -> Noised:
+    """Mix latents with noise.
+
+    Args:
+        latents: (N, 16, H/16, W/16) of unit variance, float32.
+        noise: the same shape.
+        timesteps: (N,).
+        is_pure: (N,), where nothing of the latents shall be left.
+    """
+    kept = KEPT[timesteps].to(latents.device)[:, None, None, None]
+    mixed = kept.sqrt() * latents + (1 - kept).sqrt() * noise
+    return Noised(
+        torch.where(is_pure.to(latents.device)[:, None, None, None], noise, mixed),
+        timesteps.to(latents.device),
+        kept.sqrt() * noise - (1 - kept).sqrt() * latents,
+    )
+
+
+def weighted_error(predicted: torch.Tensor, velocity: torch.Tensor, cells: torch.Tensor, weight: float) -> torch.Tensor:
+    """The mean squared error, in which subjects count more; a scalar.
+
+    Args:
+        predicted: (N, 16, H/16, W/16).
+        velocity: the same shape.
+        cells: (N, H/16, W/16), True where a subject is.
+        weight: of those cells; 1 for the others.
+    """
+    weights = 1 + (weight - 1) * cells[:, None].float()
+    return ((predicted.float() - velocity).square() * (weights / weights.mean())).mean()

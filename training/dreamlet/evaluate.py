@@ -1,63 +1,41 @@
-"""Measures a pipeline: the judge on pictures of held-out captions, the autoencoder's PSNR, 24 prompts on one sheet.
+"""Evaluates a pipeline: judge, blind test, the autoencoder's PSNR, speed, loss, a sheet of 24 prompts.
 
-`python -m training.dreamlet.evaluate --pipeline DIR --judge FILE --out DIR` prints a table and one JSON line.
+`python -m training.dreamlet.evaluate --pipeline DIR --judge FILE --out DIR` prints tables and one JSON line.
 """
 
 import argparse
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
-from PIL import Image
 
 from training.dreamlet.captions import full_caption
-from training.dreamlet.config import device
-from training.dreamlet.data import as_network_input
-from training.dreamlet.drawing.render import render
 from training.dreamlet.figures import Figures
-from training.dreamlet.judge import load_judge, score, score_on_drawings
+from training.dreamlet.held_out_loss import HeldOut
+from training.dreamlet.judge import Judge, answers, load_judge, shares_right
 from training.dreamlet.labels import judged_labels
+from training.dreamlet.machine import device
 from training.dreamlet.networks import load_pipeline
-from training.dreamlet.scenes import draw_held_out_scene
-from training.dreamlet.train_autoencoder import psnr
+from training.dreamlet.scenes import Scene, draw_held_out_scene
+from training.dreamlet.sheets import SHEET_PROMPTS, pair_riddles, sheet, single_riddles, write_riddles
+from training.dreamlet.train_autoencoder import held_out_pictures, psnr
+from training.dreamlet.train_judge import score_on_drawings
 
 STEPS = 28
 GUIDANCE_SCALE = 7.0
 CAPTIONS_SEED = 900_003
+RIDDLES = 48
+SHEET_SEED = 7
 
-SHEET_PROMPTS = (
-    "a cat on a mat, digital art",
-    "a dog in a yard",
-    "mountain landscape",
-    "a red house in the mountains at sunset",
-    "a blue boat in the sea at night",
-    "a white rabbit in a forest in the snow",
-    "an orange fox in a forest in fog",
-    "a yellow car in a city in the rain",
-    "a red rocket in space",
-    "a lighthouse on a beach at dawn",
-    "a castle in the mountains, watercolor",
-    "a purple balloon in the desert at sunset",
-    "a green robot in a city at night, cartoon",
-    "a pink flower in a garden, pixel art",
-    "an owl in a forest at night",
-    "a snowman in a yard in the snow",
-    "a teal cup in a room",
-    "a kitten on a rug at dusk",
-    "a red ball and a blue ball on a beach",
-    "a big tree and a small house in a yard",
-    "a train in the desert, 8-bit pixel art",
-    "a penguin on the ocean in the rain",
-    "a city at night",
-    "a red mushroom in a forest",
-)
-"""The specification's three first."""
+Draw: TypeAlias = Callable[[Sequence[str], Sequence[int]], torch.Tensor]
+"""Prompts and seeds to pictures, (N, 3, H, W), bytes."""
 
 
 def generate(
@@ -88,23 +66,33 @@ def generate(
     return torch.cat(parts)
 
 
-def judge_pipeline(
-    pipeline: StableDiffusionPipeline, judge_file: Path, count: int, batch_size: int
-) -> dict[str, float]:
+def judged(judge: Judge, images: torch.Tensor, scenes: Sequence[Scene]) -> dict[str, float]:
+    """The shares of pictures on which the judge sees what their scenes say."""
+    return shares_right(answers(judge, images), torch.tensor([judged_labels(scene) for scene in scenes]))
+
+
+def judge_captions(draw: Draw, judge: Judge, count: int) -> dict[str, float]:
     """The shares of right answers that the judge gives on generated pictures of held-out captions."""
     random = Random(CAPTIONS_SEED)  # noqa: S311 - captions, not secrets
     scenes = [draw_held_out_scene(random) for _ in range(count)]
     prompts = [full_caption(scene, random) for scene in scenes]
-    images = generate(pipeline, prompts, range(count), batch_size)
-    return score(load_judge(judge_file), images, torch.tensor([judged_labels(scene) for scene in scenes]))
+    return judged(judge, draw(prompts, range(count)), scenes)
 
 
-def autoencoder_psnr(pipeline: StableDiffusionPipeline, count: int = 48) -> float:
-    """Mean PSNR in dB on fresh drawings at the native size."""
-    random = Random(CAPTIONS_SEED)  # noqa: S311 - pictures, not secrets
-    drawings = [np.asarray(render(draw_held_out_scene(random))) for _ in range(count)]
-    images = torch.from_numpy(np.stack(drawings)).permute(0, 3, 1, 2)
-    return psnr(pipeline.vae, as_network_input(images).to(device()))
+def draw_sheets(draw: Draw, judge: Judge, out: Path, riddles: int = RIDDLES) -> dict[str, float]:
+    """Write the sheet of prompts and both sheets of riddles with their keys.
+
+    Returns:
+        What the judge says of the pictures with two subjects; `pair`: both right.
+    """
+    sheet(draw(SHEET_PROMPTS, [SHEET_SEED] * len(SHEET_PROMPTS))).save(out / "sheet.png")
+    scenes, prompts_of_one = single_riddles(riddles)
+    seeds = range(len(scenes))
+    write_riddles(out, "stranger", draw(prompts_of_one, seeds), prompts_of_one)
+    pairs, prompts_of_two = pair_riddles(riddles)
+    images = draw(prompts_of_two, seeds)
+    write_riddles(out, "pairs", images, prompts_of_two)
+    return judged(judge, images, pairs)
 
 
 def seconds_a_picture(pipeline: StableDiffusionPipeline) -> float:
@@ -118,21 +106,32 @@ def seconds_a_picture(pipeline: StableDiffusionPipeline) -> float:
     return statistics.median(times)
 
 
-def sheet(images: torch.Tensor, columns: int = 6, gap: int = 8) -> Image.Image:
-    """Pictures side by side on white.
+def evaluate(folder: Path, judge_file: Path, out: Path, pictures: int, batch_size: int) -> Figures:
+    """Measure everything; leaves the sheets in `out`."""
+    started = time.perf_counter()
+    pipeline = load_pipeline(folder)
+    load_s = time.perf_counter() - started
+    pipeline.to(device())
+    judge = load_judge(judge_file)
+    out.mkdir(parents=True, exist_ok=True)
 
-    Args:
-        images: (N, 3, H, W), bytes.
-        columns: pictures in a row.
-        gap: pixels between them.
-    """
-    count, _, height, width = images.shape
-    rows = -(-count // columns)
-    board = Image.new("RGB", (columns * (width + gap) + gap, rows * (height + gap) + gap), "white")
-    for index, image in enumerate(images):
-        place = (gap + index % columns * (width + gap), gap + index // columns * (height + gap))
-        board.paste(Image.fromarray(image.permute(1, 2, 0).numpy()), place)
-    return board
+    def draw(prompts: Sequence[str], seeds: Sequence[int]) -> torch.Tensor:
+        return generate(pipeline, prompts, seeds, batch_size)
+
+    pair = draw_sheets(draw, judge, out)["pair"]
+    parts = {"unet": pipeline.unet, "text_encoder": pipeline.text_encoder, "vae": pipeline.vae}
+    return Figures(
+        pictures=pictures,
+        generated={**judge_captions(draw, judge, pictures), "pair": pair},
+        drawn=score_on_drawings(judge, 1024),
+        psnr_db=psnr(pipeline.vae, held_out_pictures(48)),
+        held_out_loss=HeldOut(pipeline.vae, pipeline.tokenizer, pipeline.text_encoder).loss(pipeline.unet),
+        load_s=load_s,
+        picture_s=seconds_a_picture(pipeline),
+        threads=torch.get_num_threads(),
+        device=device().type,
+        parameters={name: sum(weights.numel() for weights in part.parameters()) for name, part in parts.items()},
+    )
 
 
 def main() -> None:
@@ -140,36 +139,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pipeline", type=Path, required=True)
     parser.add_argument("--judge", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True, help="folder for the sheet and the figures")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the sheets and the figures")
     parser.add_argument("--pictures", type=int, default=600)
-    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--batch-size", type=int, default=12)
     options = parser.parse_args()
-    started = time.perf_counter()
-    pipeline = load_pipeline(options.pipeline)
-    load_s = time.perf_counter() - started
-    pipeline.to(device())
-    options.out.mkdir(parents=True, exist_ok=True)
-    sheet(generate(pipeline, SHEET_PROMPTS, [7] * len(SHEET_PROMPTS), options.batch_size)).save(
-        options.out / "sheet.png"
-    )
-    figures = Figures(
-        pictures=options.pictures,
-        generated=judge_pipeline(pipeline, options.judge, options.pictures, options.batch_size),
-        drawn=score_on_drawings(load_judge(options.judge), 1024),
-        psnr_db=autoencoder_psnr(pipeline),
-        load_s=load_s,
-        picture_s=seconds_a_picture(pipeline),
-        threads=torch.get_num_threads(),
-        device=device().type,
-        parameters={
-            name: sum(weights.numel() for weights in part.parameters())
-            for name, part in (
-                ("unet", pipeline.unet),
-                ("text_encoder", pipeline.text_encoder),
-                ("vae", pipeline.vae),
-            )
-        },
-    )
+    figures = evaluate(options.pipeline, options.judge, options.out, options.pictures, options.batch_size)
     figures.save(options.out / "figures.json")
     sys.stdout.write(f"{figures.table()}\n{figures.line()}\n")
 

@@ -1,4 +1,4 @@
-"""Scenes as numbers: the classes that the judge reads and that the text encoder is schooled on."""
+"""Labels of scenes: the classes for judge and text encoder."""
 
 from training.dreamlet.scenes import (
     COLOUR_NAMES,
@@ -21,7 +21,9 @@ JUDGED: dict[str, tuple[str, ...]] = {
     "place": PLACE_NAMES,
     "time": TIME_NAMES,
 }
-"""What the judge reads off a picture of one subject."""
+"""What the judge reads off a picture, or off a half of it."""
+REGIONS = ("whole", "left", "right")
+"""Where it looks: a subject that is alone is asked for in the whole picture, one of two in its half."""
 
 SCHOOLED: dict[str, tuple[str, ...]] = {
     "first subject": ("nothing", *SUBJECT_NAMES),
@@ -38,14 +40,19 @@ SCHOOLED: dict[str, tuple[str, ...]] = {
 """What the text encoder learns to tell of a scene; what a caption leaves open it learns as a distribution."""
 
 
-def judged_labels(scene: Scene) -> list[int]:
-    """The classes of a scene with one subject, in the order of JUDGED."""
-    (subject,) = scene.subjects
+def judged_labels(scene: Scene) -> list[list[int]]:
+    """The classes of a scene with one subject or two, in the order of JUDGED, for each of REGIONS."""
+    place = PLACE_NAMES.index(scene.place)
+    time = TIME_NAMES.index(scene.time) if scene.has_weather else IGNORED
+    whose: list[Subject | None] = [*scene.subjects, None, None] if len(scene.subjects) == 1 else [None, *scene.subjects]
     return [
-        SUBJECT_NAMES.index(subject.kind),
-        COLOUR_NAMES.index(subject.colour),
-        PLACE_NAMES.index(scene.place),
-        TIME_NAMES.index(scene.time) if scene.has_weather else IGNORED,
+        [
+            SUBJECT_NAMES.index(subject.kind) if subject else IGNORED,
+            COLOUR_NAMES.index(subject.colour) if subject else IGNORED,
+            place if region == "whole" else IGNORED,
+            time if region == "whole" else IGNORED,
+        ]
+        for region, subject in zip(REGIONS, whose, strict=True)
     ]
 
 

@@ -6,22 +6,29 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderTiny, DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from safetensors.torch import load_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from training.dreamlet.config import AutoencoderConfig, TextConfig, UNetConfig
+from training.dreamlet.config import TextConfig, UNetConfig
 from training.dreamlet.tokenizer import MAX_TOKENS
 
-LATENT_CHANNELS = 4
-PIXELS_PER_LATENT = 8
+LATENT_CHANNELS = 16
+PIXELS_PER_LATENT = 16
+ENCODER_BLOCKS = (0, 0, 1, 2, 3)
+DECODER_BLOCKS = (4, 4, 2, 1, 0)
+"""Residual blocks of each level; the finest has none, since it would cost most."""
+TEXT_HEADS = 8
+"""Of the attention that makes one vector of a prompt's tokens."""
 
 
-def new_autoencoder(config: AutoencoderConfig) -> AutoencoderTiny:
-    """An autoencoder of the layout of TAESD, smaller; eight pixels a latent, four channels."""
+def new_autoencoder(channels: int) -> AutoencoderTiny:
+    """An autoencoder of the layout of TAESD, with one level more."""
+    levels = len(ENCODER_BLOCKS)
     return AutoencoderTiny(
-        encoder_block_out_channels=(config.encoder_channels,) * 4,
-        decoder_block_out_channels=(config.decoder_channels,) * 4,
-        num_encoder_blocks=(1, 2, 3, 3),
-        num_decoder_blocks=(3, 3, 2, 1),
+        encoder_block_out_channels=(channels,) * levels,
+        decoder_block_out_channels=(channels,) * levels,
+        num_encoder_blocks=ENCODER_BLOCKS,
+        num_decoder_blocks=DECODER_BLOCKS,
         latent_channels=LATENT_CHANNELS,
     )
 
@@ -45,27 +52,39 @@ def new_text_encoder(config: TextConfig, tokenizer: CLIPTokenizer) -> CLIPTextMo
 
 
 def new_unet(config: UNetConfig, text_width: int, sample_size: int) -> UNet2DConditionModel:
-    """A UNet that attends to the text on every level but the finest.
+    """A UNet that attends to the text in the middle only; the prompt as one vector reaches every layer with the time.
 
     Args:
         config: its size.
         text_width: channels of the prompt's embedding.
         sample_size: the native side in latents.
     """
-    below = len(config.channels) - 1
-    return UNet2DConditionModel(
+    levels = len(config.channels)
+    unet = UNet2DConditionModel(
         sample_size=sample_size,
         in_channels=LATENT_CHANNELS,
         out_channels=LATENT_CHANNELS,
         block_out_channels=config.channels,
         layers_per_block=config.layers_per_block,
-        down_block_types=("DownBlock2D", *["CrossAttnDownBlock2D"] * below),
-        up_block_types=(*["CrossAttnUpBlock2D"] * below, "UpBlock2D"),
+        down_block_types=("DownBlock2D",) * levels,
+        mid_block_type="UNetMidBlock2DCrossAttn",
+        up_block_types=("UpBlock2D",) * levels,
         cross_attention_dim=text_width,
         # The library's name is a misnomer kept for old checkpoints: this is the number of heads.
-        attention_head_dim=config.heads,
+        attention_head_dim=4,
         norm_num_groups=16,
+        resnet_time_scale_shift="scale_shift",
+        addition_embed_type="text",
+        addition_embed_type_num_heads=TEXT_HEADS,
     )
+    with torch.no_grad():
+        # It starts by saying nothing, through branches that hardly speak: large first steps do no harm then.
+        unet.conv_out.weight.zero_()
+        unet.conv_out.bias.zero_()
+        for name, weights in unet.named_parameters():
+            if name.endswith(("conv2.weight", "to_out.0.weight", "ff.net.2.weight")):
+                weights.mul_(0.1)
+    return unet
 
 
 def new_scheduler() -> DPMSolverMultistepScheduler:
@@ -115,3 +134,13 @@ def load_pipeline(folder: Path) -> StableDiffusionPipeline:
     pipeline = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def read_unet(source: Path) -> dict[str, torch.Tensor]:
+    """The weights of a UNet, float32.
+
+    Args:
+        source: a file of weights, or a pipeline's folder.
+    """
+    file = source / "unet" / "diffusion_pytorch_model.safetensors" if source.is_dir() else source
+    return {name: weights.float() for name, weights in load_file(file).items()}

@@ -66,28 +66,49 @@ def is_held_out(kind: str, colour: str, place: str) -> bool:
     return total % 11 == 0
 
 
-def draw_said(random: Random) -> Said:
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """How often things occur in training. What is rare here is learnt late, so that the common is learnt early."""
+
+    landscape: float = 0.07
+    pair: float = 0.06
+    """Of the scenes, those with two subjects."""
+    other_style: float = 0.1
+    """Of the scenes, those in another style than the default."""
+    big: float = 0.09
+    """Of the single subjects."""
+    small: float = 0.05
+    flaw: float = 0.0
+    """Of the scenes, those with a flaw, which a negative prompt can name."""
+
+
+SHARES = Shares()
+STYLE_IS_SAID = 0.35
+"""Of the captions, those that name the style."""
+
+
+def draw_said(random: Random, shares: Shares = SHARES) -> Said:
     """How much a training caption says."""
     roll = random.random()
-    if roll < 0.09:
+    if roll < shares.landscape:
         return Said(0, colour=False, place=True, time=random.random() < 0.6, style=random.random() < 0.4)
     return Said(
-        subjects=2 if roll > 0.86 else 1,
-        colour=random.random() < 0.84,
-        place=random.random() < 0.84,
+        subjects=2 if roll > 1 - shares.pair else 1,
+        colour=random.random() < 0.86,
+        place=random.random() < 0.86,
         time=random.random() < 0.66,
-        style=random.random() < 0.45,
+        style=random.random() < STYLE_IS_SAID,
     )
 
 
-def draw_scene(random: Random, said: Said) -> Scene:
+def draw_scene(random: Random, said: Said, shares: Shares = SHARES) -> Scene:
     """A scene of training: what is said is spread evenly, what is left open follows expectation."""
     kinds = [random.choice(SUBJECT_NAMES) for _ in range(said.subjects)]
     if said.place or not kinds:
         place = random.choice(PLACE_NAMES)
     else:
         place = random.choice(SUBJECTS[kinds[0]].places) if random.random() < 0.85 else random.choice(PLACE_NAMES)
-    sizes = _draw_sizes(random, len(kinds))
+    sizes = _draw_sizes(random, len(kinds), shares)
     subjects = tuple(
         Subject(kind, _draw_colour(random, kind, place, is_said=said.colour), size)
         for kind, size in zip(kinds, sizes, strict=True)
@@ -95,8 +116,11 @@ def draw_scene(random: Random, said: Said) -> Scene:
     time = "day"
     if PLACES[place].has_weather and (said.time or random.random() < 0.3):
         time = random.choice(TIME_NAMES)
-    style = random.choice(STYLE_NAMES) if said.style else "digital"
-    flaw = random.choice(FLAW_NAMES) if random.random() < 0.025 else ""
+    style = "digital"
+    # Only a style that is said can be another than the default.
+    if said.style and random.random() < shares.other_style / STYLE_IS_SAID:
+        style = random.choice([name for name in STYLE_NAMES if name != style])
+    flaw = random.choice(FLAW_NAMES) if random.random() < shares.flaw else ""
     return Scene(subjects, place, time, style, flaw, seed=random.getrandbits(48))
 
 
@@ -110,10 +134,13 @@ def draw_held_out_scene(random: Random) -> Scene:
     return Scene((Subject(kind, colour),), place, time, seed=random.getrandbits(48))
 
 
-def _draw_sizes(random: Random, count: int) -> tuple[str, ...]:
+def _draw_sizes(random: Random, count: int, shares: Shares) -> tuple[str, ...]:
     if count == 2:
         return random.choice((("normal", "normal"), ("normal", "normal"), ("big", "small"), ("small", "big")))
-    return tuple("normal" if random.random() < 0.78 else random.choice(("small", "big")) for _ in range(count))
+    if count == 0:
+        return ()
+    roll = random.random()
+    return ("big" if roll < shares.big else "small" if roll < shares.big + shares.small else "normal",)
 
 
 def _draw_colour(random: Random, kind: str, place: str, *, is_said: bool) -> str:

@@ -1,4 +1,4 @@
-"""Draws contact sheets of the renderer, to be looked at: `python -m training.dreamlet.sheet subjects --out FILE`."""
+"""Contact sheets of the renderer's drawings: `python -m training.dreamlet.sheet subjects --out FILE`."""
 
 import argparse
 import itertools

@@ -1,145 +1,154 @@
-"""Trains the autoencoder on fresh drawings: `python -m training.dreamlet.train_autoencoder --out DIR`."""
+"""Training of the autoencoder, then of its decoder alone, with fixed latents."""
 
-import argparse
-import logging
+import copy
 import math
 from pathlib import Path
+from random import Random
 
 import torch
 from diffusers import AutoencoderTiny
 from torch.nn import functional
 
-from training.dreamlet.captions import draw_example
-from training.dreamlet.clock import RunClock
-from training.dreamlet.config import Preset, autocast, begin, device, load_preset, memory_format, to_device
-from training.dreamlet.data import Drawings, Example, Pool, as_network_input, stream
-from training.dreamlet.networks import new_autoencoder
+from training.dreamlet.config import AutoencoderConfig, DecoderConfig, Preset
+from training.dreamlet.drawing.render import render
+from training.dreamlet.drawings import TrainingDrawings, stacked
+from training.dreamlet.fused_autoencoder import FusedAutoencoder
+from training.dreamlet.learning.learner import Learner
+from training.dreamlet.learning.loop import Chance
+from training.dreamlet.machine import as_network_input, autocast, to_device
+from training.dreamlet.networks import PIXELS_PER_LATENT, new_autoencoder
+from training.dreamlet.pool import Pool, Supply
+from training.dreamlet.scenes import draw_held_out_scene
 
-LOG = logging.getLogger("dreamlet")
 TEST_SEED = 900_001
-CHECKPOINT_EVERY_S = 120
 
 
-def train(preset: Preset, minutes: float, out: Path, start_from: Path | None) -> AutoencoderTiny:
-    """Train for so many minutes and save the result in `out`, now and then and at the end.
+class AutoencoderStage:
+    """The whole autoencoder under training. Its result is `vae/`, scaled to latents of unit variance."""
 
-    Args:
-        preset: what and how.
-        minutes: of training; the learning rate falls to its end over them.
-        out: folder of the autoencoder in the layout of diffusers.
-        start_from: an autoencoder to go on from.
-    """
-    config = preset.autoencoder
-    network = AutoencoderTiny.from_pretrained(start_from) if start_from else new_autoencoder(config)
-    network = to_device(network).train()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=1e-4)
-    pool = Pool(config.pool, device())
-    drawn = stream(preset, _pictures_alone(preset, seed=torch.seed() % 2**31))
-    while pool.count < min(config.pool, 10 * config.batch_size):
-        pool.add(next(drawn))
-    test = as_network_input(next(iter(_pictures_alone(preset, TEST_SEED)))["images"]).to(device())
-    clock = RunClock(minutes)
-    step = 0
-    while not clock.is_over:
-        if step % 2 == 0:
-            pool.add(next(drawn))
-        for group in optimizer.param_groups:
-            group["lr"] = clock.learning_rate(config.learning_rate)
-        images = _crops(as_network_input(pool.sample(config.batch_size)["images"]), config.crop)
-        with autocast(preset):
-            loss = reconstruction_loss(network, images, config.latent_noise)
-        optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        step += 1
-        if clock.is_due(CHECKPOINT_EVERY_S):
-            _save(network, pool, out)
-            LOG.info(
-                "autoencoder %.1f min, step %d, loss %.4f, PSNR %.2f dB",
-                clock.elapsed_s / 60,
-                step,
-                loss.item(),
-                psnr(network, test),
-            )
-    _save(network, pool, out)
-    LOG.info(
-        "autoencoder done: step %d, PSNR %.2f dB, scale %.3f", step, psnr(network, test), network.config.scaling_factor
-    )
-    return network
+    name = "autoencoder"
+
+    def __init__(self, preset: Preset, seed: int, test_pictures: int = 48) -> None:
+        self.config: AutoencoderConfig = preset.autoencoder
+        self.training = self.config.training
+        self._preset = preset
+        self._test = _held_out_pictures(preset, test_pictures)
+        self.network = to_device(FusedAutoencoder(new_autoencoder(self.config.channels))).train()
+        self.learner = Learner(self.network, self.training, for_adamw=("inlet", "outlet"))
+        self._pool = _pictures(preset, seed, self.config.pool)
+
+    def loss(self, step: int, chance: Chance) -> torch.Tensor:
+        """Of the reconstruction, and of latents that stray from a unit normal."""
+        self._pool.grow_to(self.config.first_pool + self.config.fresh * step)
+        images = _crops(self._pool, self.training.batch_size, self.config.crop, chance.random)
+        with autocast(self._preset):
+            latents = self.network.encode(images)
+            variance, mean = torch.var_mean(latents.float(), dim=(0, 2, 3))
+            normal = (mean.square() + variance - variance.clamp(min=1e-4).log() - 1).mean()
+            if chance.random.random() < self.config.coarse_share:
+                latents, images = functional.avg_pool2d(latents, 2), functional.avg_pool2d(images, 2)
+            decoded = self.network.decode(_noisy(latents, self.config.latent_noise, chance))
+        return reconstruction_loss(decoded.float(), images) + 0.01 * normal
+
+    def export(self, folder: Path) -> str:
+        """Write the average of the weights as `vae/`."""
+        with self.learner.average.in_place():
+            network = self.network.plain()
+        network = to_device(network).eval()
+        pictures = torch.split(as_network_input(self._test), 8)
+        with torch.inference_mode():
+            latents = torch.cat([network.encode(part).latents.float() for part in pictures])
+        network.register_to_config(scaling_factor=round(1 / latents.std().item(), 4))
+        network.save_pretrained(folder / "vae")
+        return f"PSNR {psnr(network, self._test):.2f} dB, scaling factor {network.config.scaling_factor}"
 
 
-def reconstruction_loss(network: AutoencoderTiny, images: torch.Tensor, latent_noise: float) -> torch.Tensor:
-    """How far the decoded pictures are from the encoded ones, in colours and in edges, at latents near a unit normal.
+class DecoderStage:
+    """The decoder under refinement. The encoder stays bit by bit: a UNet trained on its latents still fits."""
 
-    Args:
-        network: the autoencoder.
-        images: (N, 3, H, W) in [-1, 1].
-        latent_noise: standard deviation of what is added to the latents.
-    """
-    latents = network.encode(images).latents
-    decoded = network.decode(latents + latent_noise * torch.randn_like(latents)).sample.float()
+    name = "decoder"
+
+    def __init__(self, preset: Preset, seed: int, autoencoder: AutoencoderTiny, test_pictures: int = 48) -> None:
+        self.config: DecoderConfig = preset.decoder
+        self.training = self.config.training
+        self._preset = preset
+        self._autoencoder = to_device(autoencoder.float()).eval().requires_grad_(requires_grad=False)
+        self._test = _held_out_pictures(preset, test_pictures)
+        self.network = to_device(FusedAutoencoder(autoencoder)).train()
+        self.network.set_decoder_only()
+        self.learner = Learner(self.network, self.training, for_adamw=("outlet",))
+        self._pool = _pictures(preset, seed, self.config.pool)
+
+    def loss(self, step: int, chance: Chance) -> torch.Tensor:
+        """Of the reconstruction."""
+        self._pool.grow_to(self.config.first_pool + self.config.fresh * step)
+        images = _crops(self._pool, self.training.batch_size, self.config.crop, chance.random)
+        with autocast(self._preset):
+            with torch.no_grad():
+                latents = self.network.encode(images)
+            decoded = self.network.decode(_noisy(latents, self.config.latent_noise, chance))
+        return reconstruction_loss(decoded.float(), images)
+
+    def export(self, folder: Path) -> str:
+        """Write `vae/`: the old encoder, the average of the new decoder."""
+        with self.learner.average.in_place():
+            trained = self.network.plain()
+        network = copy.deepcopy(self._autoencoder).to(memory_format=torch.contiguous_format)
+        network.decoder.load_state_dict(trained.decoder.state_dict())
+        network.save_pretrained(folder / "vae")
+        return f"PSNR {psnr(network, self._test):.2f} dB"
+
+
+def reconstruction_loss(decoded: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    """How far decoded pictures are from the true ones, in colours and in edges; a scalar."""
     error = decoded - images
     edges = (error[..., 1:, :] - error[..., :-1, :]).abs().mean() + (error[..., 1:] - error[..., :-1]).abs().mean()
-    latents = latents.float()
-    variance, mean = torch.var_mean(latents, dim=(0, 2, 3))
-    normal = (mean.square() + variance - variance.clamp(min=1e-4).log() - 1).mean()
-    loss: torch.Tensor = error.abs().mean() + 2 * error.square().mean() + 0.5 * edges + 0.01 * normal
-    return loss
+    return error.abs().mean() + 2 * error.square().mean() + 0.5 * edges
 
 
 @torch.inference_mode()
-def psnr(network: AutoencoderTiny, images: torch.Tensor) -> float:
+def psnr(network: AutoencoderTiny, pictures: torch.Tensor) -> float:
     """Mean peak signal-to-noise ratio of single pictures after encoding and decoding, in dB.
 
     Args:
         network: the autoencoder.
-        images: (N, 3, H, W) in [-1, 1].
+        pictures: (N, 3, H, W), bytes.
     """
     ratios = []
-    for image in torch.split(images, 1):
+    for picture in torch.split(pictures, 1):
+        image = as_network_input(picture)
         decoded = network.decode(network.encode(image).latents).sample.float().clamp(-1, 1)
         ratios.append(10 * math.log10(4 / functional.mse_loss(decoded, image).item()))
     return sum(ratios) / len(ratios)
 
 
-@torch.inference_mode()
-def _save(network: AutoencoderTiny, pool: Pool, out: Path) -> None:
-    """Write the network, with the factor that brings its latents to unit variance in its configuration."""
-    images = as_network_input(pool.sample(32)["images"])
-    network.register_to_config(scaling_factor=1 / network.encode(images).latents.float().std().item())
-    network.save_pretrained(out)
+def held_out_pictures(count: int, width: int = 256, height: int = 256) -> torch.Tensor:
+    """Drawings of held-out scenes, (N, 3, H, W), bytes."""
+    random = Random(TEST_SEED)  # noqa: S311 - pictures, not secrets
+    return stacked([render(draw_held_out_scene(random), width, height) for _ in range(count)])
 
 
-def _crops(images: torch.Tensor, side: int) -> torch.Tensor:
-    """One square of each batch, cut at a random place and mirrored half of the time."""
-    top = int(torch.randint(images.shape[2] - side + 1, ()))
-    left = int(torch.randint(images.shape[3] - side + 1, ()))
-    cut = images[..., top : top + side, left : left + side]
-    cut = cut.flip(3) if torch.rand(()) < 0.5 else cut
-    return cut.contiguous(memory_format=memory_format())
+def _held_out_pictures(preset: Preset, count: int) -> torch.Tensor:
+    return held_out_pictures(count, *preset.native_size)
 
 
-def _nothing_else(_examples: list[Example]) -> dict[str, torch.Tensor]:
-    return {}
+def _pictures(preset: Preset, seed: int, capacity: int) -> Pool:
+    return Pool(Supply(TrainingDrawings.of(preset, seed), preset.workers).get, preset.shard, capacity)
 
 
-def _pictures_alone(preset: Preset, seed: int) -> Drawings:
-    width, height, _ = preset.sizes[0]
-    return Drawings(((width, height, 1.0),), preset.drawn_together, seed, draw_example, _nothing_else)
+def _crops(pool: Pool, count: int, side: int, random: Random) -> torch.Tensor:
+    """Squares of pictures, cut where latents begin: subjects stand on that grid."""
+    images = pool.sample(random, count).tensors["images"]
+    cut = []
+    for image in images:
+        rows, columns = ((length - side) // PIXELS_PER_LATENT + 1 for length in image.shape[1:])
+        top, left = (PIXELS_PER_LATENT * random.randrange(places) for places in (rows, columns))
+        cut.append(image[:, top : top + side, left : left + side])
+    return as_network_input(torch.stack(cut))
 
 
-def main() -> None:
-    """Read the command line and train."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--preset", default="cpu")
-    parser.add_argument("--minutes", type=float, required=True)
-    parser.add_argument("--out", type=Path, required=True, help="folder for the autoencoder")
-    parser.add_argument("--start-from", type=Path, help="an autoencoder to go on from")
-    options = parser.parse_args()
-    begin()
-    train(load_preset(options.preset), options.minutes, options.out, options.start_from)
-
-
-if __name__ == "__main__":
-    main()
+def _noisy(latents: torch.Tensor, most: float, chance: Chance) -> torch.Tensor:
+    """Latents with noise of up to so much."""
+    amount = most * torch.rand((len(latents), 1, 1, 1), generator=chance.generator)
+    noise = torch.randn(latents.shape, generator=chance.generator)
+    return latents + (amount * noise).to(latents.device)

@@ -1,4 +1,4 @@
-"""The words of dreamlet: what can be asked for, and in which words."""
+"""Vocabulary of dreamlet: subjects, colours, places, times, styles, and their words."""
 
 from dataclasses import dataclass
 

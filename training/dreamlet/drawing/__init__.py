@@ -1,1 +1,1 @@
-"""Turns a scene's description into a picture. Knows nothing of captions or networks."""
+"""The renderer: draws the picture of a scene. No captions, no networks."""

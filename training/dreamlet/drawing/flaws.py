@@ -1,4 +1,4 @@
-"""Ways in which a picture can be bad, so that a negative prompt has something to mean."""
+"""Flaws added to some training pictures, so that negative prompts work."""
 
 import numpy as np
 from PIL import Image, ImageFilter

@@ -5,7 +5,7 @@ from training.dreamlet.drawing.geometry import arch, box, ellipse, polygon
 from training.dreamlet.drawing.light import LAMPLIGHT, LIGHTS
 from training.dreamlet.drawing.stage import Stage
 
-MAT_BASE = 0.17
+MAT_MIDDLE = 0.17
 
 
 def mat(stage: Stage) -> None:
@@ -15,7 +15,7 @@ def mat(stage: Stage) -> None:
     _interior(stage, random.choice(((238, 220, 196), (206, 222, 214), (226, 210, 226))), (188, 142, 100), skirting)
     _window(stage, random.choice((0.06, stage.width - 0.4)), skirting + 0.17, 0.34, 0.32)
     colour = random.choice(((196, 84, 84), (70, 136, 148), (132, 104, 168), (214, 150, 74), (92, 140, 96)))
-    x, y = stage.width / 2, MAT_BASE * stage.height - 0.01
+    x, y = stage.width / 2, MAT_MIDDLE * stage.height - 0.01
     for share, tone in ((1.0, darker(colour)), (0.93, colour), (0.7, lighter(colour, 0.5)), (0.6, colour)):
         stage.put(ellipse(x, y, 0.47 * share * min(stage.width, 1.2), 0.125 * share), tone)
 

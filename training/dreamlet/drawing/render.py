@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from random import Random
+from typing import TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -13,7 +14,7 @@ from training.dreamlet.drawing.figure import Figure
 from training.dreamlet.drawing.flaws import FLAWS
 from training.dreamlet.drawing.geometry import Points, ellipse, grown, shrunk_towards_light
 from training.dreamlet.drawing.light import Light
-from training.dreamlet.drawing.places import PLACES, Place
+from training.dreamlet.drawing.places import PLACES
 from training.dreamlet.drawing.sky import paint_weather
 from training.dreamlet.drawing.stage import Stage
 from training.dreamlet.drawing.styles import STYLES, Style
@@ -23,6 +24,12 @@ from training.dreamlet.vocabulary import COLOURS
 HEIGHTS_ALONE = {"small": 0.28, "normal": 0.5, "big": 0.68}
 HEIGHTS_OF_TWO = {"small": 0.22, "normal": 0.37, "big": 0.47}
 """In units of the picture's shorter side."""
+CELL = 16
+"""Pixels a latent: subjects stand on a grid of so many, so that a drawing gives the same latents wherever it is.
+Between the grid's lines every drawing would have to be learnt in many half-shifted versions."""
+
+Box: TypeAlias = tuple[float, float, float, float]
+"""Left, bottom, right and top of a shape, in units of the picture's shorter side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,50 +62,56 @@ def render(scene: Scene, width: int = 256, height: int = 256) -> Image.Image:
         width: pixels, a multiple of 8.
         height: pixels, a multiple of 8.
     """
+    return render_with_boxes(scene, width, height)[0]
+
+
+def render_with_boxes(scene: Scene, width: int = 256, height: int = 256) -> tuple[Image.Image, list[Box]]:
+    """Draw a scene, and say where the shapes of its subjects are."""
     random = Random(scene.seed)  # noqa: S311 - pictures, not secrets
     style = STYLES[scene.style]
     place = PLACES[scene.place]
     canvas = Canvas(width, height, style.pixels_per_pixel)
     stage = Stage(canvas, scene.time, random)
     place.paint(stage)
-    base = _base(stage, place)
-    for subject, pose in zip(scene.subjects, _poses(scene, stage, base), strict=True):
+    cell = CELL / min(width, height)
+    base = _snapped(place.base * stage.height, cell)
+    boxes: list[Box] = []
+    for subject, pose in zip(scene.subjects, _poses(scene, stage, base, cell), strict=True):
         if place.casts_shadows:
             _paint_shadow(stage, pose, base)
-        _paint_subject(canvas, subject, pose, style, stage.light)
+        boxes += _paint_subject(canvas, subject, pose, style, stage.light)
     if place.front is not None:
         place.front(stage, base)
     if place.is_outdoors:
         paint_weather(stage)
     picture = style.finish(canvas.finished(), random)
-    return FLAWS[scene.flaw](picture) if scene.flaw else picture
+    return FLAWS[scene.flaw](picture) if scene.flaw else picture, boxes
 
 
-def _base(stage: Stage, place: Place) -> float:
-    return (place.base + stage.random.uniform(-0.02, 0.025)) * stage.height
+def _snapped(length: float, cell: float) -> float:
+    """The nearest multiple of a cell."""
+    return round(length / cell) * cell
 
 
-def _poses(scene: Scene, stage: Stage, base: float) -> list[Pose]:
+def _poses(scene: Scene, stage: Stage, base: float, cell: float) -> list[Pose]:
+    """Where each subject stands; one alone keeps within two cells of the middle, and looks towards it."""
     random = stage.random
-    alone = len(scene.subjects) == 1
-    heights = HEIGHTS_ALONE if alone else HEIGHTS_OF_TWO
-    columns = (0.5,) if alone else (0.27, 0.73)
-    sway = 0.13 if alone else 0.035
+    is_alone = len(scene.subjects) == 1
+    heights = HEIGHTS_ALONE if is_alone else HEIGHTS_OF_TWO
+    columns = (0.5,) if is_alone else (0.25, 0.75)
     poses = []
     for subject, column in zip(scene.subjects, columns, strict=False):
         drawing = DRAWINGS[subject.kind]
-        size = heights[subject.size] * drawing.scale * random.uniform(0.92, 1.08)
+        size = heights[subject.size] * drawing.scale
+        step = random.choice((-2, -1, 0, 1, 2)) if is_alone else 0
         floats = scene.place == "space"
-        y = base + drawing.lift * size
-        if floats:
-            y = stage.height * 0.5 - size * 0.5 + random.uniform(-0.08, 0.06)
         poses.append(
             Pose(
-                x=(column + random.uniform(-sway, sway)) * stage.width,
-                y=y,
+                x=_snapped(column * stage.width, cell) + step * cell,
+                y=_snapped((stage.height - size) / 2, cell) if floats else base + drawing.lift * size,
                 height=size,
-                turn=random.uniform(-0.3, 0.3) if floats else 0.0,
-                is_mirrored=random.random() < 0.5,
+                turn=random.choice((-0.2, 0.0, 0.2)) if floats else 0.0,
+                is_mirrored=step > 0 or (not is_alone and column > 0.5),
             )
         )
     return poses
@@ -110,7 +123,9 @@ def _paint_shadow(stage: Stage, pose: Pose, base: float) -> None:
     stage.canvas.fill(ellipse(pose.x + 0.03, base, reach, reach * 0.17), darker(below, 0.8))
 
 
-def _paint_subject(canvas: Canvas, subject: Subject, pose: Pose, style: Style, light: Light) -> None:
+def _paint_subject(canvas: Canvas, subject: Subject, pose: Pose, style: Style, light: Light) -> list[Box]:
+    """Paint it; returns the boxes of its shapes."""
+    boxes: list[Box] = []
     figure = Figure()
     colour = COLOURS[subject.colour]
     DRAWINGS[subject.kind].draw(figure, Paint.of(colour))
@@ -122,7 +137,11 @@ def _paint_subject(canvas: Canvas, subject: Subject, pose: Pose, style: Style, l
                 if shape.is_outlined:
                     canvas.fill(grown(points, style.outline), outline)
         for shape, points in placed:
+            left, bottom = points.min(axis=0)
+            right, top = points.max(axis=0)
+            boxes.append((left, bottom, right, top))
             _paint_shape(canvas, points, light.on_subject(shape.colour), is_shaded=shape.is_shaded)
+    return boxes
 
 
 def _paint_shape(canvas: Canvas, points: Points, colour: Colour, *, is_shaded: bool) -> None:

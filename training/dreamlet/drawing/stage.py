@@ -1,4 +1,4 @@
-"""What a painter of surroundings works with: the canvas, the light, and the scene's own random numbers."""
+"""Context for drawing surroundings: canvas, light, and the scene's random numbers."""
 
 from dataclasses import dataclass
 from random import Random

@@ -1,4 +1,4 @@
-"""A slow copy of weights under training; it is the copy that is shipped."""
+"""Weight averaging (EMA): the averaged weights are the result of a training."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,0 +1,45 @@
+"""The training's device, precision and memory format."""
+
+import logging
+import os
+from typing import TypeVar
+
+import torch
+
+from training.dreamlet.config import Preset
+
+Network = TypeVar("Network", bound=torch.nn.Module)
+
+
+def begin(preset: Preset) -> None:
+    """What every command of training does first: log to the terminal, set the threads, let a GPU use TF32."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    # The tokenizers library warns about processes that are forked after it has been used.
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    if preset.threads:
+        torch.set_num_threads(preset.threads)
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark = True
+
+
+def device() -> torch.device:
+    """The accelerator if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def autocast(preset: Preset) -> torch.autocast:
+    """The precision in which networks are trained."""
+    return torch.autocast(device().type, dtype=torch.bfloat16, enabled=preset.precision == "bfloat16")
+
+
+def to_device(network: Network) -> Network:
+    """The network on the device, its kernels laid out channels last, which is fastest in bfloat16 everywhere."""
+    network.to(device())
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack this form
+    return network
+
+
+def as_network_input(images: torch.Tensor) -> torch.Tensor:
+    """Pictures of bytes as the networks want them: (N, 3, H, W) in [-1, 1], float32, on the device, channels last."""
+    return images.to(device(), torch.float32, memory_format=torch.channels_last) / 127.5 - 1
