@@ -5,7 +5,7 @@
     with Client("http://127.0.0.1:8000") as client:
         client.generate("a cat on a mat, digital art").save("cat.png")
 
-`Client` waits, `AsyncClient` awaits; the rules they follow (`calls.py`, `retries.py`, `following.py`) are the same.
+`Client` waits, `AsyncClient` awaits; the rules they follow (`calls.py`, `retries.py`, `job_follower.py`) are the same.
 """
 
 from typing import TYPE_CHECKING

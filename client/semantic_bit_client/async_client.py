@@ -1,4 +1,4 @@
-"""The client for asyncio. (`client.py` is the same for code that waits.)"""
+"""The client for asyncio. (`scripts/generate_sync_client.py` makes `client.py`, for blocking code, from this.)"""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from semantic_bit_client import calls
 from semantic_bit_client.calls import Call, Reply
 from semantic_bit_client.deadline import Deadline
 from semantic_bit_client.errors import SemanticBitError
-from semantic_bit_client.following import Following, Listening, Step
+from semantic_bit_client.job_follower import EventSession, JobFollower, Step
 from semantic_bit_client.models import Drawing, Health, JobDrawing, JobState, Picture, Progress, Queue, Sampler, Usage
-from semantic_bit_client.retries import Retries, Trying
-from semantic_bit_client.transport import Arriving, Settings, failures_named
+from semantic_bit_client.retries import Retries, RetryBudget
+from semantic_bit_client.transport import ResponseReader, Settings, failures_named
 
 __all__ = ["AsyncClient", "AsyncJob"]
 
@@ -42,7 +42,7 @@ class AsyncClient:
         transport: what sends the requests, in place of the network.
 
     Raises:
-        ValueError: the URL is none, or the key could not be sent.
+        ValueError: the URL is not valid, or the key could not be sent.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class AsyncClient:
         Raises:
             JobNotFound: there is none, or it is another key's.
             SemanticBitError: see `errors.py`.
-            ValueError: that is no job's id.
+            ValueError: that is not a job id.
         """
         return AsyncJob(self._wire, await self._wire.ask(calls.show(job_id)))
 
@@ -195,20 +195,20 @@ class AsyncJob:
 
         Raises:
             TookTooLong: the job goes on.
-            SemanticBitError: see `errors.py`. That a job ends without pictures is no error here.
+            SemanticBitError: see `errors.py`. That a job ends without pictures is not an error here.
         """
-        following = self._wire.settings.following(self.state, Deadline(timeout_s))
-        while not following.is_over:
-            step = following.plan()
+        follower = self._wire.settings.follower(self.state, Deadline(timeout_s))
+        while not follower.is_over:
+            step = follower.plan()
             await asyncio.sleep(step.pause_s)
             if step.is_listening:
-                async with aclosing(self._wire.listen(self.id, following, step)) as news:
+                async with aclosing(self._wire.listen(self.id, follower, step)) as news:
                     async for progress in news:
                         yield progress
                 continue
-            self.state = await self._wire.ask(calls.show(self.id), following.deadline)
+            self.state = await self._wire.ask(calls.show(self.id), follower.deadline)
             progress = Progress.of(self.state)
-            if following.heard(progress):
+            if follower.heard(progress):
                 yield progress
 
     async def wait(self, *, timeout_s: float | None = None) -> JobState:
@@ -236,9 +236,14 @@ class AsyncJob:
             ResultExpired: they are not kept any more.
             SemanticBitError: see `errors.py`.
         """
+        first = await self.image(0)
+        return [first, *[await self.image(index) for index in range(1, len(self.state.images))]]
+
+    async def image(self, index: int) -> Picture:
+        """One of the pictures, from 0. Raises what `images` raises."""
         state = self.state if self.state.is_over else await self.refresh()
         calls.fail_unless_done(state)
-        return [await self._wire.ask(calls.picture(state, index)) for index in range(len(state.images))]
+        return await self._wire.ask(calls.picture(state, index))
 
     async def cancel(self) -> JobState:
         """Cancel it before its next step. One that has ended stays as it is."""
@@ -261,28 +266,28 @@ class _AsyncWire:
         """Ask, and ask again where that may help and the time allows it."""
         deadline = deadline or Deadline()
         retries = self.settings.retries
-        trying = Trying(retries, deadline)
-        async for attempt in stamina.retry_context(on=trying.pause_s, attempts=retries.attempts, timeout=None):
+        budget = RetryBudget(retries, deadline)
+        async for attempt in stamina.retry_context(on=budget.pause_s, attempts=retries.attempts, timeout=None):
             with attempt:
                 return call.understand(await self._reply(call, deadline))
         raise AssertionError("the last try returns or raises")
 
-    async def listen(self, job_id: str, following: Following, step: Step) -> AsyncGenerator[Progress, None]:
+    async def listen(self, job_id: str, follower: JobFollower, step: Step) -> AsyncGenerator[Progress, None]:
         """What is new, from one event stream, until that is lost or the job has ended."""
-        call, listening = calls.events(job_id, step.silence_s), Listening(following, step)
+        call, session = calls.events(job_id, step.silence_s), EventSession(follower, step)
         try:
-            async with self._answer(call, following.deadline) as response:
+            async with self._answer(call, follower.deadline) as response:
                 if not calls.is_stream(response.status_code, response.headers.get("content-type", "")):
-                    call.understand(await _arrived(response, following.deadline))
+                    call.understand(await _arrived(response, follower.deadline))
                 async for piece in response.aiter_bytes():
-                    for progress in listening.take(piece):
+                    for progress in session.take(piece):
                         yield progress
-                    if not listening.goes_on():
+                    if not session.goes_on():
                         return
         except SemanticBitError as error:
-            following.lost(error)
+            follower.lost(error)
         else:
-            following.lost(None)
+            follower.lost(None)
 
     async def _reply(self, call: Call[_T], deadline: Deadline) -> Reply:
         async with self._answer(call, deadline) as response:
@@ -296,7 +301,7 @@ class _AsyncWire:
 
 
 async def _arrived(response: httpx2.Response, deadline: Deadline) -> Reply:
-    arriving = Arriving(response, deadline)
+    reader = ResponseReader(response, deadline)
     async for piece in response.aiter_bytes():
-        arriving.add(piece)
-    return arriving.reply()
+        reader.add(piece)
+    return reader.reply()

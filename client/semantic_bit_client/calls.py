@@ -1,4 +1,4 @@
-"""What is sent to the server, and what its answers mean. Sends nothing itself; knows no HTTP library."""
+"""HTTP requests to the server and the decoding of its responses. Sends nothing itself; no HTTP library."""
 
 from __future__ import annotations
 
@@ -134,20 +134,20 @@ def submit(
         kind: the arguments that there are.
 
     Raises:
-        TypeError: `drawing` has a name that is none of `kind`'s.
-        ValueError: the key is no key.
+        TypeError: `drawing` has a name that `kind` does not know.
+        ValueError: the key is not valid.
     """
     for name in drawing.keys() - kind.__annotations__.keys():
-        raise TypeError(f"there is no argument {name!r}; there are {', '.join(sorted(kind.__annotations__))}")
+        raise TypeError(f"unknown argument {name!r}; known are {', '.join(sorted(kind.__annotations__))}")
     key = new_key() if idempotency_key is None else idempotency_key
     if not _KEY.fullmatch(key):
         raise ValueError("idempotency_key must be 1 to 255 printable ASCII characters without spaces")
-    wish = {"prompt": prompt} | {name: value for name, value in drawing.items() if value is not None}
+    body = {"prompt": prompt} | {name: value for name, value in drawing.items() if value is not None}
     return Call(
         method="POST",
         path="/v1/jobs",
         headers={"Content-Type": "application/json", "Idempotency-Key": key},
-        body=json.dumps(wish).encode(),
+        body=json.dumps(body).encode(),
         statuses=frozenset({200, 202}),
         read=_job,
     )
@@ -157,7 +157,7 @@ def show(job_id: str) -> Call[JobState]:
     """Ask how a job is.
 
     Raises:
-        ValueError: that is no job's id.
+        ValueError: that is not a job id.
     """
     return Call(method="GET", path=_job_path(job_id), read=_job, job_id=job_id)
 
@@ -262,7 +262,7 @@ def progress_of(data: str) -> Progress:
     except ValueError:
         file = b""
     if not file:
-        raise BadAnswer("the preview is no data URL")
+        raise BadAnswer("the preview is not a data URL")
     return replace(progress, preview=file)
 
 
@@ -282,13 +282,13 @@ def fail_unless_done(state: JobState) -> None:
     if state.status != "done":
         raise JobNotDone(f"the job is {state.status}; only a finished one has pictures", job_id=state.id)
     if state.expired:
-        raise ResultExpired("the job's pictures are not kept any more", job_id=state.id)
+        raise ResultExpired("the job's pictures have expired", job_id=state.id)
     if len(state.images) != state.params.num_images:
         raise BadAnswer(f"{len(state.images)} pictures, not {state.params.num_images}", job_id=state.id)
 
 
 def error_of(reply: Reply) -> SemanticBitError:
-    """The error that an answer tells: by its problem document if it is one, else by its status."""
+    """The error that an answer reports: by its problem document if it is one, else by its status."""
     problem = _problem(reply)
     code = _text(problem.get("code"))
     retry_after_s = _retry_after_s(problem.get("retry_after"), reply.headers.get("retry-after"))
@@ -335,10 +335,10 @@ def _until(date: str) -> list[float]:
 
 def _wrong_values(entries: object) -> tuple[WrongValue, ...]:
     try:
-        told = decoded(tuple[WrongValue, ...], entries)
+        wrong_values = decoded(tuple[WrongValue, ...], entries)
     except BadAnswer:
         return ()
-    return tuple(replace(wrong, field=plain(wrong.field), rule=plain(wrong.rule)) for wrong in told)
+    return tuple(replace(wrong, field=plain(wrong.field), rule=plain(wrong.rule)) for wrong in wrong_values)
 
 
 def _media_type(content_type: str) -> str:
@@ -359,5 +359,5 @@ def _record(kind: type[_T]) -> Callable[[Reply], _T]:
 
 def _job_path(job_id: str) -> str:
     if not _JOB_ID.fullmatch(job_id):
-        raise ValueError(f"{job_id!r} is no job's id")
+        raise ValueError(f"{job_id!r} is not a job id")
     return f"/v1/jobs/{job_id}"

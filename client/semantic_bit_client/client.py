@@ -1,10 +1,12 @@
-"""The client for code that waits: scripts, Django views, workers. (`async_client.py` is the same for asyncio.)"""
+"""The client for blocking code: scripts, Django views, workers. (`scripts/generate_sync_client.py` makes
+it from `async_client.py`: change that file, then run the script.)
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator
+from contextlib import closing, contextmanager
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
@@ -15,10 +17,10 @@ from semantic_bit_client import calls
 from semantic_bit_client.calls import Call, Reply
 from semantic_bit_client.deadline import Deadline
 from semantic_bit_client.errors import SemanticBitError
-from semantic_bit_client.following import Following, Listening, Step
+from semantic_bit_client.job_follower import EventSession, JobFollower, Step
 from semantic_bit_client.models import Drawing, Health, JobDrawing, JobState, Picture, Progress, Queue, Sampler, Usage
-from semantic_bit_client.retries import Retries, Trying
-from semantic_bit_client.transport import Arriving, Settings, failures_named
+from semantic_bit_client.retries import Retries, RetryBudget
+from semantic_bit_client.transport import ResponseReader, Settings, failures_named
 
 __all__ = ["Client", "Job"]
 
@@ -42,7 +44,7 @@ class Client:
         transport: what sends the requests, in place of the network.
 
     Raises:
-        ValueError: the URL is none, or the key could not be sent.
+        ValueError: the URL is not valid, or the key could not be sent.
     """
 
     def __init__(
@@ -127,7 +129,7 @@ class Client:
         Raises:
             JobNotFound: there is none, or it is another key's.
             SemanticBitError: see `errors.py`.
-            ValueError: that is no job's id.
+            ValueError: that is not a job id.
         """
         return Job(self._wire, self._wire.ask(calls.show(job_id)))
 
@@ -188,23 +190,25 @@ class Job:
         self.state = self._wire.ask(calls.show(self.id))
         return self.state
 
-    def events(self, *, timeout_s: float | None = None) -> Iterator[Progress]:
+    def events(self, *, timeout_s: float | None = None) -> Generator[Progress, None, None]:
         """How far it is: now and at every change, the last one terminal. A slow reader misses those between.
 
         Raises:
             TookTooLong: the job goes on.
-            SemanticBitError: see `errors.py`. That a job ends without pictures is no error here.
+            SemanticBitError: see `errors.py`. That a job ends without pictures is not an error here.
         """
-        following = self._wire.settings.following(self.state, Deadline(timeout_s))
-        while not following.is_over:
-            step = following.plan()
+        follower = self._wire.settings.follower(self.state, Deadline(timeout_s))
+        while not follower.is_over:
+            step = follower.plan()
             time.sleep(step.pause_s)
             if step.is_listening:
-                yield from self._wire.listen(self.id, following, step)
+                with closing(self._wire.listen(self.id, follower, step)) as news:
+                    for progress in news:
+                        yield progress
                 continue
-            self.state = self._wire.ask(calls.show(self.id), following.deadline)
+            self.state = self._wire.ask(calls.show(self.id), follower.deadline)
             progress = Progress.of(self.state)
-            if following.heard(progress):
+            if follower.heard(progress):
                 yield progress
 
     def wait(self, *, timeout_s: float | None = None) -> JobState:
@@ -216,8 +220,9 @@ class Job:
             SemanticBitError: see `errors.py`.
         """
         if not self.state.is_over:
-            for _ in self.events(timeout_s=timeout_s):
-                pass
+            with closing(self.events(timeout_s=timeout_s)) as events:
+                for _ in events:
+                    pass
             self.refresh()
         calls.fail_unless_done(self.state)
         return self.state
@@ -231,9 +236,14 @@ class Job:
             ResultExpired: they are not kept any more.
             SemanticBitError: see `errors.py`.
         """
+        first = self.image(0)
+        return [first, *[self.image(index) for index in range(1, len(self.state.images))]]
+
+    def image(self, index: int) -> Picture:
+        """One of the pictures, from 0. Raises what `images` raises."""
         state = self.state if self.state.is_over else self.refresh()
         calls.fail_unless_done(state)
-        return [self._wire.ask(calls.picture(state, index)) for index in range(len(state.images))]
+        return self._wire.ask(calls.picture(state, index))
 
     def cancel(self) -> JobState:
         """Cancel it before its next step. One that has ended stays as it is."""
@@ -256,43 +266,42 @@ class _Wire:
         """Ask, and ask again where that may help and the time allows it."""
         deadline = deadline or Deadline()
         retries = self.settings.retries
-        trying = Trying(retries, deadline)
-        for attempt in stamina.retry_context(on=trying.pause_s, attempts=retries.attempts, timeout=None):
+        budget = RetryBudget(retries, deadline)
+        for attempt in stamina.retry_context(on=budget.pause_s, attempts=retries.attempts, timeout=None):
             with attempt:
                 return call.understand(self._reply(call, deadline))
         raise AssertionError("the last try returns or raises")
 
-    def listen(self, job_id: str, following: Following, step: Step) -> Iterator[Progress]:
+    def listen(self, job_id: str, follower: JobFollower, step: Step) -> Generator[Progress, None, None]:
         """What is new, from one event stream, until that is lost or the job has ended."""
-        call, listening = calls.events(job_id, step.silence_s), Listening(following, step)
+        call, session = calls.events(job_id, step.silence_s), EventSession(follower, step)
         try:
-            with self._answer(call, following.deadline) as response:
+            with self._answer(call, follower.deadline) as response:
                 if not calls.is_stream(response.status_code, response.headers.get("content-type", "")):
-                    call.understand(_arrived(response, following.deadline))
+                    call.understand(_arrived(response, follower.deadline))
                 for piece in response.iter_bytes():
-                    yield from listening.take(piece)
-                    if not listening.goes_on():
+                    for progress in session.take(piece):
+                        yield progress
+                    if not session.goes_on():
                         return
         except SemanticBitError as error:
-            following.lost(error)
+            follower.lost(error)
         else:
-            following.lost(None)
+            follower.lost(None)
 
     def _reply(self, call: Call[_T], deadline: Deadline) -> Reply:
         with self._answer(call, deadline) as response:
             return _arrived(response, deadline)
 
     @contextmanager
-    def _answer(self, call: Call[_T], deadline: Deadline) -> Iterator[httpx2.Response]:
-        with (
-            failures_named(call.job_id, deadline),
-            self._http.stream(**self.settings.of_call(call, deadline)) as response,
-        ):
-            yield response
+    def _answer(self, call: Call[_T], deadline: Deadline) -> Generator[httpx2.Response, None, None]:
+        with failures_named(call.job_id, deadline):
+            with self._http.stream(**self.settings.of_call(call, deadline)) as response:
+                yield response
 
 
 def _arrived(response: httpx2.Response, deadline: Deadline) -> Reply:
-    arriving = Arriving(response, deadline)
+    reader = ResponseReader(response, deadline)
     for piece in response.iter_bytes():
-        arriving.add(piece)
-    return arriving.reply()
+        reader.add(piece)
+    return reader.reply()

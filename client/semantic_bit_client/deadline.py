@@ -1,4 +1,4 @@
-"""When a caller's own time is over. Knows nothing else."""
+"""The deadline of a caller's `timeout_s`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Deadline"]
 
 
 class Deadline:
-    """The end of a caller's patience, counted from when this is made."""
+    """The end of a caller's timeout, counted from when this is made."""
 
     def __init__(self, timeout_s: float | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._timeout_s = float("inf") if timeout_s is None else timeout_s

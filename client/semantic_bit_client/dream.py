@@ -54,8 +54,10 @@ _DEFAULT_URL: Final = "http://127.0.0.1:8000"
 
 _FORMATS: Final = {".png": "png", ".webp": "webp", ".jpg": "jpeg", ".jpeg": "jpeg"}
 
-_FAREWELL: Final = Retries(attempts=2, time_s=5.0)
-"""Whoever pressed Ctrl+C does not wait for long."""
+_STANDARD_OUTPUT: Final = Path("-")
+
+_CANCEL_RETRIES: Final = Retries(attempts=2, time_s=5.0)
+"""For cancelling after Ctrl+C: the user does not wait for long."""
 
 _MOST_LOOKED_AT: Final = 100
 """Files: as many pictures no server draws at once, and it is the server that says so."""
@@ -71,9 +73,9 @@ def run(arguments: list[str] | None = None) -> NoReturn:
         codecs.register_error(_AS_GIVEN, _as_given)
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors=_AS_GIVEN)
-        sys.exit(_drawn(_parser().parse_args(arguments)))
+        sys.exit(_drawn(_parsed(arguments)))
     except SemanticBitError as error:
-        _tell(error)
+        _print_error(error)
         sys.exit(next(code for kinds, code in _EXIT_CODES if isinstance(error, kinds)))
     except OSError as error:
         sys.exit(_failed(str(error), _FAILED))
@@ -81,62 +83,83 @@ def run(arguments: list[str] | None = None) -> NoReturn:
         sys.exit(_INTERRUPTED)
 
 
-def _drawn(wishes: argparse.Namespace) -> int:
-    folder = (wishes.output or Path("file")).absolute().parent
+def _parsed(arguments: list[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and not any(word.startswith("-") for word in rest):
+        parser.error(
+            f"put the prompt in quotes: dream {json.dumps(' '.join([options.prompt, *rest]), ensure_ascii=False)}"
+        )
+    if rest:
+        parser.error(f"unknown arguments: {' '.join(rest)}")
+    if options.output == _STANDARD_OUTPUT and (options.count != 1 or options.json or sys.stdout.isatty()):
+        parser.error("-o - writes one picture to standard output: without --count and --json, and not to a terminal")
+    return options
+
+
+def _drawn(options: argparse.Namespace) -> int:
+    folder = (options.output or Path("file")).absolute().parent
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         # Before it is drawn, not after.
-        return _failed(f"there is no folder {folder} that may be written to", _WRONG)
-    for number in range(1, min(wishes.count, _MOST_LOOKED_AT) + 1):
-        if wishes.output and (file := _numbered(wishes.output, number, wishes.count)).is_dir():
+        return _failed(f"folder {folder} does not exist or is not writable", _WRONG)
+    for number in range(1, min(options.count, _MOST_LOOKED_AT) + 1):
+        if options.output and (file := _numbered(options.output, number, options.count)).is_dir():
             return _failed(f"{file} is a folder", _WRONG)
     try:
-        client = _client(wishes, Retries())
+        client = _client(options, Retries())
     except ValueError as error:
         return _failed(str(error), _WRONG)
     key, bar = new_key(), ProgressBar()
     job: Job | None = None
     try:
         with client:
-            job = client.submit(wishes.prompt, idempotency_key=key, **_drawing(wishes))
-            for progress in job.events(timeout_s=wishes.timeout):
+            job = client.submit(options.prompt, idempotency_key=key, **_drawing(options))
+            for progress in job.events(timeout_s=options.timeout):
                 bar.show(progress)
             job.refresh()
             pictures = job.images()
     except KeyboardInterrupt:
         bar.clear()
-        _say(_cancelled(wishes, key, job))
+        _say(_cancelled(options, key, job))
         return _INTERRUPTED
     except TookTooLong as error:
         bar.clear()
-        told = f"not finished within {wishes.timeout:g} s; {_cancelled(wishes, key, job)}"
-        raise TookTooLong(told, job_id=error.job_id) from error
+        detail = f"not finished within {options.timeout:g} s; {_cancelled(options, key, job)}"
+        raise TookTooLong(detail, job_id=error.job_id) from error
     finally:
         bar.clear()
-    _save(wishes, job, pictures)
+    _save(options, job, pictures)
     return 0
 
 
-def _cancelled(wishes: argparse.Namespace, key: str, job: Job | None) -> str:
+def _cancelled(options: argparse.Namespace, key: str, job: Job | None) -> str:
     """Cancel the job, also one whose acceptance has not been heard of: under the same key it is the same job.
 
     Returns:
         What has become of it, in words.
     """
     try:
-        with _client(wishes, _FAREWELL) as client:
-            known = job or client.submit(wishes.prompt, idempotency_key=key, **_drawing(wishes))
+        with _client(options, _CANCEL_RETRIES) as client:
+            known = job or client.submit(options.prompt, idempotency_key=key, **_drawing(options))
             state = client.job(known.id).cancel()
     except SemanticBitError as error:
         return f"it could not be cancelled: {error.detail}"
     return "cancelled" if state.status == "cancelled" else f"too late to cancel: it is {state.status}"
 
 
-def _save(wishes: argparse.Namespace, job: Job, pictures: list[Picture]) -> None:
-    files = [_file(wishes.output, picture, number, len(pictures)) for number, picture in enumerate(pictures, start=1)]
+def _save(options: argparse.Namespace, job: Job, pictures: list[Picture]) -> None:
+    if job.state.prompt_truncated:
+        _say("the prompt was cut: it is longer than the model can read, and its end had no effect")
+    if options.output == _STANDARD_OUTPUT:
+        sys.stdout.buffer.write(pictures[0].bytes)
+        sys.stdout.buffer.flush()
+        _say(f"seed {pictures[0].seed}")
+        return
+    files = [_file(options.output, picture, number, len(pictures)) for number, picture in enumerate(pictures, start=1)]
     for picture, file in zip(pictures, files, strict=True):
         picture.save(file)
     state = job.state
-    if not wishes.json:
+    if not options.json:
         for picture, file in zip(pictures, files, strict=True):
             _print(f"{file} (seed {picture.seed})")
         return
@@ -159,27 +182,27 @@ def _numbered(output: Path, number: int, count: int) -> Path:
     return output if count == 1 else output.with_stem(f"{output.stem}-{number}")
 
 
-def _client(wishes: argparse.Namespace, retries: Retries) -> Client:
-    return Client(wishes.url, os.environ.get("SEMANTIC_BIT_API_KEY") or None, retries=retries)
+def _client(options: argparse.Namespace, retries: Retries) -> Client:
+    return Client(options.url, os.environ.get("SEMANTIC_BIT_API_KEY") or None, retries=retries)
 
 
-def _drawing(wishes: argparse.Namespace) -> JobDrawing:
-    width, height = wishes.size or (None, None)
+def _drawing(options: argparse.Namespace) -> JobDrawing:
+    width, height = options.size or (None, None)
     return {
-        "negative_prompt": wishes.negative,
-        "num_inference_steps": wishes.steps,
-        "guidance_scale": wishes.guidance,
+        "negative_prompt": options.negative,
+        "num_inference_steps": options.steps,
+        "guidance_scale": options.guidance,
         "width": width,
         "height": height,
-        "seed": wishes.seed,
-        "sampler": wishes.sampler,
-        "num_images": wishes.count,
-        "output_format": _format(wishes.output),
+        "seed": options.seed,
+        "sampler": options.sampler,
+        "num_images": options.count,
+        "output_format": _format(options.output),
     }
 
 
 def _format(output: Path | None) -> Literal["png", "webp", "jpeg"]:
-    name = "png" if output is None else _FORMATS[output.suffix.lower()]
+    name = "png" if output in {None, _STANDARD_OUTPUT} else _FORMATS[output.suffix.lower()]
     return cast(Literal["png", "webp", "jpeg"], name)
 
 
@@ -187,22 +210,26 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dream",
         description="Draw pictures with a Semantic Bit GPU server.",
-        epilog="SEMANTIC_BIT_URL names the server, SEMANTIC_BIT_API_KEY the key if it wants one. "
+        epilog="SEMANTIC_BIT_URL is the server's URL, SEMANTIC_BIT_API_KEY its API key, if it needs one. "
         "Exit codes: 0 drawn, 1 failed, 2 wrong request, 3 try again later, 4 not authorised, 130 interrupted.",
     )
     url = os.environ.get("SEMANTIC_BIT_URL") or _DEFAULT_URL
-    parser.add_argument("prompt", help="what to draw")
+    parser.add_argument("prompt", help="what to draw, in quotes")
     parser.add_argument(
-        "-o", "--output", type=_picture_file, metavar="FILE", help="png, webp or jpg (default: dream-SEED.png)"
+        "-o",
+        "--output",
+        type=_picture_file,
+        metavar="FILE",
+        help="png, webp or jpg; - is standard output, as png (default: dream-SEED.png)",
     )
     parser.add_argument("--negative", metavar="TEXT", help="what not to draw")
-    parser.add_argument("--seed", type=int, help="draws the same picture again (default: the server draws one)")
+    parser.add_argument("--seed", type=int, help="same seed and settings, same picture (default: random)")
     parser.add_argument("--steps", type=int, help="denoising steps")
     parser.add_argument("--guidance", type=float, help="how closely to follow the prompt")
     parser.add_argument("--size", type=_size, metavar="SIZE", help="pixels: 512, or 768x512 (width x height)")
     parser.add_argument("--sampler", metavar="NAME", help="such as 'Euler a' or 'DPM++ 2M Karras'")
     parser.add_argument("--count", type=int, default=1, help="pictures: FILE becomes FILE-1, FILE-2, ... (default: 1)")
-    parser.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="give up and cancel after so long")
+    parser.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="cancel the job if not done by then")
     parser.add_argument("--json", action="store_true", help="print one JSON object about what was drawn")
     parser.add_argument("--url", default=url, help=f"the server (default: {_DEFAULT_URL}, or SEMANTIC_BIT_URL)")
     return parser
@@ -210,7 +237,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _picture_file(text: str) -> Path:
     path = Path(text)
-    if path.suffix.lower() not in _FORMATS:
+    if path != _STANDARD_OUTPUT and path.suffix.lower() not in _FORMATS:
         raise argparse.ArgumentTypeError(f"{text!r} should end in {', '.join(_FORMATS)}")
     return path
 
@@ -232,7 +259,7 @@ def _size(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2] or found[1])
 
 
-def _tell(error: SemanticBitError) -> None:
+def _print_error(error: SemanticBitError) -> None:
     after = "" if error.retry_after_s is None else f" (try again in {error.retry_after_s:.0f} s)"
     under = f" (request {error.request_id})" if error.request_id and error.status and error.status >= 500 else ""
     _say(f"error: {error.detail}{after}{under}")

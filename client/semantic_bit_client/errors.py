@@ -1,4 +1,4 @@
-"""What can go wrong for whoever asks for pictures, and which error each answer of the server becomes.
+"""The errors that the client raises, and which error each answer of the server becomes.
 
     SemanticBitError                everything below; `detail` is for people, `code` for programs
     ├── ServerUnavailable           nothing can be drawn right now; trying again later may help
@@ -65,7 +65,7 @@ class WrongValue:
     field: str
     """Where it stands in the request."""
     rule: str
-    """What holds for every legal value, as a phrase after the field's name."""
+    """The rule that every value must follow, as a phrase after the field's name."""
     value: str | int | float | bool | None = None
     """What was given, shortened."""
 
@@ -118,7 +118,7 @@ class ServerBusy(ServerUnavailable):
 
 
 class RateLimited(SemanticBitError):
-    """This key has used up what it may."""
+    """A rate limit of this key is reached."""
 
 
 class InvalidRequest(SemanticBitError):
@@ -138,7 +138,7 @@ class NotSupported(SemanticBitError):
 
 
 class JobNotFound(SemanticBitError):
-    """There is no such job or picture, or it is another key's."""
+    """The job or picture does not exist, or is another key's."""
 
 
 class JobFailed(SemanticBitError):
@@ -166,7 +166,7 @@ class TookTooLong(SemanticBitError):
 
 
 class ServerFault(SemanticBitError):
-    """The server made a mistake."""
+    """Internal server error."""
 
 
 ERROR_OF_CODE: Mapping[str, type[SemanticBitError]] = MappingProxyType(
@@ -178,12 +178,15 @@ ERROR_OF_CODE: Mapping[str, type[SemanticBitError]] = MappingProxyType(
         "target_too_long": InvalidRequest,
         "content_too_large": InvalidRequest,
         "unsupported_media_type": InvalidRequest,
+        "unsupported_image": InvalidRequest,
+        "upload_too_large": InvalidRequest,
         "not_acceptable": InvalidRequest,
         "invalid_idempotency_key": InvalidRequest,
         "idempotency_key_reused": KeyReused,
         "unauthorized": NotAuthorised,
         "insufficient_scope": NotAuthorised,
         "operator_only": NotAuthorised,
+        "foreign_page": NotAuthorised,
         "key_not_found": InvalidRequest,
         "key_not_active": InvalidRequest,
         "not_found": NotSupported,
@@ -192,6 +195,7 @@ ERROR_OF_CODE: Mapping[str, type[SemanticBitError]] = MappingProxyType(
         "job_not_done": JobNotDone,
         "job_not_dead": JobNotDone,
         "result_expired": ResultExpired,
+        "input_expired": ResultExpired,
         "does_not_fit": JobFailed,
         "not_finite": JobFailed,
         "engine_error": JobFailed,
@@ -201,6 +205,7 @@ ERROR_OF_CODE: Mapping[str, type[SemanticBitError]] = MappingProxyType(
         "rate_limited": RateLimited,
         "request_too_slow": NoConnection,
         "too_many_connections": ServerBusy,
+        "too_many_uploads": ServerBusy,
         "queue_full": ServerBusy,
         "request_timeout": ServerBusy,
         "draining": ServerUnavailable,

@@ -1,6 +1,6 @@
-"""Server-sent events, as their bytes arrive -> the data of each message. Knows no HTTP library.
+"""Parser of server-sent events: bytes in, the data of each message out. No HTTP library.
 
-Also tells of the bytes that hold no message, such as the comments that keep a stream open: whoever reads it can look at
+Also tells of the bytes that hold no message, such as the comments that keep a stream open: the reader can look at
 the clock then, which HTTPX2's own reader does not allow. The format: https://html.spec.whatwg.org/#parsing-an-event-stream.
 """
 
@@ -21,7 +21,7 @@ _LARGEST_MESSAGE: Final = 2**20
 
 
 class EventStream:
-    """One stream. Belongs to whoever reads it."""
+    """One stream. Belongs to its reader."""
 
     def __init__(self) -> None:
         self._rest = b""

@@ -1,4 +1,4 @@
-"""What the server tells, as records. Their fields are the ones that the client relies on; it ignores any others.
+"""Records of the server's answers. Their fields are the ones that the client relies on; it ignores any others.
 
 How they are read from JSON is in `decoding.py`.
 """
@@ -52,9 +52,9 @@ class Drawing(TypedDict, total=False):
     guidance_scale: float | None
     """How closely to follow the prompt; 1 or less is off, and then twice as fast."""
     height: int | None
-    """Pixels; a multiple of 8."""
+    """Pixels; a multiple of the model's `size_multiple` (8 or 16)."""
     width: int | None
-    """Pixels; a multiple of 8."""
+    """Pixels; a multiple of the model's `size_multiple` (8 or 16)."""
     seed: int | None
     """The same seed and settings give the same picture. Left out, the server draws one, and says which."""
     sampler: str | None
@@ -76,7 +76,7 @@ class JobDrawing(Drawing, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Where the time went, in seconds."""
+    """Time spent, in seconds."""
 
     queue_s: float
     encode_s: float
@@ -133,7 +133,7 @@ class Cost:
     engine_s: float
     """Seconds that the engine spent on it."""
     work_units: float
-    """What is charged: nothing unless it is done."""
+    """Work units charged; 0 unless the job is done."""
     price: Decimal
     """Of those, as it was when the job ended."""
 
@@ -145,7 +145,7 @@ class JobState:
     id: str
     status: JobStatus
     attempt: int
-    """Times that it was begun."""
+    """Number of attempts so far."""
     step: int
     """Model calls taken so far, all pictures together."""
     steps: int
@@ -164,7 +164,7 @@ class JobState:
     images: tuple[PictureInfo, ...]
     """In the order of their seeds; empty until `done`."""
     expired: bool
-    """Whether it was done and its pictures are not kept any more."""
+    """Whether its pictures were deleted after it was done."""
     error: Failure | None
     timings: Timings | None
     prompt_truncated: bool | None
@@ -203,7 +203,7 @@ class Progress:
 
     @classmethod
     def of(cls, state: JobState) -> Progress:
-        """The same, as far as a job's state tells it."""
+        """The same, as far as a job's state shows it."""
         return cls(
             job_id=state.id,
             status=state.status,
@@ -281,7 +281,7 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """How busy the server is."""
+    """Queue status."""
 
     waiting: int
     running: int
@@ -289,9 +289,9 @@ class Queue:
     images_in_flight: int
     max_images_in_flight: int | None
     eta_s: float | None
-    """Seconds until a job asked for now would be done; None while unknown."""
+    """Seconds until a job submitted now would be done; None while unknown."""
     accepting: bool
-    """Whether a job asked for now would be accepted."""
+    """Whether a job submitted now would be accepted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,12 +322,12 @@ class JobCounts:
 
 @dataclass(frozen=True, slots=True)
 class UsageSum:
-    """What was drawn."""
+    """Usage."""
 
     jobs: JobCounts
     images: int
     work_units: float
-    """Of the jobs that are done: only those are charged."""
+    """Work units charged: of jobs that are done."""
     engine_s: float
     """Seconds that the engine spent on all of them."""
     price: Decimal

@@ -1,4 +1,4 @@
-"""How far a job is, as one line for a terminal."""
+"""The progress bar of a job: one line on a terminal."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _CLEAR: Final = "\r\x1b[K"
 def line_of(progress: Progress) -> str:
     """What the line says: place in the queue or steps taken, and when it should be done."""
     if progress.status == "queued":
-        told = "next" if not progress.queue_position else f"{progress.queue_position} before it"
-        return f"waiting, {told}{_eta(progress.eta_s)}"
+        place = "next" if not progress.queue_position else f"{progress.queue_position} ahead"
+        return f"waiting, {place}{_eta(progress.eta_s)}"
     if progress.status == "running":
         filled = _BAR * progress.step // max(progress.steps, 1)
         bar = "#" * filled + "-" * (_BAR - filled)

@@ -1,4 +1,4 @@
-"""When to try again, and how long to wait before. Knows no HTTP library and never waits itself."""
+"""Retries and backoff: when to retry, and after what delay. No HTTP library; never waits itself."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final, TypeGuard
 from semantic_bit_client.deadline import Deadline
 from semantic_bit_client.errors import BadAnswer, NoConnection, RateLimited, SemanticBitError
 
-__all__ = ["Retries", "Trying", "is_passing"]
+__all__ = ["Retries", "RetryBudget", "is_passing"]
 
 _PASSING_STATUSES: Final = frozenset({429, 502, 503, 504})
 
@@ -45,8 +45,8 @@ class Retries:
         return chance() * min(self.most_s, self.first_s * 2.0 ** min(failures - 1, 30))
 
 
-class Trying:
-    """The tries of one request. Belongs to whoever makes it."""
+class RetryBudget:
+    """The retries that one request has left, in number and in time. Belongs to the caller that makes the request."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ def is_passing(error: Exception) -> TypeGuard[SemanticBitError]:
         case BadAnswer():
             return error.status is None or error.status < 300
         case RateLimited(code="rate_limited", retry_after_s=None):
-            return False  # more than the limit ever allows; a limit of somebody in between has no such code
+            return False  # more than the limit ever allows; a limit of a proxy in between has no such code
         case SemanticBitError():
             return error.status in _PASSING_STATUSES and error.code not in _LASTING_CODES
         case _:

@@ -1,4 +1,4 @@
-"""What both clients tell their HTTP library, and what its failures mean."""
+"""Settings of the HTTP library for both clients (timeouts, limits), and the mapping of its errors to ours."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ import httpx2
 from semantic_bit_client.calls import Call, Reply
 from semantic_bit_client.deadline import Deadline
 from semantic_bit_client.errors import NoConnection
-from semantic_bit_client.following import Following
+from semantic_bit_client.job_follower import JobFollower
 from semantic_bit_client.models import JobState
 from semantic_bit_client.retries import Retries
 from semantic_bit_client.version import VERSION
 
-__all__ = ["Arriving", "Settings", "failures_named"]
+__all__ = ["ResponseReader", "Settings", "failures_named"]
 
 _KEY: Final = re.compile(r"[!-~]+")
 _LARGEST_ANSWER: Final = 256 * 2**20
 """Bytes; many times the largest picture."""
 _LONGEST_ANSWER_S: Final = 120.0
-"""Somebody who sends a byte now and then is not waited for any longer."""
+"""Timeout of a whole answer: a server that sends a byte now and then is not waited for any longer."""
 _SHORTEST_TIMEOUT_S: Final = 0.001
 """0 would mean that a socket does not wait at all."""
 
@@ -43,7 +43,7 @@ class Settings:
     """What a client was made with.
 
     Raises:
-        ValueError: the URL is none, or the key could not be sent.
+        ValueError: the URL is not valid, or the key could not be sent.
     """
 
     base_url: str
@@ -73,7 +73,7 @@ class Settings:
         return {
             "base_url": self.base_url,
             "headers": headers,
-            # Whoever answers with another place does not get the key there.
+            # A redirect does not take the key to another host.
             "follow_redirects": False,
         }
 
@@ -104,10 +104,10 @@ class Settings:
             "timeout": self._timeout(self.read_timeout_s if call.silence_s is None else call.silence_s, deadline),
         }
 
-    def following(self, state: JobState, deadline: Deadline) -> Following:
+    def follower(self, state: JobState, deadline: Deadline) -> JobFollower:
         """The way along one job."""
-        return Following(
-            state.id, retries=self.retries, patience_s=self.read_timeout_s, eta_s=state.eta_s, deadline=deadline
+        return JobFollower(
+            state.id, retries=self.retries, read_timeout_s=self.read_timeout_s, eta_s=state.eta_s, deadline=deadline
         )
 
     def _timeout(self, read_s: float, deadline: Deadline) -> httpx2.Timeout:
@@ -120,7 +120,7 @@ class Settings:
         )
 
 
-class Arriving:
+class ResponseReader:
     """An answer whose content arrives piece by piece."""
 
     def __init__(self, response: httpx2.Response, deadline: Deadline) -> None:

@@ -16,9 +16,9 @@ from semantic_bit_client.models import Health, JobDrawing, JobState, Queue, Samp
 
 from server.config import Settings
 from server.errors import PROBLEMS
-from server.executors.fake import FakeExecutor
 from server.main import create_app
 from server.problems import _HTTP_CODES
+from server.worker.fake_executor import FakeExecutor
 
 COPY = Path(__file__).with_name("contract.json")
 

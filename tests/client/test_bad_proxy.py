@@ -8,7 +8,7 @@ import httpx2
 import pytest
 from semantic_bit_client import ServerFault
 
-from server.executors.fake import FakeExecutor
+from server.worker.fake_executor import FakeExecutor
 from tests.client.drawings import draw_many
 from tests.client.proxy import KINDS, Fault, proxied
 

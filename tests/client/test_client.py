@@ -35,7 +35,7 @@ from semantic_bit_client import (
 )
 from semantic_bit_client.calls import fail_unless_done
 
-from server.executors.fake import FakeExecutor
+from server.worker.fake_executor import FakeExecutor
 from tests.client.proxy import Fault, proxied
 
 QUICK = Retries(first_s=0.01, most_s=0.05)
@@ -97,7 +97,7 @@ def test_a_job_is_found_again_by_its_id(server, client):
 
 @pytest.mark.parametrize("job_id", ["", "../queue", "a b", "x" * 65, "a/b", "a?b"])
 def test_what_cannot_be_a_jobs_id_is_never_sent(client, job_id):
-    with pytest.raises(ValueError, match="no job's id"):
+    with pytest.raises(ValueError, match="is not a job id"):
         client.job(job_id)
 
 
@@ -545,7 +545,7 @@ def test_an_error_arrives_whole_in_another_process():
 
 def test_the_rules_know_no_http_library():
     folder = Path(semantic_bit_client.__file__).parent
-    for name in ("calls", "deadline", "decoding", "errors", "event_stream", "following", "models", "retries"):
+    for name in ("calls", "deadline", "decoding", "errors", "event_stream", "job_follower", "models", "retries"):
         source = (folder / f"{name}.py").read_text()
         assert "import httpx2" not in source
         assert "import stamina" not in source

@@ -42,9 +42,9 @@ import server.errors
 from engine.errors import DoesNotFitError, InvalidParamsError
 from server.config import Settings
 from server.errors import PROBLEMS, JobFailedError, RateLimitedError
-from server.executors.fake import FakeExecutor
 from server.main import create_app
 from server.problems import _HTTP_CODES
+from server.worker.fake_executor import FakeExecutor
 from tests.client import contract
 
 ONCE = Retries(attempts=1)
@@ -95,7 +95,7 @@ class HandedIn:
         self.app = create_app(Settings(_env_file=None, model_id="fake", data_dir=folder), executor=FakeExecutor())
 
     async def answer_to(self, error: Exception) -> SemanticBitError:
-        async def submit(new):
+        async def submit(new, pictures):
             raise error
 
         self.app.state.service.generator.submit = submit
@@ -162,7 +162,7 @@ def test_a_limit_that_this_client_has_never_heard_of_is_a_limit_by_its_status():
 
 
 def test_what_a_server_says_cannot_steer_the_readers_terminal():
-    evil = "\x1b]0;owned\x07\r\n\u202e\ud800" + "a" * 10_000
+    evil = "\x1b]0;owned\x07\r\n\u202e" + "a" * 10_000
     told = {"code": evil, "detail": evil, "request_id": evil, "errors": [{"field": evil, "rule": evil, "value": None}]}
     error = error_of(Reply(422, {"content-type": "application/problem+json"}, json.dumps(told).encode()))
     [wrong] = error.wrong_values

@@ -17,7 +17,7 @@ from semantic_bit_client import Progress, dream
 from semantic_bit_client.progress_bar import ProgressBar, line_of
 
 from engine.errors import NotFiniteError
-from server.executors.fake import FakeExecutor
+from server.worker.fake_executor import FakeExecutor
 from tests.client.proxy import Fault, proxied
 
 CLIENT = Path(__file__).parents[2] / "client"
@@ -65,6 +65,45 @@ def test_without_a_name_the_file_is_named_after_its_seed(server, run):
     assert Path("dream-5.png").is_file()
 
 
+@pytest.mark.parametrize("options", [[], ["-o", "cat.png"]])
+def test_a_prompt_without_quotes_is_code_2_and_shown_in_quotes(server, run, options):
+    code, out, err = run(server.url, "a", "cat", "on", "a", "mat", *options)
+    assert (code, out) == (2, "")
+    assert err.endswith('dream: error: put the prompt in quotes: dream "a cat on a mat"\n')
+
+
+def test_an_unknown_option_is_named(server, run):
+    code, _, err = run(server.url, "a cat", "--colour", "red")
+    assert code == 2
+    assert "unknown arguments: --colour red" in err
+
+
+def test_a_prompt_that_was_cut_is_named(server, run):
+    code, out, err = run(server.url, "a cat " * 300, "-o", "cat.png", "--json", *SMALL)
+    assert code == 0
+    assert json.loads(out)["prompt_truncated"] is True
+    assert err == "dream: the prompt was cut: it is longer than the model can read, and its end had no effect\n"
+
+
+def test_a_dash_is_standard_output(server, tmp_path):
+    command = [sys.executable, "-m", "semantic_bit_client", "a cat", "-o", "-", "--seed", "7", *SMALL]
+    environment = os.environ | {"PYTHONPATH": str(CLIENT), "SEMANTIC_BIT_URL": server.url}
+    drawn = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=False, timeout=60)
+    assert (drawn.returncode, drawn.stderr) == (0, b"dream: seed 7\n")
+    assert drawn.stdout.startswith(PNG)
+    assert drawn.stdout.endswith(b"IEND\xaeB`\x82")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("options", [["--count", "2"], ["--json"]])
+def test_standard_output_takes_one_picture_and_nothing_else(server, run, options):
+    before = len(server.executor.started)
+    code, out, err = run(server.url, "a cat", "-o", "-", *options)
+    assert (code, out) == (2, "")
+    assert "-o - writes one picture to standard output" in err
+    assert len(server.executor.started) == before
+
+
 def test_json_tells_programs_all_about_it(server, run):
     code, out, _ = run(server.url, "a cat", "--json", "--count", "2", "--seed", "5", "-o", "cat.jpg", *SMALL)
     told = json.loads(out)
@@ -92,7 +131,7 @@ def test_the_key_comes_from_the_environment_and_is_never_shown(server, run, monk
         (["a cat", "--size", "big"], "should be like 512"),
         (["a cat", "--steps", "0"], "num_inference_steps must be"),
         ([" "], "prompt must not be empty"),
-        (["a cat", "-o", "nowhere/cat.png"], "there is no folder"),
+        (["a cat", "-o", "nowhere/cat.png"], "does not exist or is not writable"),
         (["a cat", "--url", "nowhere"], "base_url must be like"),
         (["a cat", "--timeout", "0"], "'0' should be a number of seconds above 0"),
         (["a cat", "--timeout=-1"], "'-1' should be a number of seconds above 0"),
@@ -133,7 +172,7 @@ def test_a_job_that_fails_is_code_1(server, run):
 
 @pytest.mark.parametrize(("status", "expected"), [("429", 3), ("503", 3), ("500", 1)])
 def test_the_exit_code_says_whether_to_try_again_later(server, run, monkeypatch, status, expected):
-    monkeypatch.setattr(dream, "Retries", lambda: dream._FAREWELL)
+    monkeypatch.setattr(dream, "Retries", lambda: dream._CANCEL_RETRIES)
     with proxied(server.url, lambda seen: Fault(status, retry_after_s=60)) as proxy:
         code, _, err = run(proxy.url, "a cat")
     assert code == expected
@@ -142,7 +181,7 @@ def test_the_exit_code_says_whether_to_try_again_later(server, run, monkeypatch,
 
 
 def test_nobody_home_is_code_3(run, monkeypatch):
-    monkeypatch.setattr(dream, "Retries", lambda: dream._FAREWELL)
+    monkeypatch.setattr(dream, "Retries", lambda: dream._CANCEL_RETRIES)
     assert run("http://127.0.0.1:9", "a cat")[0] == 3
 
 
@@ -257,7 +296,7 @@ def progress(**told):
 
 def test_the_line_tells_place_steps_and_time():
     assert line_of(progress(status="queued", queue_position=0)) == "waiting, next"
-    assert line_of(progress(status="queued", queue_position=3, eta_s=12.3)) == "waiting, 3 before it, about 12 s"
+    assert line_of(progress(status="queued", queue_position=3, eta_s=12.3)) == "waiting, 3 ahead, about 12 s"
     assert line_of(progress(step=14, eta_s=300)) == "[############------------] 14/28, about 5 min"
     assert line_of(progress(step=28)) == "[########################] 28/28"
     assert line_of(progress(status="done")) == "done"

@@ -13,7 +13,7 @@ import pytest
 REPOSITORY = Path(__file__).parents[2]
 EXAMPLES = REPOSITORY / "examples" / "client"
 EXPECTED = {
-    "one_picture.py": (r"cat\.png: seed 7, 1\.0 work units\n", {"cat.png"}),
+    "one_picture.py": (r"cat\.png: seed 1, 1\.0 work units\n", {"cat.png"}),
     "watch_a_job.py": (r"((queued|running) \d+/112\n)+done 112/112\n", 4),
     "many_prompts.py": (r"\[\d+, \d+, \d+\]\n", set()),
     "when_it_fails.py": (r"\[\('width', 'must be .*', 63\)\]\n", set()),

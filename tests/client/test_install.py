@@ -57,7 +57,7 @@ def test_it_brings_few_packages_and_no_torch(python):
         python, "-c", "from importlib.metadata import distributions as d; print(*{p.name.lower() for p in d()})"
     )
     packages = set(listed.split())
-    assert {"semantic-bit-client", "httpx2", "stamina"} <= packages
+    assert {"semantic-bit-client", "httpx2", "msgspec", "stamina"} <= packages
     assert not packages & {"torch", "numpy", "fastapi", "pydantic", "semantic-bit-gpu-server"}
     assert len(packages) <= MOST_PACKAGES, packages
 

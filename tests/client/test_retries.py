@@ -9,7 +9,7 @@ import pytest
 from semantic_bit_client import BadAnswer, InvalidRequest, NoConnection, RateLimited, Retries, ServerFault, TookTooLong
 from semantic_bit_client.calls import Reply, error_of
 from semantic_bit_client.deadline import Deadline
-from semantic_bit_client.retries import Trying
+from semantic_bit_client.retries import RetryBudget
 
 
 class Clock:
@@ -33,31 +33,31 @@ def test_waits_grow_to_a_limit_and_are_drawn_from_all_of_the_time_before_it():
 
 def test_a_wait_is_never_shorter_than_the_server_asks():
     for share in (0.0, 0.3, 1.0):
-        trying = Trying(Retries(first_s=1), Deadline(), chance=always(share))
-        assert trying.pause_s(RateLimited("slowly", status=429, retry_after_s=7)) == 7 + share
+        budget = RetryBudget(Retries(first_s=1), Deadline(), chance=always(share))
+        assert budget.pause_s(RateLimited("slowly", status=429, retry_after_s=7)) == 7 + share
 
 
 def test_there_is_no_try_after_the_time_is_over():
     clock = Clock()
-    trying = Trying(Retries(time_s=10, first_s=4, most_s=4), Deadline(), clock=clock, chance=always(1.0))
-    assert trying.pause_s(NoConnection("away")) == 4
+    budget = RetryBudget(Retries(time_s=10, first_s=4, most_s=4), Deadline(), clock=clock, chance=always(1.0))
+    assert budget.pause_s(NoConnection("away")) == 4
     clock.now += 5
-    assert trying.pause_s(NoConnection("away")) == 4
+    assert budget.pause_s(NoConnection("away")) == 4
     clock.now += 5
-    assert trying.pause_s(NoConnection("away")) is False
+    assert budget.pause_s(NoConnection("away")) is False
 
 
 def test_nobody_waits_for_longer_than_there_is_time():
-    trying = Trying(Retries(time_s=10), Deadline())
-    assert trying.pause_s(RateLimited("come tomorrow", status=429, retry_after_s=86400)) is False
+    budget = RetryBudget(Retries(time_s=10), Deadline())
+    assert budget.pause_s(RateLimited("come tomorrow", status=429, retry_after_s=86400)) is False
 
 
 def test_nor_for_longer_than_the_caller_has():
     clock = Clock()
-    trying = Trying(Retries(first_s=2), Deadline(5, clock), clock=clock, chance=always(1.0))
-    assert trying.pause_s(NoConnection("away")) == 2
+    budget = RetryBudget(Retries(first_s=2), Deadline(5, clock), clock=clock, chance=always(1.0))
+    assert budget.pause_s(NoConnection("away")) == 2
     clock.now += 4
-    assert trying.pause_s(NoConnection("away")) is False
+    assert budget.pause_s(NoConnection("away")) is False
 
 
 def test_there_is_at_least_one_try():
@@ -87,7 +87,7 @@ def test_there_is_at_least_one_try():
     ids=str,
 )
 def test_what_passes_is_tried_again_and_nothing_else(error, is_tried_again):
-    assert (Trying(Retries(), Deadline()).pause_s(error) is not False) == is_tried_again
+    assert (RetryBudget(Retries(), Deadline()).pause_s(error) is not False) == is_tried_again
 
 
 @pytest.mark.parametrize(

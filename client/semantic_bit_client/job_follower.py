@@ -1,4 +1,4 @@
-"""How to follow a job to its end: listen to its events, listen again when they are lost, then look now and then.
+"""Follows a job to its end: by its event stream, reopened when it is lost, then by polling.
 
 Decides and remembers; never waits and never sends.
 """
@@ -17,10 +17,10 @@ from semantic_bit_client.event_stream import EventStream
 from semantic_bit_client.models import Progress
 from semantic_bit_client.retries import Retries, is_passing
 
-__all__ = ["Following", "Listening", "Step"]
+__all__ = ["EventSession", "JobFollower", "Step"]
 
 _MOST_LOSSES: Final = 3
-"""Streams lost one after the other, without anything new, after which it looks instead of listening."""
+"""Streams lost one after the other, without anything new, after which it polls instead of listening."""
 
 _KEEP_ALIVE_S: Final = 15.0
 """The server says something at least this often."""
@@ -45,22 +45,22 @@ class Step:
     """Seconds without a word after which the stream counts as lost."""
 
 
-class Following:
-    """One caller's way along one job. Belongs to that caller."""
+class JobFollower:
+    """When to listen to one job's events, when to poll instead, and how long to wait. Belongs to one caller."""
 
     def __init__(
         self,
         job_id: str,
         *,
         retries: Retries,
-        patience_s: float,
+        read_timeout_s: float,
         deadline: Deadline,
         eta_s: float | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._job_id = job_id
         self._retries = retries
-        self._patience_s = patience_s
+        self._read_timeout_s = read_timeout_s
         """Seconds that an answer may be late."""
         self.deadline = deadline
         self._eta_s = eta_s
@@ -130,15 +130,15 @@ class Following:
 
     def _silence_s(self) -> float:
         """A job that should be done soon is looked after sooner than the next sign of life would come."""
-        longest_s = _KEEP_ALIVE_S + self._patience_s
-        return longest_s if self._eta_s is None else min(max(self._eta_s, 0.0) + self._patience_s, longest_s)
+        longest_s = _KEEP_ALIVE_S + self._read_timeout_s
+        return longest_s if self._eta_s is None else min(max(self._eta_s, 0.0) + self._read_timeout_s, longest_s)
 
 
-class Listening:
-    """One event stream, on one caller's way along a job. Belongs to that caller."""
+class EventSession:
+    """One event stream of a job that a `JobFollower` follows. Belongs to one caller."""
 
-    def __init__(self, following: Following, step: Step) -> None:
-        self._following = following
+    def __init__(self, follower: JobFollower, step: Step) -> None:
+        self._follower = follower
         self._step = step
         self._stream = EventStream()
 
@@ -146,11 +146,11 @@ class Listening:
         """What is new in the next piece of the stream.
 
         Raises:
-            BadAnswer: it is no such stream.
+            BadAnswer: it is not such a stream.
         """
         for data in self._stream.take(piece):
             progress = progress_of(data)
-            if self._following.heard(progress):
+            if self._follower.heard(progress):
                 yield progress
 
     def goes_on(self) -> bool:
@@ -159,4 +159,4 @@ class Listening:
         Raises:
             TookTooLong: the caller's time is over.
         """
-        return not self._following.is_over and self._following.is_worth_waiting(self._step)
+        return not self._follower.is_over and self._follower.is_worth_waiting(self._step)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from semantic_bit_client import (
@@ -21,9 +23,9 @@ from semantic_bit_client import (
 )
 from semantic_bit_client.deadline import Deadline
 from semantic_bit_client.event_stream import EventStream
-from semantic_bit_client.following import Following, Listening
+from semantic_bit_client.job_follower import EventSession, JobFollower
 
-from server.executors.fake import FakeExecutor
+from server.worker.fake_executor import FakeExecutor
 from tests.client.proxy import Fault, proxied
 
 QUICK = Retries(first_s=0.01, most_s=0.05)
@@ -33,10 +35,10 @@ def progress(step=0, status="running", eta_s=None):
     return Progress("0" * 16, status, 1, step, 28, None, eta_s)
 
 
-def following(timeout_s=None, eta_s=None, clock=None):
+def follower(timeout_s=None, eta_s=None, clock=None):
     deadline = Deadline(timeout_s, clock) if clock else Deadline(timeout_s)
-    return Following(
-        "0" * 16, retries=Retries(first_s=1), patience_s=10, deadline=deadline, eta_s=eta_s, chance=lambda: 1
+    return JobFollower(
+        "0" * 16, retries=Retries(first_s=1), read_timeout_s=10, deadline=deadline, eta_s=eta_s, chance=lambda: 1
     )
 
 
@@ -47,7 +49,7 @@ def message(**told):
 
 
 def test_it_listens_first_then_again_and_after_three_losses_it_looks():
-    way = following()
+    way = follower()
     plans = []
     for _ in range(5):
         plans.append(way.plan())
@@ -57,7 +59,7 @@ def test_it_listens_first_then_again_and_after_three_losses_it_looks():
 
 
 def test_a_stream_that_brought_something_new_is_worth_as_many_tries_again():
-    way = following()
+    way = follower()
     for step in range(10):
         assert way.plan().is_listening
         assert way.heard(progress(step))
@@ -69,7 +71,7 @@ def test_a_stream_that_brought_something_new_is_worth_as_many_tries_again():
 
 
 def test_the_time_left_is_no_news_by_itself():
-    way = following()
+    way = follower()
     assert way.heard(progress(1, eta_s=5))
     assert not way.heard(progress(1, eta_s=4))
     assert way.heard(progress(2, eta_s=4))
@@ -77,32 +79,32 @@ def test_the_time_left_is_no_news_by_itself():
 
 def test_it_looks_more_often_the_sooner_the_job_should_be_done():
     for eta_s, pause_s in [(None, 1), (0.0, 0.2), (3, 1.5), (1000, 5)]:
-        way = following(eta_s=eta_s)
+        way = follower(eta_s=eta_s)
         for _ in range(3):
             way.lost(None)
         assert way.plan().pause_s == pause_s
 
 
 def test_a_stream_is_lost_when_it_is_silent_for_longer_than_the_job_should_take():
-    assert following(eta_s=None).plan().silence_s == 25
-    assert following(eta_s=1).plan().silence_s == 11
-    assert following(eta_s=1000).plan().silence_s == 25
-    assert following(eta_s=1000, timeout_s=3).plan().silence_s <= 3
+    assert follower(eta_s=None).plan().silence_s == 25
+    assert follower(eta_s=1).plan().silence_s == 11
+    assert follower(eta_s=1000).plan().silence_s == 25
+    assert follower(eta_s=1000, timeout_s=3).plan().silence_s <= 3
 
 
 def test_it_waits_as_long_as_the_server_asks():
-    way = following()
+    way = follower()
     way.lost(RateLimited("slowly", status=429, retry_after_s=9))
     assert way.plan().pause_s == 9
 
 
 def test_it_does_not_wait_for_longer_than_any_request_may():
     with pytest.raises(RateLimited, match="tomorrow"):
-        following().lost(RateLimited("tomorrow", status=429, retry_after_s=86400))
+        follower().lost(RateLimited("tomorrow", status=429, retry_after_s=86400))
 
 
 def test_what_looking_would_meet_too_ends_it():
-    way = following()
+    way = follower()
     way.lost(ServerFault("a stream that failed", status=500))  # the job may be fine
     with pytest.raises(JobNotFound):
         way.lost(JobNotFound("gone", status=404))
@@ -110,7 +112,7 @@ def test_what_looking_would_meet_too_ends_it():
 
 def test_it_is_over_with_the_callers_time():
     now = [0.0]
-    way = following(timeout_s=5, clock=lambda: now[0])
+    way = follower(timeout_s=5, clock=lambda: now[0])
     step = way.plan()
     assert step.silence_s == 5
     now[0] = 5.0
@@ -123,15 +125,15 @@ def test_it_is_over_with_the_callers_time():
 
 def test_a_stream_is_opened_anew_before_its_wait_would_run_over_the_callers_time():
     now = [0.0]
-    way = following(timeout_s=60, clock=lambda: now[0])
+    way = follower(timeout_s=60, clock=lambda: now[0])
     step = way.plan()
-    listening = Listening(way, step)
+    session = EventSession(way, step)
     waits = []
     while now[0] < 59:
-        assert list(listening.take(b": keep-alive\n\n")) == []
-        if not listening.goes_on():
+        assert list(session.take(b": keep-alive\n\n")) == []
+        if not session.goes_on():
             step = way.plan()
-            listening = Listening(way, step)
+            session = EventSession(way, step)
             assert step.is_listening, "that was no loss"
         waits.append(step.silence_s)
         now[0] += 0.5
@@ -165,8 +167,8 @@ def test_a_message_without_end_is_not_kept(piece):
 
 
 def test_what_came_before_something_unreadable_is_still_told():
-    listening = Listening(following(), following().plan())
-    news = listening.take(message(step=3) + b"data: {}\n\n")
+    session = EventSession(follower(), follower().plan())
+    news = session.take(message(step=3) + b"data: {}\n\n")
     assert next(news).step == 3
     with pytest.raises(BadAnswer):
         next(news)
@@ -175,7 +177,7 @@ def test_what_came_before_something_unreadable_is_still_told():
 @pytest.mark.parametrize("preview", ["data:image/jpeg;base64,ü", "data:image/jpeg;base64,x", 7])
 def test_a_preview_that_is_none_is_no_answer(preview):
     with pytest.raises(BadAnswer, match="preview"):
-        list(Listening(following(), following().plan()).take(message(preview=preview)))
+        list(EventSession(follower(), follower().plan()).take(message(preview=preview)))
 
 
 # --- over the wire ----------------------------------------------------------------------------------------------------
@@ -197,10 +199,13 @@ def test_a_stream_that_breaks_off_is_taken_up_again_and_nothing_is_told_twice(se
 
     with proxied(running.url, break_twice) as proxy, Client(proxy.url, retries=QUICK) as client:
         job = client.submit("a cat", num_inference_steps=20)
-        steps = [(event.status, event.step) for event in job.events()]
+        events = [replace(event, eta_s=None) for event in job.events()]
     assert len(streams) == 3
-    assert steps == sorted(set(steps), key=lambda told: (told[1], told[0] == "done"))
-    assert steps[-1] == ("done", 20)
+    # A preview is news of its own: it may come after the step that it shows.
+    assert all(event != before for before, event in pairwise(events))
+    steps = [(event.step, event.is_over) for event in events]
+    assert steps == sorted(steps)
+    assert steps[-1] == (20, True)
 
 
 @pytest.mark.parametrize("kind", ["reset", "503", "500", "page", "half"])
