@@ -1,1 +1,1 @@
-"""People: signing up, in and out."""
+"""User accounts: sign-up, sign-in, passwords."""

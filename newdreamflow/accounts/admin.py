@@ -1,4 +1,4 @@
-"""Users in the admin: what they have left, and giving them more."""
+"""Admin of users: credits left, and giving credits."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _GrantForm(forms.Form):
     def clean_amount(self) -> Any:  # noqa: ANN401 -- Django's own signature
         """More than nothing."""
         if not self.cleaned_data["amount"]:
-            raise forms.ValidationError("Give something.")
+            raise forms.ValidationError("Enter an amount above 0.")
         return self.cleaned_data["amount"]
 
 
@@ -64,7 +64,7 @@ class UserAdmin(DjangoUserAdmin):  # type: ignore[type-arg]  # generic in the st
         return f"{left or 0:.2f}"
 
     def has_grant_permission(self, request: HttpRequest) -> bool:
-        """Whoever may add to the ledger."""
+        """Users who may add to the ledger."""
         return request.user.has_perm("dreams.add_ledgerentry")
 
     @admin.action(description="Give credits …", permissions=["grant"])
@@ -72,16 +72,16 @@ class UserAdmin(DjangoUserAdmin):  # type: ignore[type-arg]  # generic in the st
         """Ask how many and why, then book them."""
         form = _GrantForm(request.POST if "amount" in request.POST else None, initial={"submission": uuid.uuid4()})
         if form.is_valid():
-            wish = form.cleaned_data
-            note = f"{wish['note']} ({request.user.get_username()})"
+            cleaned = form.cleaned_data
+            note = f"{cleaned['note']} ({request.user.get_username()})"
             number = 0
             for user in users:
                 # Sent twice, it is booked once: the form has an id, and each user's part of it another one.
-                of_user = uuid.uuid5(wish["submission"], str(user.pk))
-                ledger.grant(user=user, amount=wish["amount"], note=note, submission=of_user)
-                self.log_change(request, user, f"Gave {wish['amount']} credits: {wish['note']}")
+                of_user = uuid.uuid5(cleaned["submission"], str(user.pk))
+                ledger.grant(user=user, amount=cleaned["amount"], note=note, submission=of_user)
+                self.log_change(request, user, f"Gave {cleaned['amount']} credits: {cleaned['note']}")
                 number += 1
-            messages.success(request, f"{wish['amount']} credits were given to {number} of them.")
+            messages.success(request, f"{cleaned['amount']} credits were given to {number} of them.")
             return None
         context = {
             **self.admin_site.each_context(request),

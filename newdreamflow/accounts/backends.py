@@ -1,4 +1,4 @@
-"""Signing in by name or by address, and whose name wrong passwords are counted under."""
+"""Authentication backend: sign-in by name or e-mail address, and the account that wrong passwords count for."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from django.contrib.auth.models import AnonymousUser
 from django.http import HttpRequest
 
 from newdreamflow.accounts.models import User
+from newdreamflow.text import folded
 
 __all__ = ["NameOrAddressBackend", "locked_name"]
 
 
 class NameOrAddressBackend(ModelBackend):
-    """Names hold no `@`, so that nobody's name is somebody else's address."""
+    """Names hold no `@`, so that no user's name is another one's address."""
 
     def authenticate(
         self,
@@ -49,7 +50,10 @@ def locked_name(_request: HttpRequest | None, credentials: Mapping[str, Any] | N
 
 
 def _own_name(name_or_address: str) -> str:
-    if "@" not in name_or_address:
-        return name_or_address
-    found = User.objects.filter(email__iexact=name_or_address).values_list("username", flat=True).first()
-    return found or name_or_address.lower()
+    key = folded(name_or_address)
+    if "@" in name_or_address:
+        users = User.objects.filter(email_key=key)
+    else:
+        exact = User.objects.filter(username=name_or_address)
+        users = exact if exact.exists() else User.objects.filter(name_key=key)
+    return users.values_list("username", flat=True).first() or key

@@ -1,4 +1,4 @@
-"""How often a caller may sign in, sign up and have mail sent.
+"""Rate limits of the site: how often a caller may sign in, sign up and have mail sent.
 
 A row an attempt, in the site's own database: several processes share it, it needs no other service, and it outlives a
 restart. (Django's database cache would need a table of its own too, and cannot count without losing some.)
@@ -51,8 +51,8 @@ class TooOftenError(Exception):
         """Seconds until there is room again."""
 
 
-def spend(limit: Limit, of: str) -> None:
-    """Count one attempt. Outside of a transaction: what is not committed, others do not count.
+def spend(limit: Limit, of: str) -> Attempt:
+    """Count one attempt; deleting the row uncounts it. Outside of a transaction: others count what is committed only.
 
     Raises:
         TooOftenError: there were as many as there may be. This one is not counted.
@@ -64,7 +64,7 @@ def spend(limit: Limit, of: str) -> None:
     mine = Attempt.objects.create(limit=limit.name, of=hashed, at=now)
     counted = Attempt.objects.filter(limit=limit.name, of=hashed, at__gt=now - limit.within)
     if counted.count() <= limit.most:
-        return
+        return mine
     mine.delete()
     oldest = counted.order_by("at").values_list("at", flat=True).first() or now
     raise TooOftenError(limit, oldest + limit.within - now)

@@ -1,27 +1,64 @@
-"""Who dreams, and what is remembered of a caller so that nobody can ask without end."""
+"""Users, and the counts that the rate limits of sign-in, sign-up and mail are based on."""
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 from django.contrib.auth.models import AbstractUser
+from django.contrib.auth.models import UserManager as DjangoUserManager
+from django.core.exceptions import ValidationError
 from django.db import models
-from django.db.models.functions import Lower
+
+from newdreamflow.text import folded
 
 __all__ = ["Attempt", "User"]
 
 
+class UserManager(DjangoUserManager["User"]):
+    """Finds users by their names, however these are written."""
+
+    def get_by_natural_key(self, username: str | None) -> User:
+        """The one whose name is exactly that; else the one whose name differs in case or normal form only."""
+        username = username or ""
+        return self.filter(username=username).first() or self.get(name_key=folded(username))
+
+
 class User(AbstractUser):
-    """Django's user, with an address that is theirs alone: passwords are reset by it."""
+    """Django's user, whose name and address are theirs alone in every spelling: `Ann` and `ANN` are one."""
 
     email = models.EmailField("e-mail address")
+    name_key = models.TextField(unique=True, editable=False)
+    """`text.folded` of the name. A column, since no database folds as the other does; for two accounts that are older
+    than it and differ in spelling only, with `#` and a number behind the second one's."""
+    email_key = models.TextField(unique=True, editable=False)
+    """The same of the address."""
     is_pending = models.BooleanField(default=False, editable=False)
     """They have not yet followed the link that was mailed to their address. Not active, and forgotten after a day."""
 
-    class Meta(AbstractUser.Meta):
-        constraints = (
-            models.UniqueConstraint(
-                Lower("email"), name="user_email_once", violation_error_message="Another account has this address."
-            ),
-        )
+    objects: ClassVar[UserManager] = UserManager()
+
+    def clean(self) -> None:
+        """Refuse what another account has, in words beside the field."""
+        super().clean()
+        others = User.objects.exclude(pk=self.pk)
+        taken = {}
+        if others.filter(name_key=folded(self.username)).exists():
+            taken["username"] = "Another account has this name."
+        if others.filter(email_key=folded(self.email)).exists():
+            taken["email"] = "Another account has this address."
+        if taken:
+            raise ValidationError(taken)
+
+    def save(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401 -- Django's own signature
+        """Keep the keys in step with name and address."""
+        self.name_key = _key(self.username, self.name_key)
+        self.email_key = _key(self.email, self.email_key)
+        super().save(*arguments, **named)
+
+
+def _key(text: str, before: str) -> str:
+    key = folded(text)
+    return before if before.rpartition("#")[0] == key else key
 
 
 class Attempt(models.Model):

@@ -1,4 +1,4 @@
-"""Making an account, with or without a link that is mailed first.
+"""Account actions: create (with or without a confirmation mail), change the address, delete.
 
 Where the site can send mail, an account begins to work when its link is followed, and signing up with an address that
 has an account already looks the same to whoever does it: only the mailbox learns the difference. Where it cannot, on
@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import datetime
 import logging
+import uuid
 from smtplib import SMTPException
 from typing import Final
 
 from django.conf import settings
 from django.contrib.auth.hashers import make_password
+from django.core import signing
 from django.core.mail import send_mail
 from django.db import IntegrityError, transaction
 from django.template.loader import render_to_string
@@ -25,8 +27,23 @@ from django.utils.http import urlsafe_base64_encode
 from newdreamflow.accounts.limits import MAIL_TO_ADDRESS, spend
 from newdreamflow.accounts.models import User
 from newdreamflow.accounts.tokens import confirmation_tokens
+from newdreamflow.dreams import services as dreams
+from newdreamflow.dreams.models import Dream
+from newdreamflow.text import folded
 
-__all__ = ["AddressTakenError", "MailNotSentError", "NameTakenError", "confirm", "sign_up"]
+__all__ = [
+    "AddressTakenError",
+    "MailNotSentError",
+    "NameTakenError",
+    "address_change_of",
+    "change_address",
+    "confirm",
+    "confirm_address",
+    "delete_account",
+    "sign_up",
+]
+
+_ADDRESS_SALT: Final = "newdreamflow.accounts.address"
 
 logger = logging.getLogger(__name__)
 
@@ -54,23 +71,27 @@ def sign_up(*, username: str, email: str, password: str) -> User | None:
         TooOftenError: too much mail was sent to this address.
     """
     _forget_old_pending()
-    same_name = User.objects.filter(username__iexact=username)
-    if same_name.exclude(is_pending=True, email__iexact=email).exists():
+    email_key = folded(email)
+    same_name = User.objects.filter(name_key=folded(username))
+    if same_name.exclude(is_pending=True, email_key=email_key).exists():
         raise NameTakenError
-    is_taken = User.objects.filter(email__iexact=email, is_pending=False).exists()
+    is_taken = User.objects.filter(email_key=email_key, is_pending=False).exists()
     if not settings.ACCOUNTS_CONFIRM_ADDRESS:
         if is_taken:
             raise AddressTakenError
         return _created(username, email, password, is_pending=False)
-    spend(MAIL_TO_ADDRESS, email.lower())
+    spend(MAIL_TO_ADDRESS, email_key)
     if is_taken:
         make_password(password)  # takes its time, as it does for a new account
         _mail("address_taken", email, {"link": _url("accounts:password-reset")})
         return None
     # Whoever signed up with this address before us may not have been its owner: their password must not be the one that
     # the link switches on.
-    User.objects.filter(email__iexact=email, is_pending=True).delete()
-    user = _created(username, email, password, is_pending=True)
+    User.objects.filter(email_key=email_key, is_pending=True).delete()
+    try:
+        user = _created(username, email, password, is_pending=True)
+    except AddressTakenError:
+        return None  # the same form at the same moment: its mail is on its way
     link = _url("accounts:confirm", urlsafe_base64_encode(force_bytes(user.pk)), confirmation_tokens.make_token(user))
     try:
         _mail("confirm", email, {"link": link, "username": username})
@@ -85,6 +106,70 @@ def confirm(*, user: User) -> None:
     User.objects.filter(pk=user.pk, is_pending=True).update(is_pending=False, is_active=True)
 
 
+def change_address(*, user: User, email: str) -> bool:
+    """Give an account another address: at once, or where mail can be sent by a link to the new one.
+
+    Returns:
+        Whether it is done; else a mail says how to go on, whether another account has the address or not.
+
+    Raises:
+        AddressTakenError, MailNotSentError: as they say.
+        TooOftenError: too much mail was sent to this address.
+    """
+    is_taken = User.objects.filter(email_key=folded(email)).exclude(pk=user.pk).exists()
+    if not settings.ACCOUNTS_CONFIRM_ADDRESS:
+        if is_taken:
+            raise AddressTakenError
+        _set_address(user, email)
+        return True
+    spend(MAIL_TO_ADDRESS, folded(email))
+    if is_taken:
+        _mail("address_taken", email, {"link": _url("accounts:password-reset")})
+        return False
+    token = signing.dumps([user.pk, user.email, email], salt=_ADDRESS_SALT)
+    _mail("change_address", email, {"link": _url("accounts:address-confirm", token), "username": user.username})
+    return False
+
+
+def address_change_of(token: str, *, user: User) -> str | None:
+    """The new address that a link is for; None if it is not this user's, too old, or was used."""
+    try:
+        pk, before, email = signing.loads(token, salt=_ADDRESS_SALT, max_age=settings.PASSWORD_RESET_TIMEOUT)
+    except (signing.BadSignature, ValueError):
+        return None
+    return str(email) if (pk, before) == (user.pk, user.email) else None
+
+
+def confirm_address(*, user: User, email: str) -> None:
+    """Take the new address: its link was followed.
+
+    Raises:
+        AddressTakenError: another account has it by now.
+    """
+    _set_address(user, email)
+
+
+def _set_address(user: User, email: str) -> None:
+    user.email = email
+    try:
+        with transaction.atomic():
+            user.save(update_fields=["email", "email_key"])
+    except IntegrityError as error:
+        raise AddressTakenError from error
+
+
+def delete_account(*, user: User) -> None:
+    """Erase a user's dreams, name and address for good. Their bookings stay, under a name that says nothing."""
+    for dream in Dream.objects.present().filter(user=user):
+        dreams.delete(dream=dream)
+    user.username = f"deleted-{uuid.uuid4().hex[:12]}"
+    user.email = f"{user.username}@deleted.invalid"
+    user.first_name = user.last_name = ""
+    user.is_active = user.is_staff = user.is_superuser = False
+    user.set_unusable_password()
+    user.save()
+
+
 def _created(username: str, email: str, password: str, *, is_pending: bool) -> User:
     try:
         with transaction.atomic():
@@ -92,12 +177,14 @@ def _created(username: str, email: str, password: str, *, is_pending: bool) -> U
             user.set_password(password)
             user.save(force_insert=True)
     except IntegrityError as error:
-        raise NameTakenError from error  # or the address, by somebody at this very moment
+        # By somebody at this very moment; the database let one of the two through.
+        is_name = User.objects.filter(name_key=folded(username)).exists()
+        raise (NameTakenError if is_name else AddressTakenError) from error
     return user
 
 
 def _forget_old_pending() -> None:
-    """Give names and addresses free that nobody has confirmed while they could."""
+    """Delete expired accounts that were never confirmed: their names and addresses become free."""
     too_old = timezone.now() - datetime.timedelta(seconds=settings.PASSWORD_RESET_TIMEOUT)
     User.objects.filter(is_pending=True, date_joined__lt=too_old).delete()
 
@@ -105,6 +192,7 @@ def _forget_old_pending() -> None:
 _SUBJECTS: Final = {
     "confirm": "Your account at newdreamflow",
     "address_taken": "You have an account at newdreamflow",
+    "change_address": "Your new address at newdreamflow",
 }
 
 

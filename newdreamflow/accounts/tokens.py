@@ -1,4 +1,4 @@
-"""The token in the link by which somebody shows that an address is theirs."""
+"""Tokens of confirmation links: they prove that an address is the user's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Addresses of signing up, in and out."""
+"""URLs of accounts: sign-up, sign-in, sign-out."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from newdreamflow.accounts import views
 app_name = "accounts"
 urlpatterns = [
     path("", views.account, name="account"),
+    path("address/", views.AddressChange.as_view(), name="address-change"),
+    path("address/<token>/", views.confirm_address, name="address-confirm"),
+    path("delete/", views.AccountDelete.as_view(), name="delete"),
     path("sign-up/", views.SignUp.as_view(), name="sign-up"),
     path("confirm/<uid>/<token>/", views.confirm, name="confirm"),
     path("sign-in/", views.SignIn.as_view(), name="sign-in"),

@@ -1,1 +1,1 @@
-"""How the site is put together: settings, addresses, ASGI and Celery apps."""
+"""The site's configuration: settings, URLs, ASGI and Celery apps."""

@@ -1,4 +1,4 @@
-"""`/healthz`: whether the site can answer. For whatever watches it: no host is checked, no HTTPS asked for."""
+"""`/healthz`: the site's health check. For monitoring: any host name, also plain HTTP."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from http import HTTPStatus
 
-from django.db import DatabaseError, connection
+from django.db import Error, connection
 from django.http import HttpRequest, JsonResponse
 from django.http.response import HttpResponseBase
 
@@ -28,8 +28,8 @@ class Health:
         try:
             with connection.cursor() as cursor:
                 cursor.execute("SELECT 1 FROM django_migrations LIMIT 1")
-        except DatabaseError as error:
-            logger.warning("the database does not answer: %s", type(error).__name__)
+        except Error as error:
+            logger.warning("the database does not respond: %s", type(error).__name__)
             response = JsonResponse({"status": "database"}, status=HTTPStatus.SERVICE_UNAVAILABLE)
         else:
             response = JsonResponse({"status": "ok"})

@@ -1,4 +1,4 @@
-"""How a line of the log is written: never with what somebody wrote into a form, nor at a length that they choose."""
+"""Log format: log lines contain no form input, and their length is limited."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who asks, where a proxy stands in front: middleware that believes its headers, and drops everybody else's."""
+"""Trusted proxies: middleware that takes the client's address from their headers, and drops all others' headers."""
 
 from __future__ import annotations
 

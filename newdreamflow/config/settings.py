@@ -6,6 +6,8 @@ is production: secure cookies, HSTS, redirects to HTTPS.
 
 from __future__ import annotations
 
+import logging
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,25 +16,28 @@ import dj_database_url
 from csp.constants import NONCE, NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 
-from newdreamflow.config.environment import Environment, kept_folder, kept_secret
+from newdreamflow.config.data_folder import kept_folder, kept_secret
+from newdreamflow.config.site_settings import load_settings, unknown_names
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SITE = REPOSITORY / "newdreamflow"
 
-_env = Environment(REPOSITORY / ".env")
+_env = load_settings(REPOSITORY / ".env")
+for _line in unknown_names(REPOSITORY / ".env"):
+    logging.getLogger("newdreamflow").warning(_line)
 
 # --- where it is ------------------------------------------------------------------------------------------------------
 
-DATA = kept_folder(REPOSITORY / _env.text("DATA_DIR", "var") / "site")
-SITE_PORT = _env.port("SITE_PORT", 8001)
-SITE_URL = _env.url("SITE_URL", f"http://127.0.0.1:{SITE_PORT}")
+DATA = kept_folder(REPOSITORY / _env.data_dir / "site")
+SITE_PORT = _env.site_port
+SITE_URL = _env.site_url or f"http://127.0.0.1:{SITE_PORT}"
 _url = urlsplit(SITE_URL)
 IS_PUBLIC = _url.scheme == "https"
 
-DEBUG = _env.flag("SITE_DEBUG", default=False)
+DEBUG = _env.site_debug
 if DEBUG and IS_PUBLIC:
     raise ImproperlyConfigured("SITE_DEBUG must be false where SITE_URL is https: its pages show code and settings")
-SECRET_KEY = _env.secret("SITE_SECRET_KEY", least=50) or kept_secret(DATA / "secret_key")
+SECRET_KEY = _env.site_secret_key or kept_secret(DATA / "secret_key")
 
 _LOOPBACK = ["127.0.0.1", "localhost", "[::1]"]
 ALLOWED_HOSTS = [_url.hostname] if IS_PUBLIC else [*_LOOPBACK, _url.hostname]
@@ -61,6 +66,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "newdreamflow.config.health.Health",
     "newdreamflow.config.proxy.TrustedProxies",
+    "newdreamflow.config.hosts.KnownHosts",
     "django.middleware.security.SecurityMiddleware",
     "newdreamflow.config.static_files.StaticFiles",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -93,9 +99,7 @@ TEMPLATES = [
 
 def _database() -> dict[str, Any]:
     try:
-        database: dict[str, Any] = dict(
-            dj_database_url.parse(_env.text("DATABASE_URL") or f"sqlite:///{DATA}/site.sqlite3")
-        )
+        database: dict[str, Any] = dict(dj_database_url.parse(_env.database_url or f"sqlite:///{DATA}/site.sqlite3"))
     except ValueError:
         database = {}
     options = database.setdefault("OPTIONS", {})
@@ -113,7 +117,7 @@ def _database() -> dict[str, Any]:
     else:
         # Without the value, which may hold a password.
         raise ImproperlyConfigured(
-            "DATABASE_URL must be like postgres://user:password@host/name or sqlite:///path, and is something else"
+            "DATABASE_URL must be like postgres://user:password@host/name or sqlite:///path, not something else"
         )
     return database
 
@@ -176,14 +180,14 @@ AXES_DISABLE_ACCESS_LOG = True
 """Who signed in when and from where is nobody's business."""
 AXES_VERBOSE = False
 
-EMAIL_HOST = _env.text("EMAIL_HOST")
-EMAIL_PORT = _env.port("EMAIL_PORT", 587)
-EMAIL_HOST_USER = _env.text("EMAIL_HOST_USER")
-EMAIL_HOST_PASSWORD = _env.text("EMAIL_HOST_PASSWORD")
+EMAIL_HOST = _env.email_host
+EMAIL_PORT = _env.email_port
+EMAIL_HOST_USER = _env.email_host_user
+EMAIL_HOST_PASSWORD = _env.email_host_password
 EMAIL_USE_SSL = EMAIL_PORT == 465
-EMAIL_USE_TLS = not EMAIL_USE_SSL and _env.flag("EMAIL_USE_TLS", default=True)
+EMAIL_USE_TLS = not EMAIL_USE_SSL and _env.email_use_tls
 EMAIL_TIMEOUT = 10
-DEFAULT_FROM_EMAIL = _env.text("EMAIL_FROM", f"newdreamflow@{_url.hostname}")
+DEFAULT_FROM_EMAIL = _env.email_from or f"newdreamflow@{_url.hostname}"
 EMAIL_BACKEND = f"django.core.mail.backends.{'smtp' if EMAIL_HOST else 'filebased'}.EmailBackend"
 EMAIL_FILE_PATH = DATA / "mail"
 """Where mail goes that nobody sends: without EMAIL_HOST."""
@@ -191,7 +195,8 @@ ACCOUNTS_CONFIRM_ADDRESS = bool(EMAIL_HOST)
 """Whether an account begins to work only when the link in a mail was followed."""
 
 LANGUAGE_CODE = "en"
-TIME_ZONE = _env.time_zone("SITE_TIME_ZONE", "UTC")
+FORMAT_MODULE_PATH = ["newdreamflow.config.formats"]
+TIME_ZONE = _env.site_time_zone
 USE_TZ = True
 
 # --- the borders ------------------------------------------------------------------------------------------------------
@@ -203,13 +208,15 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = IS_PUBLIC
 SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 SECURE_SSL_REDIRECT = IS_PUBLIC
-SECURE_HSTS_SECONDS = 31_536_000 if IS_PUBLIC else 0
-SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = IS_PUBLIC
+SECURE_HSTS_SECONDS = _env.site_hsts_seconds if IS_PUBLIC else 0
+# For this host name alone: subdomains, and browsers' preload lists that cannot be undone, are the operator's decision.
+SILENCED_SYSTEM_CHECKS = ["security.W004", "security.W005", "security.W021"]
 SECURE_REFERRER_POLICY = "same-origin"
 SECURE_CONTENT_TYPE_NOSNIFF = True
 X_FRAME_OPTIONS = "DENY"
 
-SITE_TRUSTED_PROXIES = _env.networks("SITE_TRUSTED_PROXIES", "127.0.0.1,::1" if IS_PUBLIC else "")
+_own_proxies = [ip_network("127.0.0.1"), ip_network("::1")] if IS_PUBLIC else []
+SITE_TRUSTED_PROXIES = _own_proxies if _env.site_trusted_proxies is None else _env.site_trusted_proxies
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 """Only a trusted proxy's comes so far: `config/proxy.py` has dropped the others."""
 
@@ -232,23 +239,22 @@ DATA_UPLOAD_MAX_NUMBER_FILES = 0
 
 # --- the GPU server, and what dreams cost -----------------------------------------------------------------------------
 
-GPU_SERVER_URL = _env.url("GPU_SERVER_URL", f"http://127.0.0.1:{_env.port('PORT', 8000)}")
-GPU_SERVER_API_KEY = _env.text("GPU_SERVER_API_KEY")
+GPU_SERVER_URL = _env.gpu_server_url or f"http://127.0.0.1:{_env.port}"
+GPU_SERVER_API_KEY = _env.gpu_server_api_key
 
-DREAMS_PRICE_PER_WORK_UNIT = _env.money("SITE_PRICE_PER_WORK_UNIT", "1.00")
-DREAMS_STARTING_BUDGET = _env.money("SITE_STARTING_BUDGET", "100.00")
-DREAMS_MAX_UNFINISHED = _env.whole("SITE_MAX_UNFINISHED_DREAMS", 20, least=1)
-DREAMS_DEFAULT_SIZE = _env.whole("SITE_DEFAULT_SIZE", 256, least=256, most=768)
+DREAMS_PRICE_PER_WORK_UNIT = _env.site_price_per_work_unit
+DREAMS_STARTING_BUDGET = _env.site_starting_budget
+DREAMS_MAX_UNFINISHED = _env.site_max_unfinished_dreams
+DREAMS_DEFAULT_SIZE = _env.site_default_size
 
-DREAMS_RUNNER = _env.one_of("SITE_RUNNER", "database", ("database", "celery"))
-CELERY_BROKER_URL = _env.text("REDIS_URL", "redis://127.0.0.1:6379/0")
+DREAMS_RUNNER = _env.site_runner
+CELERY_BROKER_URL = _env.redis_url
 CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BEAT_SCHEDULE = {"reap": {"task": "newdreamflow.dreams.tasks.reap", "schedule": 2.0}}
 
-_LOG_LEVEL = _env.one_of("LOG_LEVEL", "info", ("debug", "info", "warning", "error"))
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -260,7 +266,7 @@ LOGGING = {
         }
     },
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["stderr"], "level": _LOG_LEVEL.upper()},
+    "root": {"handlers": ["stderr"], "level": _env.log_level.upper()},
     # One line for every request of the client would drown the rest.
     "loggers": {
         "httpx2": {"level": "WARNING"},

@@ -1,4 +1,4 @@
-"""Which address leads where."""
+"""URL routes of the site."""
 
 from __future__ import annotations
 

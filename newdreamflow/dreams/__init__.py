@@ -1,1 +1,1 @@
-"""Dreams: what users ask to be drawn, from the wish to the picture and its cost. Imports nothing of the site."""
+"""Dreams: users' drawing requests, from the form to the picture and its cost. Imports nothing of the site."""

@@ -1,4 +1,4 @@
-"""What staff see and may do in the admin: dreams to look at, cancel and hurry; the ledger to look at, nothing more."""
+"""Admin of dreams and ledger: staff may cancel, retry and unpublish dreams; the ledger is read-only."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class DreamAdmin(_LookOnly):
     def words(self, dream: Dream) -> str:
         """What is public anyway."""
         if not dream.is_public:
-            return "private: its owner reads it, nobody else"
+            return "private: only its owner can read it"
         return f"{dream.prompt} (not: {dream.negative_prompt})" if dream.negative_prompt else dream.prompt
 
     @admin.display(description="bookings")

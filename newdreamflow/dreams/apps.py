@@ -1,4 +1,4 @@
-"""How Django knows this app."""
+"""Django app configuration of `dreams`."""
 
 from __future__ import annotations
 

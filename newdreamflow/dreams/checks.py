@@ -1,4 +1,4 @@
-"""What `manage.py check` says about the settings that lead to the GPU server."""
+"""`manage.py check` for the GPU server's URL and API key."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def gpu_server(**_options: Any) -> Sequence[CheckMessage]:  # noqa: ANN401 -- Dj
     except ValueError:
         is_url = False
     if not is_url:
-        told = "what it is" if "@" in url else repr(url)  # before an @ there may be a password
-        return [Error(f"GPU_SERVER_URL must be a URL such as http://127.0.0.1:8000, not {told}", id="dreams.E001")]
+        shown = "what it is" if "@" in url else repr(url)  # before an @ there may be a password
+        return [Error(f"GPU_SERVER_URL must be a URL such as http://127.0.0.1:8000, not {shown}", id="dreams.E001")]
     found: list[CheckMessage] = []
     if parts.username or parts.password or parts.query or parts.fragment:
         found.append(Error("GPU_SERVER_URL must not hold a name, a password or a query", id="dreams.E002"))
@@ -37,7 +37,7 @@ def gpu_server(**_options: Any) -> Sequence[CheckMessage]:  # noqa: ANN401 -- Dj
         if not key:
             found.append(
                 Error(
-                    "GPU_SERVER_API_KEY must be set when the GPU server is another machine: it serves nobody without",
+                    "GPU_SERVER_API_KEY must be set when the GPU server is another machine: it requires a key",
                     hint="python -m server keys create --name site, on the GPU server",
                     id="dreams.E004",
                 )

@@ -1,4 +1,4 @@
-"""The settings of this app: their names in Django's settings, their units and their defaults."""
+"""Settings of this app: names in Django's settings, units, defaults."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ class _DreamsSettings:
         """Credits that a new user is given."""
         DREAMS_MAX_UNFINISHED = _Setting(20)
         """Dreams that one user may have waiting or being drawn."""
-        DREAMS_LEASE_S = _Setting(60.0)
-        """Seconds that whoever advances a dream has it alone. Longer than any request to the GPU server may take."""
+        DREAMS_LEASE_S = _Setting(150.0)
+        """Seconds of a lease on a dream, renewed before each picture. Longer than one answer may take: 120."""
         DREAMS_GIVE_UP_AFTER_S = _Setting(86400.0)
         """Seconds after which a dream that could not be drawn fails."""
         DREAMS_LONGEST_PAUSE_S = _Setting(60.0)

@@ -1,4 +1,4 @@
-"""The form that asks for a dream: what may be asked, in words and choices, and the `Wish` it comes to."""
+"""The form for a new dream: its fields and choices, and the `Wish` that it returns."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from newdreamflow.dreams.conf import dreams_settings
 from newdreamflow.dreams.models import MAX_SEED, MOST_PICTURES, SIZES, Dream
 from newdreamflow.dreams.services import Wish
 from newdreamflow.dreams.styles import STYLES
+from newdreamflow.form_wording import WordedFormMixin
+from newdreamflow.text import folded, has_visible
 
-__all__ = ["SHAPES", "SHORT_SIDES", "DreamForm", "dimensions", "first_values", "values_of"]
+__all__ = ["LONG_SIDES", "SHAPES", "SHORT_SIDES", "DreamForm", "dimensions", "first_values", "values_of"]
 
 SHAPES: Final = {"square": "Square", "landscape": "Landscape", "portrait": "Portrait"}
-_LONG_SIDES: Final = SIZES[1:]
+LONG_SIDES: Final = SIZES[1:]
 """The smallest size is too small to have a smaller side beside it."""
-SHORT_SIDES: Final = {long: min(SIZES, key=lambda short: abs(short - long * 2 / 3)) for long in _LONG_SIDES}
+SHORT_SIDES: Final = {long: min(SIZES, key=lambda short: abs(short - long * 2 / 3)) for long in LONG_SIDES}
 """About two thirds of the long side, and one of the sizes that models like."""
 _MOST_TAGS: Final = 8
 _LONGEST_TAG: Final = 40
@@ -37,15 +39,21 @@ def dimensions(shape: str, long_side: int) -> tuple[int, int]:
 
 
 class _Text(forms.CharField):
-    """Text without characters that nobody can see."""
+    """Text without control characters; what holds nothing that can be seen is empty."""
 
     def to_python(self, value: object) -> str:
         """The text."""
         text = super().to_python(value) or ""
-        return _CONTROL_CHARACTERS.sub(" ", text.replace("\r\n", "\n")).strip()
+        text = _CONTROL_CHARACTERS.sub(" ", text.replace("\r\n", "\n")).strip()
+        return text if has_visible(text) else ""
 
 
-class DreamForm(forms.Form):
+_NO_SUBMISSION: Final = dict.fromkeys(
+    ("required", "invalid"), "Nothing was sent: the form had expired. Please send it again."
+)
+
+
+class DreamForm(WordedFormMixin, forms.Form):
     """What to draw, and how."""
 
     ADVANCED = ("num_inference_steps", "guidance_scale", "seed", "negative_prompt")
@@ -64,7 +72,7 @@ class DreamForm(forms.Form):
     )
     shape = forms.ChoiceField(widget=forms.RadioSelect, choices=list(SHAPES.items()))
     size = forms.TypedChoiceField(
-        label="Longer side", coerce=int, choices=[(size, f"{size} pixels") for size in _LONG_SIDES]
+        label="Longer side", coerce=int, choices=[(size, f"{size} pixels") for size in LONG_SIDES]
     )
     num_images = forms.TypedChoiceField(
         label="Pictures", coerce=int, choices=[(number, str(number)) for number in range(1, MOST_PICTURES + 1)]
@@ -99,14 +107,19 @@ class DreamForm(forms.Form):
         widget=forms.TextInput(attrs={"placeholder": "owl, night", "autocapitalize": "none"}),
     )
     is_public = forms.BooleanField(required=False, label="Show it in the public gallery when it is done")
-    submission = forms.UUIDField(widget=forms.HiddenInput)
+    submission = forms.UUIDField(widget=forms.HiddenInput, error_messages=_NO_SUBMISSION)
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401 -- Django's own signature
-        super().__init__(*arguments, **({"label_suffix": ""} | named))
+    def add_error(self, field: str | None, error: Any) -> None:  # noqa: ANN401 -- Django's own signature
+        """Note it. A form whose hidden id is wrong gets a new one, and says so at its head."""
+        super().add_error(field, error)
+        if field == "submission":
+            self.data = {**self.data.dict(), field: uuid.uuid4()} if hasattr(self.data, "dict") else self.data
 
     def clean_tags(self) -> list[str]:
         """The words, each once, as they are written in addresses."""
-        words = [slugify(word, allow_unicode=True)[:_LONGEST_TAG] for word in self.cleaned_data["tags"].split(",")]
+        words = [
+            slugify(folded(word), allow_unicode=True)[:_LONGEST_TAG] for word in self.cleaned_data["tags"].split(",")
+        ]
         tags = list(dict.fromkeys(word for word in words if word))
         if len(tags) > _MOST_TAGS:
             raise forms.ValidationError(f"At most {_MOST_TAGS} tags, not {len(tags)}.")
@@ -177,4 +190,4 @@ def values_of(dream: Dream) -> dict[str, Any]:
 
 
 def _nearest_long_side(pixels: int) -> int:
-    return min(_LONG_SIDES, key=lambda size: abs(size - pixels))
+    return min(LONG_SIDES, key=lambda size: abs(size - pixels))

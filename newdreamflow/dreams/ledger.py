@@ -1,4 +1,4 @@
-"""What dreams cost: credits set aside when a dream is accepted, and settled or given back when it ends.
+"""The ledger: credits are reserved when a dream is accepted, and settled or refunded when it ends.
 
 Every booking is one row that never changes. The entries of a dream that is done add up to minus its cost, those of any
 other finished dream to nothing. What a user has left is the sum of all of theirs.
@@ -7,14 +7,13 @@ other finished dream to nothing. What a user has left is the sum of all of their
 from __future__ import annotations
 
 from decimal import ROUND_HALF_UP, Decimal
-from typing import Any
 from uuid import UUID
 
 from django.db import transaction
 from django.db.models import Sum
 
 from newdreamflow.dreams.conf import dreams_settings
-from newdreamflow.dreams.models import Budget, Dream, LedgerEntry
+from newdreamflow.dreams.models import AnyUser, Budget, Dream, LedgerEntry
 
 __all__ = [
     "BudgetExceededError",
@@ -50,13 +49,13 @@ def exact(total: Decimal | None) -> Decimal:
     return (total or Decimal(0)).quantize(_SMALLEST, ROUND_HALF_UP)
 
 
-def balance(user: Any) -> Decimal:  # noqa: ANN401 -- a user of any model
-    """Credits that a user has left."""
+def balance(user: AnyUser) -> Decimal:
+    """Credits that a user has left. Only the first time ever it writes: a budget, with what everybody begins with."""
     _opened(user)
     return _sum(user)
 
 
-def grant(*, user: Any, amount: Decimal, note: str = "", submission: UUID | None = None) -> LedgerEntry:  # noqa: ANN401 -- a user of any model
+def grant(*, user: AnyUser, amount: Decimal, note: str = "", submission: UUID | None = None) -> LedgerEntry:
     """Give a user credits; with the same submission again, no more."""
     _opened(user)
     given = {"user": user, "kind": LedgerEntry.Kind.GRANT, "amount": amount, "note": note[:200]}
@@ -65,8 +64,8 @@ def grant(*, user: Any, amount: Decimal, note: str = "", submission: UUID | None
     return LedgerEntry.objects.get_or_create(submission=submission, defaults=given)[0]
 
 
-def locked_budget(user: Any) -> None:  # noqa: ANN401 -- a user of any model
-    """Let nobody else book for this user until the transaction ends."""
+def locked_budget(user: AnyUser) -> None:
+    """Lock this user's ledger until the transaction ends."""
     _opened(user)
     # SQLite has no row locks and needs none: its transactions begin as writers (`transaction_mode`).
     Budget.objects.select_for_update().get(user=user)
@@ -94,15 +93,17 @@ def release(dream: Dream) -> None:
     _book(dream, LedgerEntry.Kind.RELEASE, _reserved(dream))
 
 
-def _opened(user: Any) -> None:  # noqa: ANN401 -- a user of any model
+def _opened(user: AnyUser) -> None:
+    if Budget.objects.filter(user=user).exists():
+        return  # before a transaction begins, which takes SQLite's write lock: pages that only read ask too
     with transaction.atomic():
         _, is_new = Budget.objects.get_or_create(user=user)
         starting = dreams_settings.DREAMS_STARTING_BUDGET
         if is_new and starting:
-            LedgerEntry.objects.create(user=user, kind=LedgerEntry.Kind.GRANT, amount=starting, note="to begin with")
+            LedgerEntry.objects.create(user=user, kind=LedgerEntry.Kind.GRANT, amount=starting, note="starting credits")
 
 
-def _sum(user: Any) -> Decimal:  # noqa: ANN401 -- a user of any model
+def _sum(user: AnyUser) -> Decimal:
     return exact(LedgerEntry.objects.filter(user=user).aggregate(total=Sum("amount"))["total"])
 
 

@@ -1,15 +1,16 @@
-"""Dreams, their pictures, their tags and the ledger. The `Dream` row holds the truth about where a dream is.
+"""Dreams, their pictures, their tags and the ledger. The `Dream` row has the whole state of a dream.
 
     waiting -> drawing -> done | failed | cancelled
        ^---------|            the GPU server has lost the job: it is asked for again
 
-Everything that happens to a dream is an act in `services.py`. Money is in `ledger.py`.
+What people do with a dream is in `services.py`, what the background does in `advancing.py`, money in `ledger.py`.
 """
 
 from __future__ import annotations
 
+import datetime
 from decimal import Decimal
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TypeAlias
 from uuid import uuid4
 
 from django.conf import settings
@@ -18,10 +19,25 @@ from django.db import models
 from django.urls import reverse
 from django.utils import timezone
 
-__all__ = ["MAX_SEED", "MOST_PICTURES", "SIZES", "AppendOnlyError", "Budget", "Dream", "LedgerEntry", "Picture", "Tag"]
+from newdreamflow.text import folded
+
+__all__ = [
+    "MAX_SEED",
+    "MOST_PICTURES",
+    "SIZES",
+    "AnyUser",
+    "AppendOnlyError",
+    "Budget",
+    "Dream",
+    "LedgerEntry",
+    "Picture",
+    "Tag",
+]
 
 MOST_PICTURES: Final = 4
 MAX_SEED: Final = 2**32 - 1
+AnyUser: TypeAlias = Any
+"""A user of whatever model the site has (`AUTH_USER_MODEL`), or nobody: this app knows none."""
 SIZES: Final = (192, 256, 320, 384, 512, 640, 768)
 
 
@@ -40,22 +56,26 @@ class Tag(models.Model):
 class DreamQuerySet(models.QuerySet["Dream"]):
     """Which dreams."""
 
-    def visible_to(self, user: Any) -> DreamQuerySet:  # noqa: ANN401 -- a user of any model, or nobody
+    def visible_to(self, user: AnyUser) -> DreamQuerySet:
         """One's own and the public ones that are finished."""
         is_public = models.Q(is_public=True, status=Dream.Status.DONE)
         return self.present().filter(is_public | models.Q(user_id=user.pk) if user.is_authenticated else is_public)
 
     def present(self) -> DreamQuerySet:
-        """Those that nobody has deleted."""
+        """Those that were not deleted."""
         return self.filter(deleted_at=None)
 
     def unfinished(self) -> DreamQuerySet:
         """Those that are waited for."""
         return self.filter(status__in=(Dream.Status.WAITING, Dream.Status.DRAWING))
 
-    def due(self, now: Any) -> DreamQuerySet:  # noqa: ANN401 -- datetime; django-stubs knows
-        """Those that somebody should advance now: the time has come, and nobody has them or had them too long."""
+    def due(self, now: datetime.datetime) -> DreamQuerySet:
+        """Those to advance now: they are due, and not leased or their lease has expired."""
         return self.unfinished().filter(next_try_at__lte=now).exclude(lease_until__gt=now)
+
+    def due_pks(self, now: datetime.datetime, limit: int) -> list[int]:
+        """Keys of those, the longest due first."""
+        return list(self.due(now).order_by("next_try_at").values_list("pk", flat=True)[:limit])
 
 
 class Dream(models.Model):
@@ -102,7 +122,7 @@ class Dream(models.Model):
     status = models.CharField(max_length=10, choices=Status.choices, default=Status.WAITING)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     sent_at = models.DateTimeField(null=True, editable=False)
-    """When the GPU server accepted it."""
+    """When it was first sent to the GPU server; set before, since an answer may never come."""
     finished_at = models.DateTimeField(null=True, editable=False)
     cancel_requested_at = models.DateTimeField(null=True, editable=False)
     deleted_at = models.DateTimeField(null=True, editable=False)
@@ -134,6 +154,10 @@ class Dream(models.Model):
     engine_s = models.FloatField(null=True, editable=False)
     """Seconds that the drawing itself took."""
     model = models.CharField(max_length=200, blank=True, editable=False)
+    is_prompt_cut = models.BooleanField(default=False, editable=False)
+    """Whether the model could not read all of the prompt."""
+    folded_prompt = models.TextField(blank=True, editable=False)
+    """What searches look at (`text.folded`): no database folds case and normal forms as the other does."""
 
     objects = DreamQuerySet.as_manager()
 
@@ -162,6 +186,11 @@ class Dream(models.Model):
     def get_absolute_url(self) -> str:
         """Its page."""
         return reverse("dreams:dream", args=[self.uuid])
+
+    def save(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401 -- Django's own signature
+        """Keep what searches look at in step with the prompt."""
+        self.folded_prompt = folded(self.prompt)
+        super().save(*arguments, **named)
 
     @property
     def is_finished(self) -> bool:
@@ -203,7 +232,7 @@ class Picture(models.Model):
 
 
 class AppendOnlyError(TypeError):
-    """Somebody tried to change the past."""
+    """An entry of the ledger cannot be changed or deleted."""
 
 
 class LedgerQuerySet(models.QuerySet["LedgerEntry"]):

@@ -1,4 +1,4 @@
-"""Picture files, for those who may see them."""
+"""Views that serve picture files, with their access control."""
 
 from __future__ import annotations
 

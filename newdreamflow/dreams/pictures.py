@@ -1,4 +1,4 @@
-"""Picture files of a dream: written under names of ours, with a small copy beside each, and deleted."""
+"""Storage of a dream's picture files: writes them under generated names, with thumbnails, and deletes them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def kept(dream: Dream, index: int, drawn: Drawn) -> Picture:
 
 
 def delete_files(dream: Dream) -> None:
-    """Remove a dream's files; those too of which no row tells, since whoever wrote them came to a sudden end."""
+    """Remove a dream's files; also those without a row, left by a process that was killed."""
     try:
         _, names = default_storage.listdir(dream.folder)
     except FileNotFoundError:

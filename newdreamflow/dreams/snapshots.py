@@ -1,4 +1,4 @@
-"""What a page that watches a dream is told: where the dream is, in words, numbers and addresses."""
+"""Snapshots for a page that watches a dream: status text, numbers and URLs."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TypedDict
 
 from django.urls import reverse
 
+from newdreamflow.dreams.gpu_server import Progress
 from newdreamflow.dreams.models import Dream
-from newdreamflow.dreams.services import Progress
 from newdreamflow.dreams.watching import Sight
 
 __all__ = ["PictureAddress", "Snapshot", "snapshot_of"]
@@ -30,7 +30,7 @@ class Snapshot(TypedDict):
     words: str
     """For people."""
     step: int
-    """Of all pictures together; 0 while it is not known."""
+    """Of all pictures together; 0 while it is not known, all of them when it is done."""
     steps: int
     queue_position: int | None
     """0 is next; None unless it queues at the GPU server."""
@@ -47,13 +47,14 @@ class Snapshot(TypedDict):
 def snapshot_of(sight: Sight) -> Snapshot:
     """Put into words what was seen."""
     dream, progress = sight.dream, sight.progress
+    steps = dream.num_inference_steps * dream.num_images
     is_there = progress is not None and dream.status == Dream.Status.DRAWING
     return {
         "status": "deleted" if dream.deleted_at else dream.status,
         "is_finished": dream.is_finished or dream.deleted_at is not None,
         "words": _words(dream, progress),
-        "step": progress.step if progress and is_there else 0,
-        "steps": progress.steps if progress and is_there else dream.num_inference_steps * dream.num_images,
+        "step": progress.step if progress and is_there else steps if dream.status == Dream.Status.DONE else 0,
+        "steps": progress.steps if progress and is_there else steps,
         "queue_position": progress.queue_position if progress and is_there else None,
         "eta_s": progress.eta_s if progress and is_there else None,
         "trouble": "" if dream.is_finished else dream.trouble,
@@ -81,7 +82,7 @@ def _words(dream: Dream, progress: Progress | None) -> str:
         case Dream.Status.DONE:
             return "Done."
         case Dream.Status.FAILED:
-            return dream.error or "The painter could not draw it."
+            return dream.error or "The GPU server could not draw it."
         case Dream.Status.CANCELLED:
             return "Cancelled. Nothing was charged."
     if dream.cancel_requested_at is not None:
@@ -89,18 +90,18 @@ def _words(dream: Dream, progress: Progress | None) -> str:
     if dream.trouble:
         return dream.trouble
     if dream.status == Dream.Status.WAITING:
-        return "Waiting for the painter…"
-    return _words_of(progress) if progress is not None else "The painter has it."
+        return "Waiting for the GPU server…"
+    return _words_of(progress) if progress is not None else "Sent to the GPU server."
 
 
 def _words_of(progress: Progress) -> str:
     if progress.is_over:
-        return "Hanging it up…"
+        return "Saving the picture…"
     if progress.queue_position is not None:
-        place = "Next in line" if progress.queue_position == 0 else f"{_counted(progress.queue_position)} before it"
+        place = "Next in line" if progress.queue_position == 0 else f"{_counted(progress.queue_position)} ahead of it"
         return f"{place}{_in_about(progress.eta_s)}"
     if not progress.step:
-        return f"The painter begins{_in_about(progress.eta_s)}"
+        return f"Starting{_in_about(progress.eta_s)}"
     return f"Step {progress.step} of {progress.steps}{_in_about(progress.eta_s)}"
 
 

@@ -1,4 +1,4 @@
-"""The staff's page: how the site and the GPU server are. Whoever is not staff is told that there is no such page."""
+"""The staff page: status of site and GPU server. Other users get 404."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from django.shortcuts import render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from newdreamflow.dreams import services, statistics
+from newdreamflow.dreams import gpu_server, staff_statistics
 from newdreamflow.dreams.models import Dream
-from newdreamflow.dreams.statistics import Day
+from newdreamflow.dreams.staff_statistics import Day
 
 __all__ = ["overview"]
 
@@ -29,18 +29,20 @@ def overview(request: HttpRequest) -> HttpResponse:
     """Everything on one page."""
     if not (request.user.is_authenticated and request.user.is_staff):
         raise Http404
-    days = statistics.days(_CHART_DAYS)
+    days = staff_statistics.days(_CHART_DAYS)
     context = {
-        "health": services.gpu_server_health(),
-        "overdue_s": statistics.overdue_s(),
-        "periods": [(name, statistics.period(length)) for name, length in _PERIODS],
-        "statuses": [(Dream.Status(status).label, number) for status, number in statistics.dreams_by_status().items()],
-        "credits_spent": statistics.credits_spent(),
+        "health": gpu_server.health(),
+        "overdue_s": staff_statistics.overdue_s(),
+        "periods": [(name, staff_statistics.period(length)) for name, length in _PERIODS],
+        "statuses": [
+            (Dream.Status(status).label, number) for status, number in staff_statistics.dreams_by_status().items()
+        ],
+        "credits_spent": staff_statistics.credits_spent(),
         "days": days,
         "bars": _bars(days),
         "most_a_day": max(day.all for day in days),
         "num_dreams": sum(day.all for day in days),
-        "troubles": statistics.dreams_in_trouble(_MOST_TROUBLES),
+        "troubles": staff_statistics.dreams_in_trouble(_MOST_TROUBLES),
         "most_troubles": _MOST_TROUBLES,
     }
     return render(request, "dreams/staff/overview.html", context)

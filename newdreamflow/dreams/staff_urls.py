@@ -1,4 +1,4 @@
-"""The address of the staff's page."""
+"""URL of the staff page."""
 
 from __future__ import annotations
 

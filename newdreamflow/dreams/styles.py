@@ -1,4 +1,4 @@
-"""Style presets: words that are added to a prompt."""
+"""Style presets: words added to a prompt, in front of a long one, whose end the text encoder may cut off."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-__all__ = ["STYLES", "Style", "styled"]
+__all__ = ["STYLES", "Style", "picture_of", "styled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +15,7 @@ class Style:
 
     label: str
     words: str
-    """Added behind the prompt, after a comma."""
+    """At most 24 tokens of the text encoder."""
 
 
 STYLES: Final = MappingProxyType(
@@ -31,7 +31,22 @@ STYLES: Final = MappingProxyType(
 """Key, as it is stored -> preset."""
 
 
+def picture_of(style: str) -> str:
+    """Static file that shows a style, drawn by `scripts/style_pictures.py`; the empty key has one too."""
+    return f"newdreamflow/styles/{style or 'none'}.webp"
+
+
+_SURELY_READ: Final = 50
+"""Bytes without spaces. A token is at least one, and the encoder of SD 1.x reads 75: with a style all fit."""
+
+
 def styled(prompt: str, style: str) -> str:
-    """The prompt as it is sent; a style that is not known any more adds nothing."""
+    """The prompt as it is sent; a style that is not known any more adds nothing.
+
+    Behind a short prompt, as captions have it; in front of a long one, whose end the text encoder may cut off.
+    """
     preset = STYLES.get(style)
-    return f"{prompt}, {preset.words}" if preset else prompt
+    if preset is None:
+        return prompt
+    is_short = len("".join(prompt.split()).encode()) <= _SURELY_READ
+    return f"{prompt}, {preset.words}" if is_short else f"{preset.words}, {prompt}"

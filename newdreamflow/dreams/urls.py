@@ -1,4 +1,4 @@
-"""Addresses of dreams."""
+"""URLs of dreams."""
 
 from __future__ import annotations
 

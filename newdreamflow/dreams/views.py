@@ -1,4 +1,4 @@
-"""The pages and acts of dreams. `Dream.objects.visible_to` decides what may be seen; `services`, what happens."""
+"""Pages and actions of dreams. Access control is in `Dream.objects.visible_to`, the actions in `services`."""
 
 from __future__ import annotations
 
@@ -26,14 +26,13 @@ from django.utils import timezone
 from django.utils.cache import patch_cache_control
 from django.views.decorators.http import require_GET, require_http_methods, require_POST, require_safe
 
-from newdreamflow.dreams import ledger, selectors, services, statement
+from newdreamflow.dreams import account_statement, ledger, selectors, services
 from newdreamflow.dreams.conf import dreams_settings
 from newdreamflow.dreams.events import events_of
-from newdreamflow.dreams.forms import SHORT_SIDES, DreamForm, dimensions, first_values, values_of
-from newdreamflow.dreams.models import SIZES, Dream
+from newdreamflow.dreams.forms import LONG_SIDES, SHORT_SIDES, DreamForm, dimensions, first_values, values_of
+from newdreamflow.dreams.models import Dream
 from newdreamflow.dreams.services import Wish
 from newdreamflow.dreams.snapshots import snapshot_of
-from newdreamflow.dreams.styles import STYLES
 from newdreamflow.dreams.watching import Sight, watcher
 
 __all__ = [
@@ -62,7 +61,7 @@ IDEAS: Final = (
 
 
 def _own_page(page: _Page) -> _Page:
-    """A page of one user's own: for nobody else's cache."""
+    """A page of one user's own: not for shared caches."""
 
     @wraps(page)
     def answered(request: HttpRequest) -> HttpResponse:
@@ -74,7 +73,7 @@ def _own_page(page: _Page) -> _Page:
 
 
 def _act(act: _Act) -> _Act:
-    """Something done with a dream. Whoever must sign in first comes back to its page: an act has no page."""
+    """Something done with a dream. A user who must sign in first comes back to its page: an act has no page."""
 
     @wraps(act)
     def done(request: HttpRequest, uuid: UUID) -> HttpResponse:
@@ -102,7 +101,6 @@ def new(request: HttpRequest) -> HttpResponse:
     left = ledger.balance(request.user)
     context = {
         "form": form,
-        "styles": STYLES,
         "ideas": IDEAS,
         "left": left,
         "price": _price_of(form),
@@ -154,7 +152,7 @@ def _refusal(refused: ledger.BudgetExceededError | services.TooManyDreamsError) 
 
 @_act
 def again(request: HttpRequest, uuid: UUID) -> HttpResponse:
-    """The same wish with another seed."""
+    """The same request with another seed."""
     before = get_object_or_404(Dream.objects.visible_to(request.user), uuid=uuid)
     is_mine = before.user_id == request.user.pk
     wish = Wish(
@@ -173,7 +171,8 @@ def again(request: HttpRequest, uuid: UUID) -> HttpResponse:
         submission = UUIDField(required=False).clean(request.POST.get("submission", "")) or uuid4()
         return redirect(services.submit(user=request.user, wish=wish, submission=submission))
     except ValidationError:
-        raise Http404 from None
+        messages.error(request, "Nothing was sent: the form was incomplete. Please press the button again.")
+        return redirect(before)
     except (ledger.BudgetExceededError, services.TooManyDreamsError) as refused:
         messages.error(request, _refusal(refused))
         return redirect(before)
@@ -263,7 +262,7 @@ def publish(request: HttpRequest, uuid: UUID) -> HttpResponse:
 @require_safe
 def gallery(request: HttpRequest) -> HttpResponse:
     """What people show."""
-    return _dreams_page(request, "dreams/gallery.html", selectors.public_dreams())
+    return _dreams_page(request, "dreams/gallery.html", selectors.public_dreams(), least_of_a_tag=2)
 
 
 @require_safe
@@ -273,11 +272,20 @@ def mine(request: HttpRequest) -> HttpResponse:
     return _dreams_page(request, "dreams/mine.html", selectors.own_dreams(request.user))
 
 
-def _dreams_page(request: HttpRequest, template: str, dreams: QuerySet[Dream]) -> HttpResponse:
+def _dreams_page(
+    request: HttpRequest, template: str, dreams: QuerySet[Dream], *, least_of_a_tag: int = 1
+) -> HttpResponse:
     search = request.GET.get("q", "").replace("\x00", "").strip()[:200]
     tag = request.GET.get("tag", "").replace("\x00", "").strip()[:40]
     page = selectors.page_of(selectors.matching(dreams, search=search, tag=tag), request.GET.get("page"))
-    context = {"page": page, "search": search, "tag": tag, "tags": selectors.common_tags(dreams)}
+    tags = selectors.common_tags(dreams, least=least_of_a_tag)
+    context = {
+        "page": page,
+        "search": search,
+        "tag": tag,
+        "tags": tags,
+        "starting_credits": dreams_settings.DREAMS_STARTING_BUDGET,
+    }
     return render(request, template, context)
 
 
@@ -291,15 +299,17 @@ def costs(request: HttpRequest) -> HttpResponse:
     if request.GET.get("format") == "csv":
         name = f"newdreamflow-{timezone.localdate().isoformat()}.csv"
         headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-        return HttpResponse(statement.as_csv(request.user), content_type="text/csv; charset=utf-8", headers=headers)
-    totals = statement.totals_of(request.user)
-    page = statement.lines_of(request.user, request.GET.get("page"))
+        return HttpResponse(
+            account_statement.as_csv(request.user), content_type="text/csv; charset=utf-8", headers=headers
+        )
+    totals = account_statement.totals_of(request.user)
+    page = account_statement.lines_of(request.user, request.GET.get("page"))
     context = {
         "totals": totals,
         "page": page,
-        "days": statement.days_of(request.user, page),
+        "days": account_statement.days_of(request.user, page),
         "usual": _USUAL,
-        "prices": [_row_of_prices(size, totals.left) for size in SIZES],
+        "prices": [_row_of_prices(size, totals.left) for size in LONG_SIDES],
     }
     return render(request, "dreams/costs.html", context)
 

@@ -1,4 +1,4 @@
-"""Watching dreams change: one look at the database for all that are watched, one line to the GPU server for each drawn.
+"""Watching dreams: one database query for all watched ones, one event stream of the GPU server for each running one.
 
 However many people watch, a process asks the database one question twenty times a second and holds one connection to
 it. When the GPU server says that a dream has ended, the watcher hurries the dream, so that nobody waits for the next
@@ -16,11 +16,11 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from django.db import DatabaseError, connection
+from django.db import Error, connection
 
-from newdreamflow.dreams import services
+from newdreamflow.dreams import gpu_server, services
+from newdreamflow.dreams.gpu_server import Progress
 from newdreamflow.dreams.models import Dream
-from newdreamflow.dreams.services import Progress
 
 __all__ = ["Sight", "Watcher", "watcher"]
 
@@ -70,7 +70,7 @@ class _Watched:
         return self.sight.dream
 
     def show(self, sight: Sight) -> None:
-        """Tell whoever watches."""
+        """Notify watchers."""
         self.sight = sight
         self.version += 1
         changed, self._changed = self._changed, asyncio.Event()
@@ -112,7 +112,7 @@ class Watcher:
             self._linger(watched)
 
     def glance(self, dream: Dream) -> Sight:
-        """How it is. It stays watched for a while, so that whoever asks again and again sees it move."""
+        """How it is. It stays watched for a while, so that a polling client sees it change."""
         watched = self._watch(dream)
         self._linger(watched)
         return watched.sight
@@ -156,8 +156,8 @@ class Watcher:
         """Ask the database; None if it does not answer."""
         try:
             return await asyncio.get_running_loop().run_in_executor(self._database, question)
-        except DatabaseError as error:
-            logger.warning("the database cannot be asked: %s", error)
+        except Error as error:
+            logger.warning("the database cannot be queried: %s", error)
             self._database.submit(connection.close)
             return None
 
@@ -194,7 +194,7 @@ class Watcher:
             pause_s = min(2 * pause_s, _LONGEST_RETRY_S)
 
     async def _heard_to_the_end(self, watched: _Watched, dream: Dream) -> bool:
-        async with aclosing(services.follow(dream=dream)) as news:
+        async with aclosing(gpu_server.follow(dream=dream)) as news:
             async for progress in news:
                 before = watched.sight
                 is_same_attempt = before.progress is not None and before.progress.attempt == progress.attempt
@@ -206,7 +206,7 @@ class Watcher:
 
 
 def _shown(dream: Dream) -> Iterable[object]:
-    """What of its row somebody who watches wants to know."""
+    """The fields of its row that watchers are notified of."""
     return (dream.status, dream.remote_job_id, dream.trouble, dream.error, dream.cancel_requested_at, dream.deleted_at)
 
 

@@ -1,4 +1,4 @@
-"""The database runner: looks for dreams that are due, and has a few threads advance them. Needs no other service."""
+"""The database runner: polls for due dreams and advances them in a few threads. Needs no other service."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
-from django.db import DatabaseError, connection
+from django.db import Error, connection
+from django.utils import timezone
 
-from newdreamflow.dreams import services
-from newdreamflow.dreams.runner import due_ids
+from newdreamflow.dreams import advancing, erasing
+from newdreamflow.dreams.models import Dream
 
 __all__ = ["DreamWorker"]
 
@@ -45,8 +46,8 @@ class DreamWorker:
         if room <= 0:
             return True
         try:
-            due = due_ids(room + len(self._busy))
-        except DatabaseError as error:
+            due = Dream.objects.due_pks(timezone.now(), room + len(self._busy))
+        except Error as error:
             logger.warning("the database cannot be read: %s", error)
             connection.close()
             return False
@@ -57,16 +58,16 @@ class DreamWorker:
 
 def _erase_left_over() -> None:
     try:
-        services.erase_left_over()
-    except DatabaseError as error:
-        logger.warning("what was deleted could not be erased: %s", error)
+        erasing.erase_left_over()
+    except Error as error:
+        logger.warning("files of deleted dreams could not be erased: %s", error)
         connection.close()
 
 
 def _advance(dream_id: int) -> None:
     try:
-        services.advance(dream_id=dream_id)
-    except DatabaseError as error:
+        advancing.advance(dream_id=dream_id)
+    except Error as error:
         # The row is as it was; when its lease is over, somebody tries again.
         logger.warning("dream %d: the database failed: %s", dream_id, error)
         connection.close()

@@ -7,8 +7,8 @@ from decimal import Decimal
 import pytest
 from django.contrib.auth import get_user_model
 
-from newdreamflow.dreams import services
-from server.executors.fake import FakeExecutor
+from newdreamflow.dreams.gpu_server import close_clients
+from server.worker.fake_executor import FakeExecutor
 
 
 @pytest.fixture
@@ -43,8 +43,7 @@ def gpu_server(serve, painter, settings):
 @pytest.fixture(autouse=True)
 def closed_clients():
     yield
-    while services._clients:
-        services._clients.popitem()[1].close()
+    close_clients()
 
 
 @pytest.fixture(autouse=True)

@@ -94,11 +94,11 @@ def _main(database: str, media_root: str) -> None:
 
 def _warm_up() -> None:
     """Do here what is otherwise done at first use, by every child anew."""
-    from newdreamflow.dreams import services  # noqa: PLC0415 -- models can be imported only now
+    from newdreamflow.dreams import gpu_server  # noqa: PLC0415 -- models can be imported only now
     from newdreamflow.dreams.models import Dream  # noqa: PLC0415
 
     Image.init()
-    assert services.gpu_server_health() is None  # there is none so far, but all is imported that asking takes
+    assert gpu_server.health() is None  # there is none so far, but all is imported that asking takes
     Dream.objects.exists()
     connection.close()  # a child has its own
     gc.collect()
@@ -123,7 +123,7 @@ def _fate_of(walk: Walk) -> Fate:
 
 
 def _walk_and_die(walk: Walk) -> list[str]:
-    from newdreamflow.dreams import services  # noqa: PLC0415 -- see above
+    from newdreamflow.dreams import advancing, gpu_server  # noqa: PLC0415 -- see above
     from newdreamflow.dreams.models import Dream  # noqa: PLC0415
 
     settings.DREAMS_PRICE_PER_WORK_UNIT = Decimal(walk.price)
@@ -134,7 +134,7 @@ def _walk_and_die(walk: Walk) -> list[str]:
     rows = Dream.objects.filter(pk=walk.dream_id)
     for settings.GPU_SERVER_URL in walk.urls:
         with connection.execute_wrapper(edges.after_statement):
-            services.advance(dream_id=walk.dream_id)
+            advancing.advance(dream_id=walk.dream_id)
         dream = rows.get()
         if dream.is_finished:
             break
@@ -143,7 +143,7 @@ def _walk_and_die(walk: Walk) -> list[str]:
         while not is_drawn:
             assert time.monotonic() < deadline, "it is not drawn"
             time.sleep(0.002)
-            is_drawn = find(services._client(), dream.remote_job_id).state.is_over
+            is_drawn = find(gpu_server.client(), dream.remote_job_id).state.is_over
         rows.update(next_try_at=dream.created_at)
     return edges.passed
 
@@ -164,7 +164,7 @@ class _Edges:
         """Put one after each thing that can be done, beside statements."""
         for owner, names in (
             (Client, ("submit", "job")),
-            (Job, ("cancel", "images")),
+            (Job, ("cancel", "image")),
             (FileSystemStorage, ("_save", "delete")),
             (connection, ("commit",)),
         ):

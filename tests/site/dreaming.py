@@ -36,7 +36,7 @@ def done(user, prompt="a cat", tags=(), **columns):
     return dream
 
 
-def failed(user, error="The painter lost the thread."):
+def failed(user, error="The model produced no usable picture."):
     """A dream that could not be drawn."""
     dream = waiting(user, status="failed", finished_at=timezone.now(), error=error)
     ledger.release(dream)
@@ -47,7 +47,15 @@ def many_done(user, number, **columns):
     """So many dreams, made quickly: without files."""
     now = timezone.now()
     made = Dream.objects.bulk_create(
-        Dream(user=user, prompt=f"dream {index}", seed=index, status="done", finished_at=now, **columns)
+        Dream(
+            user=user,
+            prompt=f"dream {index}",
+            folded_prompt=f"dream {index}",
+            seed=index,
+            status="done",
+            finished_at=now,
+            **columns,
+        )
         for index in range(number)
     )
     Picture.objects.bulk_create(

@@ -10,7 +10,7 @@ from decimal import Decimal
 import pytest
 from django.utils import timezone
 
-from newdreamflow.dreams import ledger, services, statement
+from newdreamflow.dreams import account_statement, ledger, services
 from newdreamflow.dreams.models import Dream, LedgerEntry
 from newdreamflow.dreams.templatetags.dreams_words import amount, seconds
 from tests.site.dreaming import done, failed, many_done, waiting
@@ -29,8 +29,8 @@ def signed_in(client, user):
 
 
 def days(user, number=None):
-    page = statement.lines_of(user, number)
-    return statement.days_of(user, page)
+    page = account_statement.lines_of(user, number)
+    return account_statement.days_of(user, page)
 
 
 def days_ago(dream, number):
@@ -45,15 +45,15 @@ def test_totals_say_where_the_credits_are(user):
         done(user)
     failed(user)
     waiting(user)
-    totals = statement.totals_of(user)
+    totals = account_statement.totals_of(user)
     assert (totals.left, totals.set_aside, totals.spent, totals.num_drawn) == (100 - 4 * PRICE, PRICE, 3 * PRICE, 3)
     assert totals.left + totals.set_aside + totals.spent == 100
 
 
 def test_a_user_without_dreams_has_what_they_were_given(signed_in, user):
-    totals = statement.totals_of(user)
+    totals = account_statement.totals_of(user)
     assert (totals.left, totals.set_aside, totals.spent, totals.num_drawn) == (100, 0, 0, 0)
-    assert "Credits given: to begin with +100.00" in visible_text(signed_in.get("/costs/"))
+    assert "Credits given: starting credits +100.00" in visible_text(signed_in.get("/costs/"))
 
 
 def test_each_day_tells_its_dreams_what_they_cost_and_what_was_left(user):
@@ -77,10 +77,10 @@ def test_a_dream_that_ends_on_another_day_is_told_on_both(user):
 
 
 def test_the_sums_of_a_day_are_of_the_whole_day_on_every_page(user):
-    for _ in range(statement.LINES_A_PAGE + 10):
+    for _ in range(account_statement.LINES_A_PAGE + 10):
         done(user)
     [first], [second] = days(user, "1"), days(user, "2")
-    assert (len(first.lines), len(second.lines)) == (statement.LINES_A_PAGE, 11)
+    assert (len(first.lines), len(second.lines)) == (account_statement.LINES_A_PAGE, 11)
     assert (first.spent, first.left) == (second.spent, second.left) == (60 * PRICE, 100 - 60 * PRICE)
 
 
@@ -156,7 +156,7 @@ def test_500_dreams_are_bounded_in_queries_and_length(signed_in, user, django_as
     for path in ("/costs/", "/costs/?page=7"):
         with django_assert_max_num_queries(16):
             response = signed_in.get(path)
-        assert response.content.decode().count("<tr>") <= statement.LINES_A_PAGE + 20
+        assert response.content.decode().count("<tr>") <= account_statement.LINES_A_PAGE + 20
     with django_assert_max_num_queries(4):
         assert len(signed_in.get("/costs/?format=csv").content.splitlines()) == 1002
 

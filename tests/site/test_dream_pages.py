@@ -15,6 +15,7 @@ from django.utils import timezone
 from newdreamflow.dreams import ledger, services
 from newdreamflow.dreams.forms import first_values
 from newdreamflow.dreams.models import Dream
+from newdreamflow.dreams.styles import STYLES, picture_of
 from tests.site.dreaming import done, failed, many_done, waiting
 
 pytestmark = pytest.mark.django_db
@@ -157,11 +158,11 @@ def test_a_finished_dream_shows_picture_settings_and_price(signed_in, user):
 
 
 def test_a_dream_on_its_way_says_how_it_is_without_javascript_too(signed_in, user):
-    dream = waiting(user, "a slow cat", trouble="The painter is resting. We try again in 20 s.")
+    dream = waiting(user, "a slow cat", trouble="The GPU server cannot be reached. We try again in 20 s.")
     response = signed_in.get(address("dream", dream))
     html = response.content.decode()
     assert '<noscript><meta http-equiv="refresh"' in html
-    assert "The painter is resting. We try again in 20 s." in visible_text(response)
+    assert "The GPU server cannot be reached. We try again in 20 s." in visible_text(response)
     assert f'data-events="{address("events", dream)}"' in html
     assert f'data-progress="{address("progress", dream)}"' in html
     assert f'action="{address("cancel", dream)}"' in html
@@ -169,7 +170,7 @@ def test_a_dream_on_its_way_says_how_it_is_without_javascript_too(signed_in, use
 
 
 def test_a_dream_that_failed_says_why_and_offers_to_try_again(signed_in, user):
-    dream = failed(user, "The painter lost the thread. Try another seed or other words.")
+    dream = failed(user, "The model produced no usable picture. Try another seed or other words.")
     response = signed_in.get(address("dream", dream))
     assert "Try another seed or other words." in visible_text(response)
     assert "Download" not in visible_text(response)
@@ -260,7 +261,8 @@ def test_again_without_budget_says_so_on_the_dreams_page(signed_in, user, settin
     response = signed_in.post(address("again", dream), follow=True)
     assert response.redirect_chain[0][0] == address("dream", dream)
     assert "This dream would cost" in visible_text(response)
-    assert signed_in.post(address("again", dream), {"submission": "nonsense"}).status_code == 404
+    response = signed_in.post(address("again", dream), {"submission": "nonsense"}, follow=True)
+    assert "the form was incomplete" in visible_text(response)
 
 
 def test_acts_are_posts_with_a_token(user):
@@ -327,7 +329,7 @@ def test_strangers_who_act_are_asked_who_they_are_and_come_back_to_the_page(clie
 def test_what_is_not_there_is_told_in_words(client):
     response = client.get(reverse("dreams:dream", args=[uuid.uuid4()]))
     assert response.status_code == 404
-    assert "Nothing to see here" in visible_text(response)
+    assert "Page not found" in visible_text(response)
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------------
@@ -401,3 +403,44 @@ def test_own_pages_are_kept_by_no_cache(signed_in, user):
     assert dream.finished_at <= timezone.now()
     for path in ("/dream/", "/mine/", "/costs/", address("dream", dream)):
         assert {"private", "no-cache"} <= set(signed_in.get(path)["Cache-Control"].split(", ")), path
+
+
+# --- nothing is cut, refused or left out without a word ---------------------------------------------------------------
+
+
+def test_the_page_says_that_a_prompt_was_cut(signed_in, user):
+    assert "The prompt was cut" not in visible_text(signed_in.get(address("dream", done(user))))
+    assert "The prompt was cut" in visible_text(signed_in.get(address("dream", done(user, is_prompt_cut=True))))
+
+
+@pytest.mark.parametrize("submission", ["x", "", None, "\x00"])
+def test_a_form_without_a_good_id_says_so_and_can_be_sent_again(signed_in, user, submission):
+    form = {name: value for name, value in first_values().items() if name != "submission"} | {"prompt": "a cat"}
+    broken = form if submission is None else form | {"submission": submission}
+    response = signed_in.post(reverse("dreams:new"), broken)
+    assert response.status_code == 422
+    assert "the form had expired" in visible_text(response)
+    [again] = re.findall(r'name="submission" value="([^"]+)"', response.content.decode())
+    assert signed_in.post(reverse("dreams:new"), form | {"submission": again}).status_code == 302
+
+
+def test_a_finished_dreams_snapshot_shows_all_steps(signed_in, user):
+    snapshot = signed_in.get(address("progress", done(user, num_images=2, num_inference_steps=20))).json()
+    assert (snapshot["step"], snapshot["steps"]) == (40, 40)
+
+
+def test_costs_name_the_sizes_that_the_form_offers_and_no_others(signed_in):
+    offered = re.findall(r'<option value="(\d{3})"', signed_in.get(reverse("dreams:new")).content.decode())
+    priced = re.findall(r"(\d+) × \d+", visible_text(signed_in.get(reverse("dreams:costs"))))
+    assert priced == offered
+
+
+def test_a_style_is_a_radio_button_whose_label_holds_picture_and_words(signed_in):
+    html = signed_in.get("/dream/").content.decode()
+    labels = [label for label in re.findall(r"<label.*?</label>", html, re.DOTALL) if 'name="style"' in label]
+    assert len(labels) == 1 + len(STYLES)
+    for label, style in zip(labels, ["", *STYLES], strict=True):
+        assert 'type="radio"' in label
+        assert f'value="{style}"' in label
+        assert f'src="/static/{picture_of(style)}" alt=""' in label  # the words beside it say the same
+        assert (STYLES[style].label if style else "As it comes") in label

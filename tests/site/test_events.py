@@ -12,17 +12,18 @@ import httpx2
 import pytest
 import uvicorn
 from asgiref.sync import sync_to_async
+from django.db import InterfaceError
 from django.test import AsyncClient
 from django.urls import reverse
 
 from newdreamflow.config.asgi import application
-from newdreamflow.dreams import services, watching
+from newdreamflow.dreams import advancing, gpu_server, services, watching
 from newdreamflow.dreams.events import events_of
+from newdreamflow.dreams.gpu_server import Progress
 from newdreamflow.dreams.models import Dream
-from newdreamflow.dreams.services import Progress
 from newdreamflow.dreams.worker import DreamWorker
-from server.executors.fake import FakeExecutor
-from server.serving import bound_socket
+from server.draining_server import bound_socket
+from server.worker.fake_executor import FakeExecutor
 from tests.site.dreaming import done, waiting
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -67,7 +68,7 @@ async def test_a_dream_is_followed_from_the_wish_to_the_picture(user, settings, 
     snapshots = [snapshot for _, snapshot in found]
     assert found[0][0] < 1
     assert snapshots[0]["status"] == "waiting"
-    assert snapshots[0]["words"] == "Waiting for the painter…"
+    assert snapshots[0]["words"] == "Waiting for the GPU server…"
     steps = [snapshot["step"] for snapshot in snapshots if snapshot["status"] == "drawing"]
     assert steps == sorted(steps)
     assert len(set(steps)) > 2
@@ -86,8 +87,8 @@ async def test_a_dream_is_followed_from_the_wish_to_the_picture(user, settings, 
 
 async def test_the_end_is_fetched_as_soon_as_it_is_seen(user, settings, serve, dream_worker, monkeypatch):
     """Whoever watches does not wait for the background's next look, which is seconds away."""
-    monkeypatch.setattr(services, "_SHORTEST_LOOK_S", 30.0)
-    monkeypatch.setattr(services, "_LONGEST_LOOK_S", 30.0)
+    monkeypatch.setattr(advancing, "_SHORTEST_LOOK_S", 30.0)
+    monkeypatch.setattr(advancing, "_LONGEST_LOOK_S", 30.0)
     settings.GPU_SERVER_URL = serve(FakeExecutor(step_s=0.01)).url
     found = await told(await in_database(waiting, user))
     assert found[-1][1]["status"] == "done"
@@ -96,8 +97,8 @@ async def test_the_end_is_fetched_as_soon_as_it_is_seen(user, settings, serve, d
 
 async def test_a_hurry_that_is_lost_is_made_good(user, settings, serve, dream_worker, monkeypatch):
     """Whoever advances a dream while it is hurried writes a later time over it."""
-    monkeypatch.setattr(services, "_SHORTEST_LOOK_S", 30.0)
-    monkeypatch.setattr(services, "_LONGEST_LOOK_S", 30.0)
+    monkeypatch.setattr(advancing, "_SHORTEST_LOOK_S", 30.0)
+    monkeypatch.setattr(advancing, "_LONGEST_LOOK_S", 30.0)
     hurry, hurries = services.hurry, []
 
     def lost(*, dream):
@@ -122,7 +123,7 @@ async def test_trouble_is_told_in_words_and_passes(user, settings, serve, dream_
                     settings.GPU_SERVER_URL = (await asyncio.to_thread(serve, FakeExecutor(step_s=0.001))).url
                 found.append(snapshot)
     [trouble, *_] = [snapshot for snapshot in found if snapshot["trouble"]]
-    assert trouble["words"].startswith("The painter is resting. We try again in ")
+    assert trouble["words"].startswith("The GPU server cannot be reached. We try again in ")
     assert (found[-1]["status"], found[-1]["trouble"]) == ("done", "")
 
 
@@ -134,7 +135,7 @@ async def test_of_a_job_that_the_gpu_server_lost_nothing_is_told_any_more(user, 
             )
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(services, "follow", follow)
+    monkeypatch.setattr(gpu_server, "follow", follow)
     dream = await in_database(waiting, user, status="drawing", remote_job_id="lost")
     found = []
     async with aclosing(events_of(dream, silence_s=0.2, longest_s=20)) as events:
@@ -145,7 +146,7 @@ async def test_of_a_job_that_the_gpu_server_lost_nothing_is_told_any_more(user, 
             elif any(snapshot["step"] for snapshot in found):
                 break
     assert (found[-2]["step"], found[-2]["preview"] is None) == (9, False)
-    assert (found[-1]["step"], found[-1]["preview"], found[-1]["words"]) == (0, None, "The painter has it.")
+    assert (found[-1]["step"], found[-1]["preview"], found[-1]["words"]) == (0, None, "Sent to the GPU server.")
 
 
 async def test_a_cancelled_dream_ends_its_stream(user, settings, serve, dream_worker):
@@ -168,7 +169,7 @@ async def test_a_dream_whose_cancelling_takes_a_while_says_so(user, monkeypatch)
         await asyncio.Event().wait()
         yield
 
-    monkeypatch.setattr(services, "follow", follow)
+    monkeypatch.setattr(gpu_server, "follow", follow)
     dream = await in_database(waiting, user, status="drawing", remote_job_id="mine")
     found = []
     async with aclosing(events_of(dream, silence_s=0.2, longest_s=20)) as events:
@@ -231,7 +232,7 @@ async def test_a_database_that_does_not_answer_is_asked_again(user, monkeypatch,
     def failing(*arguments, **conditions):
         if "pk__in" in conditions and len(failures) < 3:
             failures.append(conditions)
-            raise watching.DatabaseError("gone")
+            raise InterfaceError("gone")
         return find(*arguments, **conditions)
 
     monkeypatch.setattr(Dream.objects, "filter", failing)
@@ -240,7 +241,7 @@ async def test_a_database_that_does_not_answer_is_asked_again(user, monkeypatch,
     await in_database(services.delete, dream=dream)
     found = await telling
     assert len(failures) == 3
-    assert "cannot be asked: gone" in caplog.text
+    assert "cannot be queried: gone" in caplog.text
     assert found[-1][1]["status"] == "deleted"
 
 

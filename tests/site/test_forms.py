@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import uuid
+from pathlib import Path
 
 import pytest
+from django.contrib.staticfiles import finders
+from PIL import Image
 
 from newdreamflow.dreams.forms import DreamForm, dimensions, first_values, values_of
 from newdreamflow.dreams.models import MAX_SEED, SIZES, Dream
+from newdreamflow.dreams.styles import STYLES, picture_of
 
 
 def filled(**changes):
@@ -56,26 +60,30 @@ def test_every_oblong_is_longer_than_wide():
         assert dimensions("portrait", size) == (height, width)
 
 
+INVISIBLE = ("\u200b", "\u200d\ufeff", "\u00ad", "\u2060 \u202e", "\u3164", "\u2800\u2800", "\U000e0041", "\u0301")
+
+
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [
         ("prompt", "  \n ", "Say in a few words"),
-        ("prompt", "x" * 1001, "at most 1000 characters"),
+        ("prompt", "x" * 1001, "at most 1000 characters, not 1001"),
         ("prompt", "\x07\x07", "Say in a few words"),
-        ("style", "cubist", "not one of the available choices"),
-        ("shape", "round", "not one of the available choices"),
-        ("size", "255", "not one of the available choices"),
-        ("size", "1e3", "not one of the available choices"),
-        ("num_inference_steps", 0, "greater than or equal to 1"),
-        ("num_inference_steps", 101, "less than or equal to 100"),
-        ("guidance_scale", "nan", "Enter a number"),
-        ("guidance_scale", -1, "greater than or equal to 0"),
-        ("guidance_scale", 31, "less than or equal to 30"),
-        ("seed", -1, "greater than or equal to 0"),
-        ("seed", MAX_SEED + 1, "less than or equal to"),
-        ("num_images", 5, "not one of the available choices"),
+        *(("prompt", invisible, "Say in a few words") for invisible in INVISIBLE),
+        ("style", "cubist", "Must be one of the choices offered"),
+        ("shape", "round", "Must be one of the choices offered"),
+        ("size", "255", "Must be one of the choices offered"),
+        ("size", "1e3", "Must be one of the choices offered"),
+        ("num_inference_steps", 0, "at least 1, not 0"),
+        ("num_inference_steps", 101, "at most 100, not 101"),
+        ("guidance_scale", "nan", "Must be a number"),
+        ("guidance_scale", -1, "at least 0"),
+        ("guidance_scale", 31, "at most 30, not 31"),
+        ("seed", -1, "at least 0"),
+        ("seed", MAX_SEED + 1, "at most"),
+        ("num_images", 5, "Must be one of the choices offered"),
         ("tags", "a,b,c,d,e,f,g,h,i", "At most 8 tags, not 9."),
-        ("submission", "no-uuid", "valid UUID"),
+        ("submission", "no-uuid", "the form had expired"),
     ],
 )
 def test_what_cannot_be_is_said_at_its_field(field, value, words):
@@ -131,3 +139,11 @@ def test_finer_settings_unfold_when_something_is_wrong_in_there():
     assert not DreamForm(filled()).is_unfolded
     assert not DreamForm(filled(prompt="")).is_unfolded
     assert DreamForm(filled(seed=-1)).is_unfolded
+
+
+@pytest.mark.parametrize("style", ["", *STYLES])
+def test_every_style_has_a_small_picture(style):
+    path = Path(finders.find(picture_of(style)))
+    assert path.stat().st_size <= 12 * 1024
+    with Image.open(path) as picture:
+        assert picture.size == (256, 256)

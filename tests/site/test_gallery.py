@@ -79,11 +79,11 @@ def test_what_was_searched_for_is_shown_as_text(client, user):
 
 
 def test_empty_lists_say_what_to_do(client, user):
-    assert "Nobody has shown a dream yet" in client.get(GALLERY).content.decode()
+    assert "No dream is shown here yet" in client.get(GALLERY).content.decode()
     client.force_login(user)
     assert "Your dreams will hang here" in client.get(MINE).content.decode()
     done(user)
-    assert "None of your dreams is like that" in client.get(f"{MINE}?q=dog").content.decode()
+    assert "None of your dreams matches that search" in client.get(f"{MINE}?q=dog").content.decode()
 
 
 def test_thumbnails_load_late_and_have_their_size_at_once(client, user):
@@ -126,6 +126,7 @@ def test_the_most_common_tags_come_first_and_lead_to_their_dreams(client, user, 
     done(other_user, tags=["secret"])
     names = [tag.name for tag in selectors.common_tags(selectors.public_dreams())]
     assert names == ["sea", "night", "owl"]
+    assert "owl" not in re.findall(r'href="\?tag=([^"]+)"', client.get(GALLERY).content.decode()), "of one dream only"
     shown = client.get("/?tag=night").content.decode()
     assert 'href="?tag=sea"' in shown
     assert "secret" not in shown
@@ -135,3 +136,13 @@ def test_tiles_of_dreams_on_their_way_know_whom_to_ask(client, user):
     dream = waiting(user)
     client.force_login(user)
     assert f'data-progress="{reverse("dreams:progress", args=[dream.uuid])}"' in client.get(MINE).content.decode()
+
+
+def test_a_visitor_is_led_to_signing_up_and_told_what_comes_free(client, user):
+    done(user, is_public=True)
+    page = client.get(GALLERY).content.decode()
+    assert 'href="/accounts/sign-up/?next=/dream/"' in page
+    assert "100 credits to begin with" in page
+    assert "by ada" in page
+    client.force_login(user)
+    assert "credits to begin with" not in client.get(GALLERY).content.decode()

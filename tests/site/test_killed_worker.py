@@ -15,9 +15,9 @@ from django.db import connection
 from django.utils import timezone
 
 from engine.errors import DoesNotFitError
-from newdreamflow.dreams import ledger, services
+from newdreamflow.dreams import advancing, erasing, gpu_server, ledger, services
 from newdreamflow.dreams.models import Dream, LedgerEntry
-from server.executors.fake import FakeExecutor
+from server.worker.fake_executor import FakeExecutor
 from tests.site.doomed import Walk, doomed
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -41,10 +41,11 @@ def quick(module_serve):
 
 
 @pytest.fixture
-def slow(quick, monkeypatch):
+def slow(quick):
     """The same while it is still drawing whenever anybody looks."""
-    monkeypatch.setattr(quick.executor, "_step_s", 60.0)
-    return quick
+    quick.call(quick.executor.hang)
+    yield quick
+    quick.call(quick.executor.wake)
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ def lives(user, walked, settings):
                     assert dream.is_finished or then, f"not to its end: {dream.status}, {dream.trouble}"
                     self.edges = Counter(fate.edges)
                 settings.GPU_SERVER_URL = then or urls[-1]
-                services.erase_left_over()  # as every worker does when it starts
+                erasing.erase_left_over()  # as every worker does when it starts
                 dream = ended(dream)
                 assert_settled(dream)
                 yield dream
@@ -100,7 +101,7 @@ def now_due(dream):
 
 def advanced(dream):
     now_due(dream)
-    services.advance(dream_id=dream.pk)
+    advancing.advance(dream_id=dream.pk)
     dream.refresh_from_db()
     return dream
 
@@ -128,7 +129,7 @@ def assert_settled(dream):
     assert len(files_of(dream)) == 2 * num_pictures  # their small copies too, and no others
     row = Dream.objects.filter(pk=dream.pk).values()
     before = row.get()
-    services.advance(dream_id=dream.pk)
+    advancing.advance(dream_id=dream.pk)
     assert row.get() == before
     assert LedgerEntry.objects.filter(dream=dream).count() == 2
 
@@ -151,7 +152,7 @@ def sent(dream):
 
 def sent_by_one_who_died(dream):
     """The GPU server has it, and nobody has written that down."""
-    services._send(services._claimed(dream.pk))
+    advancing._send(advancing._claimed(dream.pk))
 
 
 def lost(dream):
@@ -161,14 +162,14 @@ def lost(dream):
 
 def drawn(dream):
     sent(dream)
-    services._client().job(dream.remote_job_id).wait(timeout_s=30)
+    gpu_server.client().job(dream.remote_job_id).wait(timeout_s=30)
 
 
 def half_kept(dream):
     """Its pictures have been fetched, and nobody has written that down."""
     drawn(dream)
     now_due(dream)
-    services._look(services._claimed(dream.pk))
+    advancing._look(advancing._claimed(dream.pk))
     assert len(files_of(dream)) == 2
 
 
@@ -178,20 +179,20 @@ def half_kept(dream):
 def test_a_dream_is_done_once_and_charged_once(user, lives, quick):
     for dream in lives(waits, [quick.url] * 2, num_images=2):
         assert (dream.status, dream.redraws, dream.cost > 0) == ("done", 0, True)
-    lives.assert_met("begin write submit write job images _save _save _save _save uncommitted commit")
+    lives.assert_met("begin write submit write job write image _save _save write image _save _save uncommitted commit")
     assert len(jobs_at(quick, user)) == Dream.objects.count()  # one drawing each
 
 
 def test_a_dream_that_the_gpu_server_lost_is_drawn_anew_once_and_charged_once(user, lives, quick):
     for dream in lives(lost, [quick.url] * 3):
         assert (dream.status, dream.redraws, dream.cost > 0) == ("done", 1, True)
-    lives.assert_met("begin write job submit job images _save _save uncommitted commit")
+    lives.assert_met("begin write job submit job write image _save _save uncommitted commit")
     assert len(jobs_at(quick, user)) == Dream.objects.count()
 
 
 def test_a_dream_whose_key_the_gpu_server_knows_from_another_life_is_done_once_and_charged_once(user, lives, quick):
     def taken(dream):
-        services._client().submit("a dog", idempotency_key=dream.idempotency_key, user="another", width=64, height=64)
+        gpu_server.client().submit("a dog", idempotency_key=dream.idempotency_key, user="another", width=64, height=64)
 
     for dream in lives(taken, [quick.url], then=quick.url):
         assert (dream.status, dream.redraws, dream.cost > 0) == ("done", 1, True)
@@ -300,7 +301,7 @@ def test_a_dream_cancelled_when_it_is_drawn_already_is_charged_once(user, lives,
     for dream in lives(unwanted_too_late, [quick.url]):
         assert (dream.status, dream.cost > 0) == ("done", True)
         assert_gone(dream, end)
-    lives.assert_met("begin job images write _save _save uncommitted commit")
+    lives.assert_met("begin job write image write _save _save uncommitted commit")
     assert lives.edges["delete"] == (4 if end is services.delete else 2)  # before each is written, and for good
     assert len(jobs_at(quick, user)) == Dream.objects.count()
 

@@ -11,7 +11,7 @@ import pytest
 from tests.processes import REPOSITORY
 from tests.site.services import find_postgres, postgres
 
-SAME_TESTS = ("test_states.py", "test_ledger.py", "test_killed_worker.py")
+SAME_TESTS = ("test_states.py", "test_ledger.py", "test_killed_worker.py", "test_text.py")
 
 
 @pytest.mark.skipif(find_postgres() is None, reason="PostgreSQL is not installed (apt-get install postgresql)")

@@ -23,7 +23,9 @@ from django.urls import reverse
 
 from newdreamflow.config.logs import LineFormatter
 from newdreamflow.config.proxy import TrustedProxies
+from newdreamflow.config.site_settings import SiteSettings, load_settings, unknown_names
 from newdreamflow.dreams.models import SIZES
+from server.config import load_settings as server_settings
 from tests.deploy.unit_file import values_of
 
 REPOSITORY = Path(__file__).parents[2]
@@ -120,11 +122,61 @@ def test_migrations_say_what_the_models_say():
         ({"SITE_STARTING_BUDGET": "1e30"}, "SITE_STARTING_BUDGET must be a number from 0 to 1000000, such as 0.25"),
         ({"DATA_DIR": "/dev/null"}, "DATA_DIR must be a folder that the site may write to, not '/dev/null'"),
         ({"SITE_DEBUG": "perhaps"}, "SITE_DEBUG must be true or false"),
+        ({"SITE_URL": "https://dreams.example.org/below"}, "SITE_URL must end after host and port"),
+        ({"SITE_URL": "https://träume.example"}, "SITE_URL must be ASCII, a host name beyond it as xn--..., not"),
+        ({"SITE_HSTS_SECONDS": "-1"}, "SITE_HSTS_SECONDS must be a whole number from 0 to 1000000000, not '-1'"),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_rule(site_settings, environ, words):
     with pytest.raises(ImproperlyConfigured, match=re.escape(words)):
         site_settings(**environ)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("# für\nPORT=8120\n".encode("latin-1"), "must be text in UTF-8: "),
+        ("PORT=8120\n".encode("utf-16"), "must be text in UTF-8"),
+        ("PORT=8120\n".encode("utf-16-le"), "must be text in UTF-8, and looks like UTF-16"),
+        ("PORT=8120\n".encode("utf-32"), "must be text in UTF-8"),
+    ],
+)
+def test_a_file_of_settings_in_another_encoding_is_one_line(tmp_path, content, words):
+    file = tmp_path / ".env"
+    file.write_bytes(content)
+    for read in (load_settings, unknown_names):
+        with pytest.raises(ImproperlyConfigured, match=words) as told:
+            read(file)
+        assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("content", ["PORT=8120", "port=8120", "Port = '8120'", "\ufeffPORT=8120", "export PORT=8120"])
+def test_site_and_gpu_server_read_a_file_of_settings_alike(tmp_path, monkeypatch, content):
+    monkeypatch.delenv("PORT", raising=False)
+    file = tmp_path / ".env"
+    file.write_text(f"{content}\n", encoding="utf-8")
+    assert load_settings(file).port == 8120
+    if not content.startswith("\ufeff"):  # which the server does not read yet
+        assert server_settings(file).port == 8120
+
+
+def test_a_setting_that_there_is_not_is_warned_of(tmp_path, monkeypatch):
+    file = tmp_path / ".env"
+    file.write_text("SITE_PORTT=1\nsite_port=8002\nEMAIL_HOTS=x\nPORTT=1\nGPU_SERVER_URL=http://127.0.0.1:1\n")
+    monkeypatch.setenv("SITE_NOTHING_LIKE_IT", "x")
+    assert unknown_names(file) == [
+        "EMAIL_HOTS is not a setting of the site and has no effect; did you mean EMAIL_HOST?",
+        "SITE_NOTHING_LIKE_IT is not a setting of the site and has no effect",
+        "SITE_PORTT is not a setting of the site and has no effect; did you mean SITE_PORT?",
+    ]
+
+
+def test_a_command_warns_of_it_too(tmp_path):
+    told = manage(tmp_path, "check", SITE_PORTT="1")
+    assert (told.returncode, told.stderr.splitlines()[0]) == (
+        0,
+        "SITE_PORTT is not a setting of the site and has no effect; did you mean SITE_PORT?",
+    )
 
 
 def test_a_database_that_is_none_is_not_quoted_since_it_may_hold_a_password(site_settings):
@@ -243,13 +295,19 @@ def test_a_stranger_cannot_claim_to_have_come_by_https(public_site):
 
 
 def test_another_host_is_refused(public_site):
-    assert public_site("/accounts/sign-in/", **BY_HTTPS, HTTP_HOST="evil.example")[0] == 400
+    for host in ("evil.example", "127.0.0.1:8001", "www.dreams.example.org", "", "a b", "\u00e9"):
+        for path in ("/", "/accounts/sign-in/", "/static/newdreamflow/site.css"):
+            status, headers, body = public_site(path, **BY_HTTPS, HTTP_HOST=host)
+            assert status == 400
+            assert headers["content-type"] == "text/plain; charset=utf-8"
+            assert "This site answers at https://dreams.example.org only" in body
+            assert "proxy_set_header Host" in body
 
 
 def test_every_page_carries_the_headers_that_protect_it(public_site):
     status, headers, _ = public_site("/accounts/sign-in/", **BY_HTTPS)
     assert status == 200
-    assert headers["strict-transport-security"].startswith("max-age=31536000")
+    assert headers["strict-transport-security"] == "max-age=300"
     assert headers["x-frame-options"] == "DENY"
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["referrer-policy"] == "same-origin"
@@ -350,7 +408,7 @@ def test_a_form_that_cannot_be_taken_is_a_page_in_words_and_one_line_of_the_log(
     caplog.handler.setFormatter(LineFormatter("{levelname} {name}: {message}", style="{"))
     response = client.post("/accounts/sign-in/", b"--x\r\n" + b"x" * 70_000, content_type=type_of_body)
     assert response.status_code == 400
-    assert "This cannot be taken" in response.content.decode()
+    assert "Invalid request" in response.content.decode()
     assert caplog.text.count("\n") == 1, caplog.text
 
 
@@ -438,9 +496,8 @@ def test_caddy_understands_its_file(tmp_path):
 
 
 def settings_that_are_read():
-    """Names in `settings.py`: what it asks the environment for."""
-    source = (REPOSITORY / "newdreamflow" / "config" / "settings.py").read_text()
-    return set(re.findall(r"""_env\.\w+\(\s*["']([A-Z_]+)["']""", source))
+    """Their names in the environment."""
+    return {name.upper() for name in SiteSettings.model_fields}
 
 
 def test_every_setting_is_documented_and_nothing_else_is():

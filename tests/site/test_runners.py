@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import datetime
+import json
 import shutil
 import time
 
 import pytest
+from django.utils import timezone
+from redis import Redis
 
 from newdreamflow.dreams import services
 from newdreamflow.dreams.models import LedgerEntry
-from server.executors.fake import FakeExecutor
+from server.worker.fake_executor import FakeExecutor
 from tests.site.processes import until_ended, worker
 from tests.site.services import redis
 
@@ -71,3 +75,21 @@ def test_a_dream_whose_message_was_lost_is_found_by_the_reaper(user, gpu_server,
     dream = services.submit(user=user, wish=WISH)
     with worker(tmp_path, "celery", redis_url):
         assert until_ended([dream], 40)[0].status == "done"
+
+
+def test_what_the_reaper_sends_once_more_expires_in_the_queue(user, redis_url, settings):
+    """With the clock running and the workers away, the queue must not grow for ever."""
+    from newdreamflow.dreams import tasks  # noqa: PLC0415 -- only where Celery is wanted
+
+    settings.DREAMS_RUNNER = "database"  # no message is sent but the reaper's
+    services.submit(user=user, wish=WISH)
+    with Redis.from_url(redis_url) as queue:
+        queue.flushdb()
+        tasks.reap()
+        tasks.reap()
+        messages = [json.loads(message) for message in queue.lrange("celery", 0, -1)]
+        queue.flushdb()
+    assert len(messages) == 2
+    for message in messages:
+        expires = datetime.datetime.fromisoformat(message["headers"]["expires"])
+        assert expires - timezone.now() <= datetime.timedelta(seconds=10)

@@ -14,7 +14,7 @@ from django.contrib.auth.models import Group, Permission
 from django.urls import reverse
 from django.utils import timezone
 
-from newdreamflow.dreams import ledger, services, statistics
+from newdreamflow.dreams import ledger, services, staff_statistics
 from newdreamflow.dreams.models import Budget, Dream, LedgerEntry, Tag
 from newdreamflow.dreams.services import Wish
 from tests.site.addresses import routes
@@ -67,7 +67,7 @@ def test_the_overview_tells_how_the_gpu_server_is(client, staff_user, gpu_server
 def test_the_overview_tells_that_the_worker_is_away(client, staff_user, user):
     client.force_login(staff_user)
     services.submit(user=user, wish=Wish(prompt="x"))
-    assert "keeps up" in text(client.get("/staff/"))
+    assert "no backlog" in text(client.get("/staff/"))
     Dream.objects.update(next_try_at=timezone.now() - datetime.timedelta(minutes=2))
     assert "a dream has waited for it for 120" in text(client.get("/staff/"))
 
@@ -75,7 +75,7 @@ def test_the_overview_tells_that_the_worker_is_away(client, staff_user, user):
 def test_the_overview_names_dreams_in_trouble(client, staff_user, user):
     client.force_login(staff_user)
     dream = services.submit(user=user, wish=Wish(prompt="a secret wish"))
-    Dream.objects.update(trouble="The painter is resting. We try again in 20 s.", tries_in_vain=3)
+    Dream.objects.update(trouble="The GPU server cannot be reached. We try again in 20 s.", tries_in_vain=3)
     page = client.get("/staff/")
     assert "We try again in 20 s." in text(page)
     assert str(dream.uuid)[:8] in text(page)
@@ -87,7 +87,7 @@ def test_the_overview_asks_the_same_few_questions_however_many_dreams_there_are(
 ):
     Dream.objects.bulk_create(
         [ended(user, ago=number * datetime.timedelta(hours=1)) for number in range(500)]
-        + [Dream(user=user, prompt="x", seed=1, trouble="The painter is resting.") for _ in range(50)]
+        + [Dream(user=user, prompt="x", seed=1, trouble="The GPU server cannot be reached.") for _ in range(50)]
     )
     client.force_login(staff_user)
     with django_assert_max_num_queries(14):
@@ -103,18 +103,18 @@ def test_a_period_counts_what_ended_in_it(user):
             ended(user, "failed", ago=2 * DAY),
         ]
     )
-    period = statistics.period(DAY)
+    period = staff_statistics.period(DAY)
     assert (period.done, period.failed, period.cancelled) == (20, 5, 1)
     assert (period.retries, period.redraws) == (10, 5)
     assert period.success_rate == 80
     assert period.average_s == pytest.approx(10.5)
     assert period.p95_s == pytest.approx(19), "the nearest rank: the 19th of 20"
     assert period.credits == 10
-    assert statistics.credits_spent() == 10
+    assert staff_statistics.credits_spent() == 10
 
 
 def test_a_period_without_dreams_has_no_rates(db):
-    period = statistics.period(DAY)
+    period = staff_statistics.period(DAY)
     assert (period.success_rate, period.average_s, period.p95_s) == (None, None, None)
 
 
@@ -125,9 +125,9 @@ def test_days_are_those_of_the_sites_clock(user, zone):
         midnight = timezone.make_aware(datetime.datetime.combine(today, datetime.time.min))
         for created_at in (midnight, midnight - datetime.timedelta(seconds=1), midnight - 2 * DAY):
             Dream.objects.create(user=user, prompt="x", seed=1, created_at=created_at)
-        assert [day.all for day in statistics.days(3)] == [1, 1, 1]
-        assert [day.all for day in statistics.days(2)] == [1, 1]
-        assert statistics.days(2)[-1].date == today
+        assert [day.all for day in staff_statistics.days(3)] == [1, 1, 1]
+        assert [day.all for day in staff_statistics.days(2)] == [1, 1]
+        assert staff_statistics.days(2)[-1].date == today
 
 
 def test_the_chart_is_there_for_those_who_do_not_see_it(client, staff_user, user):
@@ -209,7 +209,10 @@ def test_dreams_can_be_searched(client, boss, user, words):
 def crowd(db):
     """500 people with a dream each, and so many of everything else that is listed."""
     kind = get_user_model()
-    people = kind.objects.bulk_create(kind(username=f"u{n}", email=f"{n}@example.org") for n in range(500))
+    people = kind.objects.bulk_create(
+        kind(username=f"u{n}", name_key=f"u{n}", email=f"{n}@example.org", email_key=f"{n}@example.org")
+        for n in range(500)
+    )
     Budget.objects.bulk_create(Budget(user=person) for person in people)
     dreams = Dream.objects.bulk_create(ended(person) for person in people)
     LedgerEntry.objects.bulk_create(
@@ -242,7 +245,7 @@ def test_the_ledger_can_be_read_and_nothing_else(client, boss, user):
     ledger.balance(user)
     [entry] = LedgerEntry.objects.all()
     change = reverse("admin:dreams_ledgerentry_change", args=[entry.pk])
-    assert "to begin with" in text(client.get(change))
+    assert "starting credits" in text(client.get(change))
     assert client.post(change, {"amount": "1000"}).status_code == 403
     assert client.post(reverse("admin:dreams_ledgerentry_delete", args=[entry.pk]), {"post": "yes"}).status_code == 403
     assert client.post(reverse("admin:dreams_ledgerentry_add"), {"amount": "1000"}).status_code == 403
@@ -319,3 +322,15 @@ def test_staff_sign_in_where_everybody_does(client, user):
     assert response.redirect_chain[-1][0] == "/accounts/sign-in/?next=/admin/"
     client.force_login(user)
     assert client.get("/admin/", follow=True).status_code == 404
+
+
+def test_the_admin_writes_24_hours_and_has_its_icon(client, staff_user):
+    staff_user.is_superuser = True
+    staff_user.last_login = staff_user.date_joined = timezone.now().replace(hour=15, minute=4)
+    staff_user.save()
+    client.force_login(staff_user)
+    type(staff_user).objects.update(date_joined=staff_user.date_joined)
+    page = client.get(reverse("admin:accounts_user_changelist")).content.decode()
+    assert ", 15:04" in page
+    assert not re.search(r"\d [ap]\.m\.", page)
+    assert re.search(r'<link rel="icon"[^>]*icon\.svg', page)

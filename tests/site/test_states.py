@@ -15,9 +15,9 @@ import pytest
 from django.core.files.storage import default_storage
 from django.utils import timezone
 
-from newdreamflow.dreams import ledger, services
+from newdreamflow.dreams import advancing, erasing, ledger, services
 from newdreamflow.dreams.models import Dream, LedgerEntry
-from server.executors.fake import FakeExecutor
+from server.worker.fake_executor import FakeExecutor
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -55,7 +55,7 @@ def now_due(dream):
 def advanced(dream, times=1):
     for _ in range(times):
         now_due(dream)
-        services.advance(dream_id=dream.pk)
+        advancing.advance(dream_id=dream.pk)
     return Dream.objects.get(pk=dream.pk)
 
 
@@ -146,7 +146,7 @@ def test_while_the_gpu_server_is_away_a_dream_waits_and_says_so(user, settings, 
     dream = services.submit(user=user, wish=wish())
     dream = advanced(dream)
     assert dream.status == "waiting"
-    assert dream.trouble.startswith("The painter is resting. We try again in ")
+    assert dream.trouble.startswith("The GPU server cannot be reached. We try again in ")
     pauses = []
     for _ in range(6):
         dream = advanced(dream)
@@ -196,7 +196,7 @@ def test_a_fault_of_ours_is_tried_again_and_told_in_words(user, gpu_server, monk
         raise RuntimeError("a bug")
 
     with monkeypatch.context() as patched:
-        patched.setattr(services, "_send", broken)
+        patched.setattr(advancing, "_send", broken)
         dream = advanced(dream)
     assert dream.status == "waiting"
     assert "bug" not in dream.trouble
@@ -237,7 +237,7 @@ def test_a_cancel_that_comes_too_late_leaves_the_picture_and_its_price(user, gpu
     assert cost_so_far(dream) == dream.cost > 0
 
 
-def test_nobody_waits_for_a_painter_who_is_away_to_be_cancelled(user):
+def test_a_cancel_does_not_wait_for_a_gpu_server_that_cannot_be_reached(user):
     dream = advanced(services.submit(user=user, wish=wish()))
     services.cancel(dream=dream)
     dream = advanced(dream)
@@ -270,10 +270,10 @@ def test_deleting_a_dream_that_is_being_drawn_ends_it_first(user, settings, serv
 
 def test_whoever_lost_the_lease_writes_nothing(user, gpu_server, painter):
     dream = services.submit(user=user, wish=wish())
-    slow = services._claimed(dream.pk)
+    slow = advancing._claimed(dream.pk)
     Dream.objects.filter(pk=dream.pk).update(lease_until=timezone.now() - datetime.timedelta(seconds=1))
     dream = ended(dream)
-    services._write(slow, {"status": "failed", "finished_at": timezone.now(), "finish": services._Finish()})
+    advancing._write(slow, {"status": "failed", "finished_at": timezone.now(), "finish": advancing._Finish()})
     dream.refresh_from_db()
     assert dream.status == "done"
     assert cost_so_far(dream) == dream.cost
@@ -282,9 +282,9 @@ def test_whoever_lost_the_lease_writes_nothing(user, gpu_server, painter):
 
 def test_a_dream_that_somebody_has_is_not_due(user, gpu_server):
     dream = services.submit(user=user, wish=wish())
-    assert services._claimed(dream.pk) is not None
-    assert services._claimed(dream.pk) is None
-    services.advance(dream_id=dream.pk)
+    assert advancing._claimed(dream.pk) is not None
+    assert advancing._claimed(dream.pk) is None
+    advancing.advance(dream_id=dream.pk)
     dream.refresh_from_db()
     assert dream.status == "waiting"
 
@@ -292,15 +292,15 @@ def test_a_dream_that_somebody_has_is_not_due(user, gpu_server):
 def test_a_cancel_during_an_advance_is_seen_to_at_once(user, settings, serve, monkeypatch):
     settings.GPU_SERVER_URL = serve(FakeExecutor(step_s=60)).url
     dream = services.submit(user=user, wish=wish())
-    send = services._send
+    send = advancing._send
 
     def cancelled_meanwhile(claimed):
         changes = send(claimed)
         services.cancel(dream=claimed)
         return changes
 
-    monkeypatch.setattr(services, "_send", cancelled_meanwhile)
-    services.advance(dream_id=dream.pk)
+    monkeypatch.setattr(advancing, "_send", cancelled_meanwhile)
+    advancing.advance(dream_id=dream.pk)
     dream.refresh_from_db()
     assert dream.status == "drawing"
     assert dream.next_try_at <= timezone.now()
@@ -309,7 +309,7 @@ def test_a_cancel_during_an_advance_is_seen_to_at_once(user, settings, serve, mo
 # --- found by attacking it ------------------------------------------------------------------------------------------
 
 
-def test_a_dream_cancelled_while_it_was_in_trouble_is_not_drawn_when_the_painter_is_back(user, settings, serve):
+def test_a_dream_cancelled_while_it_was_in_trouble_is_not_drawn_when_the_gpu_server_is_back(user, settings, serve):
     dream = advanced(services.submit(user=user, wish=wish(num_inference_steps=50)), times=2)
     assert dream.trouble
     painter = FakeExecutor(step_s=0.5)
@@ -332,7 +332,7 @@ def test_what_a_sudden_end_kept_from_being_erased_is_erased_by_the_next_worker(u
     dream = ended(services.submit(user=user, wish=wish()))
     [picture] = dream.pictures.all()
     Dream.objects.filter(pk=dream.pk).update(deleted_at=timezone.now())  # and then the process was killed
-    services.erase_left_over()
+    erasing.erase_left_over()
     dream.refresh_from_db()
     assert (dream.prompt, dream.pictures.count(), default_storage.exists(picture.file.name)) == ("", 0, False)
 
@@ -343,4 +343,4 @@ def test_a_page_of_a_proxy_that_refuses_is_no_end(user, settings):
         settings.GPU_SERVER_URL = url
         dream = advanced(services.submit(user=user, wish=wish()))
     assert dream.status == "waiting"
-    assert "resting" in dream.trouble
+    assert "cannot be reached" in dream.trouble

@@ -8,9 +8,19 @@ from django import template
 
 from newdreamflow.dreams.models import Dream
 from newdreamflow.dreams.pictures import THUMBNAIL_PIXELS
-from newdreamflow.dreams.styles import STYLES
+from newdreamflow.dreams.styles import STYLES, picture_of
 
-__all__ = ["amount", "model_name", "register", "seconds", "style_label", "thumbnail_height", "thumbnail_width"]
+__all__ = [
+    "amount",
+    "model_name",
+    "price",
+    "register",
+    "seconds",
+    "style_label",
+    "style_picture",
+    "thumbnail_height",
+    "thumbnail_width",
+]
 
 register = template.Library()
 
@@ -25,6 +35,12 @@ def amount(credits_: Decimal) -> str:
 
 
 @register.filter
+def price(credits_: Decimal) -> str:
+    """Two places, so that a column is aligned; more only where two would be nearly nothing."""
+    return f"{credits_:,.2f}" if not credits_ or credits_ >= Decimal("0.1") else amount(credits_)
+
+
+@register.filter
 def seconds(number: float) -> str:
     """As people say it: 3.2 s, 48 s, 4 min."""
     if number < 10:
@@ -36,6 +52,12 @@ def seconds(number: float) -> str:
 def style_label(key: str) -> str:
     """Of a style preset; of one that is not known any more, its key."""
     return STYLES[key].label if key in STYLES else key
+
+
+@register.filter
+def style_picture(key: str) -> str:
+    """Static file that shows a style preset."""
+    return picture_of(key)
 
 
 @register.filter

@@ -45,7 +45,7 @@ def _wishes() -> Sequence[Wish]:
 class Command(BaseCommand):
     """The command."""
 
-    help = "Make an account to look around with, and a few dreams in it, which the worker then draws. Again: no harm."
+    help = "Create a demo account with a few dreams in it, which the worker then draws. Safe to run again."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """What it takes."""
@@ -54,7 +54,9 @@ class Command(BaseCommand):
     def handle(self, *, force: bool, **_options: object) -> None:
         """Make what is not there."""
         if settings.IS_PUBLIC and not force:
-            raise CommandError(f"{settings.SITE_URL} is public, a demo account is for trying; --force makes one")
+            raise CommandError(
+                f"{settings.SITE_URL} is public, and a demo account is for testing; --force creates one anyway"
+            )
         call_command("migrate", verbosity=0)
         user = User.objects.filter(username=_NAME).first()
         if user is None:
@@ -63,7 +65,7 @@ class Command(BaseCommand):
             self.stdout.write(f"Sign in at {settings.SITE_URL} as {_NAME} with the password {password}")
             self.stdout.write("It is shown this once; `manage.py changepassword demo` sets another one.")
         else:
-            self.stdout.write(f"The account {_NAME} is there already; `manage.py changepassword demo` sets a password.")
+            self.stdout.write(f"The account {_NAME} exists already; `manage.py changepassword demo` sets a password.")
         before = user.dreams.count()
         for index, wish in enumerate(_wishes()):
             submission = uuid.uuid5(_SUBMISSIONS, str(index))

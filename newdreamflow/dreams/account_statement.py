@@ -1,4 +1,4 @@
-"""What a user's ledger says: what is left, what was spent, by day and dream, and every entry for a spreadsheet."""
+"""Account statement: a user's credits left and spent, by day and dream, and all ledger entries as CSV."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from django.db.models.functions import TruncDate
 from django.utils import timezone
 
 from newdreamflow.dreams import ledger
-from newdreamflow.dreams.models import Dream, LedgerEntry
+from newdreamflow.dreams.models import AnyUser, Dream, LedgerEntry
 
 __all__ = ["LINES_A_PAGE", "Day", "Line", "Totals", "as_csv", "days_of", "lines_of", "totals_of"]
 
@@ -61,7 +61,7 @@ class Day:
     """Those of this page."""
 
 
-def totals_of(user: Any) -> Totals:  # noqa: ANN401 -- a user of any model
+def totals_of(user: AnyUser) -> Totals:
     """Where a user's credits are."""
     left = ledger.balance(user)
     entries = LedgerEntry.objects.filter(user=user)
@@ -77,7 +77,7 @@ def totals_of(user: Any) -> Totals:  # noqa: ANN401 -- a user of any model
     )
 
 
-def lines_of(user: Any, number: str | None) -> Page[Any]:  # noqa: ANN401 -- a user of any model
+def lines_of(user: AnyUser, number: str | None) -> Page[Any]:
     """One page of what `days_of` shows."""
     entries = LedgerEntry.objects.filter(user=user).annotate(
         day=TruncDate("created_at"), grant=Case(When(dream=None, then=F("pk")))
@@ -86,7 +86,7 @@ def lines_of(user: Any, number: str | None) -> Page[Any]:  # noqa: ANN401 -- a u
     return Paginator(lines.order_by("-day", "-last"), LINES_A_PAGE).get_page(number)
 
 
-def days_of(user: Any, page: Page[Any]) -> list[Day]:  # noqa: ANN401 -- a user of any model
+def days_of(user: AnyUser, page: Page[Any]) -> list[Day]:
     """The days of a page of lines, the newest first. Their sums are of whole days, wherever a page begins or ends."""
     rows = list(page)
     if not rows:
@@ -115,7 +115,7 @@ def days_of(user: Any, page: Page[Any]) -> list[Day]:  # noqa: ANN401 -- a user 
     return days
 
 
-def as_csv(user: Any) -> str:  # noqa: ANN401 -- a user of any model
+def as_csv(user: AnyUser) -> str:
     """Every entry, the oldest first, with what was left after it."""
     entries: QuerySet[LedgerEntry] = LedgerEntry.objects.filter(user=user).select_related("dream").order_by("pk")
     file = io.StringIO()

@@ -1,4 +1,4 @@
-"""How dreams have fared lately, for the staff's page: a handful of queries, however many dreams there are."""
+"""Statistics of recent dreams for the staff page, in a fixed number of queries."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def dreams_in_trouble(most: int) -> Sequence[Dream]:
 
 
 def overdue_s() -> float | None:
-    """Seconds that a dream has been due and nobody has advanced it: the worker is away. None if that is not so."""
+    """Seconds that the oldest dream has been overdue: the worker is away. None if none is."""
     now = timezone.now()
     longest = Dream.objects.due(now - _OVERDUE_AFTER).exclude(lease_until__gt=now).order_by("next_try_at").first()
     return None if longest is None else (now - longest.next_try_at).total_seconds()
