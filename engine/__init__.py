@@ -1,4 +1,4 @@
-"""The diffusion engine: many requests, one model, one step at a time. Knows nothing of HTTP or the environment.
+"""The diffusion engine: many requests, one model, one step at a time. No HTTP, no environment variables.
 
 Importing this package imports no torch; `engine.engine` and `engine.models` do.
 """

@@ -1,7 +1,8 @@
-"""Many pictures, one model call: gather their states into rows, scatter the rows' results back."""
+"""Many pictures, one model call: gather their latents into rows, scatter the rows' results back."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -10,7 +11,8 @@ import torch
 from torch.nn.functional import pad
 
 from engine.journey import advance
-from engine.state import DenoisingState
+from engine.leg_state import LegState
+from engine.picture import Picture
 
 __all__ = ["Batch", "ModelInput"]
 
@@ -19,53 +21,53 @@ class ModelInput(NamedTuple):
     """What one model call is given; see `DiffusionModel.denoise`."""
 
     latents: torch.Tensor
-    """(R, C, H/8, W/8), float32."""
-    timesteps: torch.Tensor
-    """(R,), float32."""
-    prompt_embeds: torch.Tensor
-    """(R, L, D)."""
+    """(R, C, h, w), float32."""
+    time: torch.Tensor
+    """(R, T)."""
+    prompt: torch.Tensor
+    """(R, L, K)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The states of one latent size that take the next step together.
+    """The pictures of one latent size that take the next step together.
 
-    Rows are laid out in four blocks, so that guidance needs slices only, no index tensors: the guided states' negative
-    prompts, their prompts, the unguided states' prompts, and padding.
+    A picture's rows stand together (its *span*): its negative prompt if it is guided, then its prompt. Padding is last.
     """
 
-    guided: Sequence[DenoisingState]
-    unguided: Sequence[DenoisingState]
+    pictures: Sequence[Picture]
     num_rows: int
     """Rows of the model call, padding included."""
 
     @classmethod
-    def of(cls, states: Sequence[DenoisingState], num_rows: int) -> Batch:
-        """Lay out the states in at least `num_rows` rows."""
-        used = sum(state.num_rows for state in states)
-        return cls(
-            guided=[state for state in states if state.num_rows == 2],
-            unguided=[state for state in states if state.num_rows == 1],
-            num_rows=max(num_rows, used),
-        )
+    def of(cls, pictures: Sequence[Picture], num_rows: int) -> Batch:
+        """Lay out the pictures in at least `num_rows` rows."""
+        return cls(pictures, max(num_rows, sum(picture.num_rows for picture in pictures)))
 
     @property
-    def states(self) -> list[DenoisingState]:
-        """All of them, in the order of their results."""
-        return [*self.guided, *self.unguided]
+    def states(self) -> list[LegState]:
+        """What is drawn of each picture."""
+        return [picture.leg for picture in self.pictures]
+
+    @property
+    def last_rows(self) -> list[int]:
+        """The row of each picture's prompt; the one before it is that of the negative prompt, where it is guided."""
+        return [end - 1 for end in itertools.accumulate(state.num_rows for state in self.states)]
 
     def gather(self) -> ModelInput:
         """Build the model's input. Padding rows are zeros: whatever they give is thrown away."""
-        latents = [state.latents for state in self.states]
-        scales = [state.input_scales[state.call_index] for state in self.states]
-        timesteps = [state.timesteps[state.call_index] for state in self.states]
-        num_guided = len(self.guided)
-        embeds = [state.negative_prompt_embeds for state in self.guided]
-        embeds += [state.prompt_embeds for state in self.states]
+        told = [
+            (state, conditioning)
+            for state in self.states
+            for conditioning in (state.negative_conditioning, state.conditioning)
+            if conditioning is not None
+        ]
+        latents = torch.stack([state.latents for state, _ in told])
+        scales = torch.stack([state.input_scales[state.call_index] for state, _ in told])
+        times = [conditioning.time[state.call_index] for state, conditioning in told]
+        prompts = [conditioning.prompt for _, conditioning in told]
         return ModelInput(
-            self._padded(torch.stack(latents[:num_guided] + latents) * torch.stack(scales[:num_guided] + scales)),
-            self._padded(torch.stack(timesteps[:num_guided] + timesteps)),
-            self._padded(torch.stack([row for row in embeds if row is not None])),
+            self._padded(latents * scales), self._padded(torch.stack(times)), self._padded(torch.stack(prompts))
         )
 
     def _padded(self, rows: torch.Tensor) -> torch.Tensor:
@@ -73,28 +75,34 @@ class Batch:
         return torch.cat([rows, rows.new_zeros(missing, *rows.shape[1:])]) if missing else rows
 
     def guide(self, prediction: torch.Tensor) -> torch.Tensor:
-        """Classifier-free guidance, each state with its own scale.
+        """Classifier-free guidance, each picture with its own scale.
 
         Args:
-            prediction: (R, C, H/8, W/8), the model's answer, row by row.
+            prediction: (R, C, h, w), the model's answer, row by row.
 
         Returns:
-            (B, C, H/8, W/8), one prediction a state.
+            (B, C, h, w), one prediction a picture.
         """
-        num_guided, num_unguided = len(self.guided), len(self.unguided)
-        alone = prediction[2 * num_guided : 2 * num_guided + num_unguided]
-        if not num_guided:
-            return alone
-        negative, positive = prediction[:num_guided], prediction[num_guided : 2 * num_guided]
-        scales = torch.stack([state.guidance_scale for state in self.guided])
-        guided = negative + scales * (positive - negative)
-        return torch.cat([guided, alone]) if num_unguided else guided
+        answers = [prediction[row] for row in self.last_rows]
+        guided = [index for index, state in enumerate(self.states) if state.num_rows == 2]
+        if not guided:
+            return torch.stack(answers)
+        # One kernel for all of them, not one each.
+        negative = torch.stack([prediction[self.last_rows[index] - 1] for index in guided])
+        scales = torch.stack([state.guidance_scale for state in self.states if state.num_rows == 2])
+        positive = torch.stack([answers[index] for index in guided])
+        mixed = negative + scales * (positive - negative)
+        if len(guided) == len(answers):
+            return mixed
+        for index, answer in zip(guided, mixed, strict=True):
+            answers[index] = answer
+        return torch.stack(answers)
 
     def scatter(self, prediction: torch.Tensor) -> None:
-        """Take every state's step with the model's answer: guidance, one fused update, and each gets its slots back.
+        """Take every picture's step with the model's answer: guidance, one fused update, and each gets its slots back.
 
         Args:
-            prediction: (R, C, H/8, W/8), the model's answer, row by row.
+            prediction: (R, C, h, w), the model's answer, row by row.
         """
         states = self.states
         num_slots = max(state.slots.shape[0] for state in states)
@@ -102,18 +110,21 @@ class Batch:
         slots = torch.stack([_more_slots(state.slots, num_slots) for state in states])
         new_slots = advance(slots, self.guide(prediction), self._noise(), matrices)
         for state, new in zip(states, new_slots, strict=True):
+            if state.cells is not None:
+                new[0] = state.kept(new[0])
+        for state, new in zip(states, new_slots, strict=True):
             state.slots = new[: state.slots.shape[0]]
             state.noise_index += state.draws[state.call_index]
             state.call_index += 1
 
     def _noise(self) -> torch.Tensor | None:
-        """(B, C, H/8, W/8): fresh noise for the states that draw at this call; None if none does."""
+        """(B, C, h, w): fresh noise for the states that draw at this call; None if none does."""
         states = self.states
         if not any(state.draws[state.call_index] for state in states):
             return None
         zeros = torch.zeros_like(states[0].latents)
         return torch.stack(
-            [state.noise[state.noise_index] if state.draws[state.call_index] else zeros for state in states]
+            [state.noise.steps[state.noise_index] if state.draws[state.call_index] else zeros for state in states]
         )
 
 

@@ -8,17 +8,14 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from engine.batch import Batch, ModelInput
 from engine.batch_scheduler import BatchScheduler
-from engine.errors import DeviceError, DoesNotFitError, EngineError, NotFiniteError
+from engine.errors import DeviceError, DoesNotFitError, EngineError
 from engine.events import (
     EngineEvent,
     Failed,
@@ -30,16 +27,20 @@ from engine.events import (
     StepTaken,
     WorkItem,
 )
-from engine.journey import JourneyCache, Route
+from engine.journey import Journey, Route
+from engine.journey_cache import JourneyCache
+from engine.leg import Leg
 from engine.models.base import DiffusionModel
 from engine.pacing import Pacer
 from engine.params import GenerationParams
+from engine.picture import Picture, Source, make_picture
+from engine.pictures.base import make_base
+from engine.pictures.resize import Pixels
 from engine.previews import PREVIEW_INTERVAL_S, Previewer
-from engine.prompts import PromptEncoder
-from engine.samplers import resolve_sampler
-from engine.state import DenoisingState, make_state
+from engine.reading import DOING, PictureReader, check_finite
+from engine.table_store import TableStore
 
-__all__ = ["Engine", "PreparedRequest"]
+__all__ = ["Engine", "PreparedRequest", "is_out_of_memory"]
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +52,7 @@ class PreparedRequest:
     """A request with all that can be made ready outside the engine's thread: tables and noise."""
 
     request_id: str
-    states: Sequence[DenoisingState]
-    """One a picture."""
+    pictures: Sequence[Picture]
     truncated_tokens: int
     wants_previews: bool
 
@@ -86,6 +86,8 @@ class Engine:
         rows_per_call: int = 2,
         max_images_in_flight: int | None = None,
         is_reproducible: bool = True,
+        tables: TableStore | None = None,
+        unlearnt_colours_wait_s: float = 0.0,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Make an engine around a loaded model.
@@ -97,76 +99,91 @@ class Engine:
                 `rows_per_call` holds.
             is_reproducible: give every call of one latent size the same number of rows, so that a picture's bytes do
                 not depend on its neighbours.
+            tables: samplers' tables that outlive this process; None: each is read off diffusers when it is first asked
+                for.
+            unlearnt_colours_wait_s: as long as the model's colours are not learnt, a request has no previews in its
+                first so many seconds of drawing: learning them would delay it.
             clock: seconds, for phase times.
         """
         self.model = model
         self.max_images_in_flight = max_images_in_flight or max(1, rows_per_call // 2)
-        self.journeys = JourneyCache(model.info.scheduler_config)
-        self._prompts = PromptEncoder(model)
-        self._batch_scheduler = BatchScheduler(rows_per_call=rows_per_call, is_reproducible=is_reproducible)
+        self.journeys = JourneyCache(model.info.scheduler_config, store=tables)
+        self._reader = PictureReader(model, clock)
+        self._batch_scheduler: BatchScheduler[Picture] = BatchScheduler(
+            rows_per_call=rows_per_call, max_images_in_flight=self.max_images_in_flight
+        )
+        self._is_reproducible = is_reproducible
         self._pacer = Pacer(model.info.device)
         self._previewer = Previewer(model)
+        self._unlearnt_colours_wait_s = unlearnt_colours_wait_s
         self._clock = clock
         self._requests: dict[str, _Request] = {}
-        self._waiting: deque[DenoisingState] = deque()
-        self._running: list[DenoisingState] = []
-        self._denoised: deque[DenoisingState] = deque()
-        # The last work item was a decode: a running batch gets its step before the next one.
-        self._has_just_decoded = False
-        # Something did not fit beside the running pictures: nobody joins until it has been done.
-        self._is_draining_for_memory = False
 
     @property
     def has_work(self) -> bool:
         """Whether `step` would do something."""
-        return bool(self._waiting or self._running or self._denoised)
+        return self._batch_scheduler.has_work
 
-    def prepare(self, request_id: str, params: GenerationParams, *, wants_previews: bool = False) -> PreparedRequest:
+    def learn_colours(self) -> None:
+        """Find out what the model's latents look like, if that is not known: a few small pictures are decoded."""
+        _ = self.model.latent_to_rgb
+        self._unlearnt_colours_wait_s = 0.0
+
+    def prepare(
+        self,
+        request_id: str,
+        params: GenerationParams,
+        *,
+        inputs: Mapping[str, Pixels] | None = None,
+        wants_previews: bool = False,
+    ) -> PreparedRequest:
         """Do all that need not hold up the batch: read the sampler's table, draw the noise. Any thread may call this.
 
         Args:
             request_id: what its events are known by.
             params: what to draw.
+            inputs: the pictures that the request names, by their names: (H, W, 3) or (H, W).
             wants_previews: whether anybody looks while it is drawn. The finished pictures are the same.
 
         Raises:
             InvalidParamsError: this model cannot do what was asked.
         """
-        sampler, noise_schedule = resolve_sampler(params.sampler, params.noise_schedule)
-        journey = self.journeys.get(
-            Route(
-                sampler=sampler,
-                noise_schedule=noise_schedule,
-                num_inference_steps=params.num_inference_steps,
-                eta=params.eta if params.eta is not None else sampler.default_eta,
-            )
-        )
-        info = self.model.info
-        states = [
-            make_state(request_id, params, index, journey, latent_channels=info.latent_channels, device=info.device)
+        params.check_size_multiple(self.model.info.pixels_per_latent)
+        base = make_base(params, inputs or {}, self.model.info.pixels_per_latent)
+        source = None if base is None else Source(base)
+        pictures = [
+            make_picture(request_id, params, index, self._journey_of, source, self.model.info)
             for index in range(params.num_images)
         ]
-        texts = [params.prompt, params.negative_prompt] if params.is_guided else [params.prompt]
-        truncated_tokens = sum(self.model.count_truncated_tokens(text) for text in texts)
-        return PreparedRequest(request_id, states, truncated_tokens, wants_previews)
+        truncated_tokens = sum(self.model.count_truncated_tokens(text) for text in params.texts)
+        return PreparedRequest(request_id, pictures, truncated_tokens, wants_previews)
+
+    def _journey_of(self, leg: Leg) -> Journey:
+        return self.journeys.get(
+            Route(
+                sampler=leg.sampler,
+                noise_schedule=leg.noise_schedule,
+                num_inference_steps=leg.schedule_steps,
+                begin=leg.begin,
+                eta=leg.eta,
+            )
+        )
 
     def add(self, request: PreparedRequest) -> None:
         """Take a request in; its pictures join the batch, in order, as soon as there is room."""
         self._requests[request.request_id] = _Request(
             request.request_id,
             request.truncated_tokens,
-            num_unfinished=len(request.states),
+            num_unfinished=len(request.pictures),
             next_preview_at=-math.inf if request.wants_previews else math.inf,
         )
-        self._waiting.extend(request.states)
+        self._batch_scheduler.waiting.extend(request.pictures)
 
     def cancel(self, request_id: str) -> None:
         """Forget a request before the next step, without an event. Unknown ids are ignored."""
         if self._requests.pop(request_id, None) is None:
             return
-        self._waiting = deque(state for state in self._waiting if state.request_id != request_id)
-        self._running = [state for state in self._running if state.request_id != request_id]
-        self._denoised = deque(state for state in self._denoised if state.request_id != request_id)
+        self._batch_scheduler.remove(lambda picture: picture.request_id == request_id)
 
     @torch.inference_mode()
     def step(self) -> list[EngineEvent]:
@@ -175,70 +192,65 @@ class Engine:
         Raises:
             DeviceError: the device failed; this process must end.
         """
-        self._let_in()
-        unread = next((state for state in self._running if not state.is_encoded), None)
-        if unread is not None:
-            return self._encode(unread)
-        if self._denoised and not self._should_step_first():
-            return self._decode(self._denoised[0])
-        if self._running:
+        scheduler = self._batch_scheduler
+        scheduler.admit()
+        unready = next((picture for picture in scheduler.running if not picture.is_ready), None)
+        if unready is not None:
+            return self._read(unready)
+        denoised = scheduler.next_decode()
+        if denoised is not None:
+            return self._decode(denoised)
+        if scheduler.running:
             return self._denoise()
         return []
 
-    def _let_in(self) -> None:
-        """Let waiting pictures join the batch while there is room."""
-        if self._is_draining_for_memory:
-            self._is_draining_for_memory = bool(self._running or self._denoised)
-        while self._waiting and self._has_room():
-            self._running.append(self._waiting.popleft())
-
-    def _has_room(self) -> bool:
-        return len(self._running) < self.max_images_in_flight and not self._is_draining_for_memory
-
-    def _should_step_first(self) -> bool:
-        """A decode takes as long as a few steps: it never comes twice in a row, nor where memory waits for it."""
-        return bool(self._running) and (self._has_just_decoded or self._is_draining_for_memory)
-
-    def _encode(self, state: DenoisingState) -> list[EngineEvent]:
-        request = self._requests[state.request_id]
-        began = self._clock()
+    def _read(self, picture: Picture) -> list[EngineEvent]:
+        kind, request = self._reader.next_kind(picture), self._requests[picture.request_id]
         try:
-            prompt_embeds = self._prompts.encode(state.prompt)
-            if state.negative_prompt is not None:
-                state.negative_prompt_embeds = self._prompts.encode(state.negative_prompt)
+            events = self._reader.read(picture)
         except Exception as error:  # noqa: BLE001 - whatever a model raises ends only the request it is raised for
             ran_out: list[EngineEvent] = []
-            if _is_out_of_memory(error):
-                # Text takes so little memory that nothing else would fit either.
-                error = DoesNotFitError("the prompt does not fit into the device's memory")
-                ran_out = [RanOutOfMemory("encode")]
-            return [*ran_out, self._fail(state.request_id, self._translated(error, "reading the prompt", [state]))]
-        state.prompt_embeds = prompt_embeds
-        seconds = self._clock() - began
-        request.encode_s += seconds
-        whose = {state.request_id: state.num_rows}
-        return [WorkItem("encode", seconds, state.num_rows, height=0, width=0, rows_by_request=whose)]
+            if is_out_of_memory(error):
+                # Text and noise take so little memory that nothing else would fit either.
+                self._free_memory()
+                error = DoesNotFitError("the request does not fit into the device's memory")
+                ran_out = [RanOutOfMemory(kind)]
+            return [*ran_out, self._fail(picture.request_id, self._translated(error, DOING[kind], [picture]))]
+        request.encode_s += sum(event.seconds for event in events if isinstance(event, WorkItem))
+        if picture.enlarged is not None and not picture.tiles:
+            self._batch_scheduler.running.remove(picture)
+            events.append(StepTaken(picture.request_id, picture.image_index, 1, picture.params.progress_steps))
+            events += self._finish(picture, picture.enlarged)
+        return events
 
     def _denoise(self) -> list[EngineEvent]:
         """Choose who takes part, and take the step. If it fails for all, find out who cannot."""
-        self._has_just_decoded = False
-        batch = self._batch_scheduler.next_batch(self._running)
+        pictures = self._batch_scheduler.next_step()
+        # A call's shape decides the last bits of its results: one shape per size keeps bytes the same in any company.
+        num_rows = self._batch_scheduler.row_limit(pictures[0].batch_key) if self._is_reproducible else 0
+        batch = Batch.of(pictures, num_rows)
         try:
             return self._take_step(batch)
         except Exception as error:  # noqa: BLE001 - as above
-            if _is_out_of_memory(error):
+            if is_out_of_memory(error):
                 return self._make_room(batch)
-            translated = self._translated(error, "taking a step", batch.states)
-            if len(batch.states) == 1:
-                return [self._fail(batch.states[0].request_id, translated)]
+            translated = self._translated(error, "taking a step", batch.pictures)
+            if len(batch.pictures) == 1:
+                return [self._fail(batch.pictures[0].request_id, translated)]
         events: list[EngineEvent] = []
-        for state in batch.states:
-            if state.request_id not in self._requests:
+        for picture in batch.pictures:
+            if picture.request_id not in self._requests:
                 continue  # another picture of its request has just failed
+            alone = Batch.of([picture], batch.num_rows)
             try:
-                events += self._take_step(Batch.of([state], batch.num_rows))
+                events += self._take_step(alone)
             except Exception as error:  # noqa: BLE001 - as above
-                events.append(self._fail(state.request_id, self._translated(error, "taking a step alone", [state])))
+                if is_out_of_memory(error):
+                    events += self._make_room(alone)
+                else:
+                    events.append(
+                        self._fail(picture.request_id, self._translated(error, "taking a step alone", [picture]))
+                    )
         return events
 
     def _take_step(self, batch: Batch) -> list[EngineEvent]:
@@ -251,25 +263,27 @@ class Engine:
         batch.scatter(prediction)
         self._pacer.mark()
         ended = self._clock()
-        states = batch.states
+        pictures = batch.pictures
         events: list[EngineEvent] = [
             WorkItem(
                 "step",
                 ended - began,
                 rows=batch.num_rows,
-                height=states[0].height,
-                width=states[0].width,
-                rows_by_request=_rows_by_request(states),
+                height=pictures[0].height,
+                width=pictures[0].width,
+                rows_by_request=_rows_by_request(pictures),
             )
         ]
-        for state in states:
-            request = self._requests[state.request_id]
+        for picture in pictures:
+            request = self._requests[picture.request_id]
             request.denoise_began = began if request.denoise_began is None else request.denoise_began
             request.denoise_ended = ended
-            events.append(StepTaken(state.request_id, state.image_index, state.call_index, state.num_calls))
+            picture.steps_taken += 1
+            num_steps = picture.params.progress_steps
+            events.append(StepTaken(picture.request_id, picture.image_index, picture.steps_taken, num_steps))
+            picture.go_on()
         events += previews
-        self._denoised.extend(state for state in states if state.is_denoised)
-        self._running = [state for state in self._running if not state.is_denoised]
+        self._batch_scheduler.step_taken()
         return events
 
     def _take_previews(
@@ -277,68 +291,78 @@ class Engine:
     ) -> list[PreviewTaken]:
         """Look at one picture of every request whose time has come, but not where the next thing is the picture."""
         previews: list[PreviewTaken] = []
-        for index, state in enumerate(batch.states):
-            request = self._requests[state.request_id]
-            step = state.call_index + 1
-            if now >= request.next_preview_at and step < state.num_calls:
+        for index, picture in enumerate(batch.pictures):
+            request = self._requests[picture.request_id]
+            step = picture.steps_taken + 1
+            drawing_s = 0.0 if request.denoise_began is None else now - request.denoise_began
+            if drawing_s < self._unlearnt_colours_wait_s:
+                continue
+            if now >= request.next_preview_at and step < picture.params.progress_steps:
                 request.next_preview_at = now + PREVIEW_INTERVAL_S
-                picture = self._previewer.look_at(batch, index, model_input, prediction)
-                previews.append(PreviewTaken(state.request_id, state.image_index, step, picture))
+                seen = self._previewer.look_at(batch, index, model_input, prediction)
+                previews.append(PreviewTaken(picture.request_id, picture.image_index, step, seen))
         return previews
 
     def _make_room(self, batch: Batch) -> list[EngineEvent]:
-        """A call ran out of memory: nobody's picture is lost, unless one does not fit even alone."""
+        """A call ran out of memory: no picture is lost, unless one does not fit even alone."""
         self._free_memory()
-        state = batch.states[0]
-        if not self._batch_scheduler.did_not_fit(batch):
-            error = DoesNotFitError(f"a picture of {state.width}x{state.height} does not fit into the device's memory")
-            return [RanOutOfMemory("step"), self._fail(state.request_id, error)]
-        rows = self._batch_scheduler.row_limit(state.batch_key)
-        logger.warning("out of memory: %dx%d now takes %d model rows a call", state.width, state.height, rows)
+        picture = batch.pictures[0]
+        if not self._batch_scheduler.did_not_fit(batch.pictures, batch.num_rows):
+            error = DoesNotFitError(
+                f"a picture of {picture.width}x{picture.height} does not fit into the device's memory"
+            )
+            return [RanOutOfMemory("step"), self._fail(picture.request_id, error)]
+        rows = self._batch_scheduler.row_limit(picture.batch_key)
+        logger.warning("out of memory at %dx%d: now %d model rows per call", picture.width, picture.height, rows)
         return [RanOutOfMemory("step")]
 
-    def _decode(self, state: DenoisingState) -> list[EngineEvent]:
+    def _decode(self, picture: Picture) -> list[EngineEvent]:
         """Turn one picture's latents into pixels, and finish its request if it was the last."""
-        self._has_just_decoded = True
-        request = self._requests[state.request_id]
+        request = self._requests[picture.request_id]
         began = self._clock()
         try:
-            pixels = self._pixels(state)
+            pixels = self._pixels(picture)
         except Exception as error:  # noqa: BLE001 - as above
             ran_out: list[EngineEvent] = []
-            if _is_out_of_memory(error):
+            if is_out_of_memory(error):
                 self._free_memory()
                 ran_out = [RanOutOfMemory("decode")]
-                if self._running:
-                    # Wait until the running pictures have left, and let nobody in meanwhile.
-                    self._is_draining_for_memory = True
+                if self._batch_scheduler.drain():
                     return ran_out
-                error = DoesNotFitError(f"decoding {state.width}x{state.height} does not fit into the device's memory")
-            return [*ran_out, self._fail(state.request_id, self._translated(error, "decoding", [state]))]
+                error = DoesNotFitError(
+                    f"decoding {picture.width}x{picture.height} does not fit into the device's memory"
+                )
+            return [*ran_out, self._fail(picture.request_id, self._translated(error, "decoding", [picture]))]
         seconds = self._clock() - began
-        self._denoised.remove(state)
+        self._batch_scheduler.denoised.remove(picture)
         request.decode_s += seconds
-        request.num_unfinished -= 1
-        events: list[EngineEvent] = [
-            WorkItem("decode", seconds, 1, state.height, state.width, rows_by_request={state.request_id: 1}),
-            ImageDrawn(state.request_id, state.image_index, state.seed, pixels),
+        whose = {picture.request_id: 1}
+        return [
+            WorkItem("decode", seconds, 1, picture.height, picture.width, rows_by_request=whose),
+            *self._finish(picture, pixels),
         ]
+
+    def _pixels(self, picture: Picture) -> Pixels:
+        """Decode, and hand over a picture or an error, never a black square; lay it over what it was drawn over."""
+        check_finite(picture.leg.latents)
+        drawn = self.model.decode(picture.leg.latents).cpu().numpy()
+        return drawn if picture.source is None else picture.source.base.finished(drawn)
+
+    def _finish(self, picture: Picture, pixels: Pixels) -> list[EngineEvent]:
+        """Hand over a picture, and finish its request if it was the last."""
+        request = self._requests[picture.request_id]
+        request.num_unfinished -= 1
+        events: list[EngineEvent] = [ImageDrawn(picture.request_id, picture.image_index, picture.seed, pixels)]
         if not request.num_unfinished:
             del self._requests[request.id]
             events.append(Finished(request.id, request.times(), request.truncated_tokens))
         return events
 
-    def _pixels(self, state: DenoisingState) -> npt.NDArray[np.uint8]:
-        """Decode, and hand over a picture or an error, never a black square."""
-        if not bool(state.latents.isfinite().all()):
-            raise NotFiniteError("the network gave numbers that are not finite; try another sampler or less guidance")
-        return self.model.decode(state.latents).cpu().numpy()
-
     def _fail(self, request_id: str, error: EngineError) -> Failed:
         self.cancel(request_id)
         return Failed(request_id, error)
 
-    def _translated(self, error: Exception, doing: str, states: Sequence[DenoisingState]) -> EngineError:
+    def _translated(self, error: Exception, doing: str, pictures: Sequence[Picture]) -> EngineError:
         """One request's failure ends only that request; a device's failure ends the process.
 
         Raises:
@@ -349,7 +373,7 @@ class Engine:
         # cuBLAS and cuDNN report a broken context as plain RuntimeErrors that begin with the same words.
         if isinstance(error, torch.AcceleratorError) or str(error).startswith(("CUDA error", "cuDNN error")):
             raise DeviceError(f"the device failed while {doing}: {error}") from error
-        job_ids = sorted({state.request_id for state in states})
+        job_ids = sorted({picture.request_id for picture in pictures})
         logger.exception("failed while %s", doing, extra={"job_id": " ".join(job_ids)})
         return EngineError(f"the engine failed while {doing}")
 
@@ -358,14 +382,14 @@ class Engine:
             torch.cuda.empty_cache()
 
 
-def _rows_by_request(states: Sequence[DenoisingState]) -> dict[str, int]:
+def _rows_by_request(pictures: Sequence[Picture]) -> dict[str, int]:
     rows: dict[str, int] = {}
-    for state in states:
-        rows[state.request_id] = rows.get(state.request_id, 0) + state.num_rows
+    for picture in pictures:
+        rows[picture.request_id] = rows.get(picture.request_id, 0) + picture.num_rows
     return rows
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """Whether a smaller call may succeed; cuBLAS and cuDNN say it in words of their own."""
     words = str(error)
     return isinstance(error, torch.OutOfMemoryError) or (

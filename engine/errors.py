@@ -1,4 +1,4 @@
-"""What can go wrong in the engine, and what the caller should make of it.
+"""Errors of the engine, and which of them a retry may cure.
 
 EngineError                     something went wrong; the message is fit for the caller's eyes
 ├── InvalidParamsError          the request asks for what cannot be: names field, rule and value
@@ -25,11 +25,11 @@ _LONGEST_QUOTED_VALUE = 80
 
 
 class EngineError(Exception):
-    """The engine could not do what was asked. The message is written for whoever asked."""
+    """The engine could not do what was asked. The message is written for the caller."""
 
 
 class InvalidParamsError(EngineError):
-    """A wish that cannot be granted, told as field, rule and value: `width must be a multiple of 8, not 63`."""
+    """A parameter that breaks a rule, as field, rule and value: `width must be a multiple of 8, not 65`."""
 
     def __init__(self, field: str, rule: str, value: object) -> None:
         self.field = field

@@ -1,4 +1,4 @@
-"""What the engine tells about a request while it draws. No torch: pixels travel as numpy arrays."""
+"""Events that the engine reports about a request while it draws. No torch: pixels travel as numpy arrays."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ __all__ = [
     "RanOutOfMemory",
     "StepTaken",
     "WorkItem",
+    "WorkKind",
 ]
 
-WorkKind = Literal["encode", "step", "decode"]
+WorkKind = Literal["encode", "encode_image", "step", "decode", "upscale"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +36,9 @@ class StepTaken:
     request_id: str
     image_index: int
     step: int
-    """Model calls taken so far, from 1 to `steps`."""
+    """Steps taken so far, from 1 to `steps`."""
     steps: int
-    """Model calls of this picture."""
+    """Of this picture, as `GenerationParams.progress_steps` counts them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class WorkItem:
-    """One piece of work has been done; for cost models, metrics and the watchdog."""
+    """One piece of work has been done; for estimates, metrics and the watchdog."""
 
     kind: WorkKind
     seconds: float

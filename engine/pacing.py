@@ -1,4 +1,4 @@
-"""Keeps the host at most one step ahead of the device."""
+"""Pacing: keeps the host at most one step ahead of the device."""
 
 from __future__ import annotations
 

@@ -1,39 +1,29 @@
-"""What may be asked of the engine: `GenerationParams`, its limits, and what a picture costs. No torch."""
+"""Parameters of a request: `GenerationParams`, their limits, and the work units they cost. No torch."""
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Final, get_args
 
 from engine.errors import InvalidParamsError
+from engine.leg import Leg
+from engine.limits import LIMITS, Limits, check_choice, check_prompt, check_range
+from engine.picture_params import Expand, Hires, InputImage, MaskWish, Resize, Upscaler
 from engine.samplers import resolve_sampler
 
-__all__ = ["LIMITS", "GenerationParams", "Limits"]
+__all__ = ["LIMITS", "Expand", "GenerationParams", "Hires", "InputImage", "Limits", "MaskWish"]
 
+_DEFAULT_STRENGTH: Final = 0.75
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The largest wishes that are granted. Schemas and documentation read them from here."""
-
-    max_prompt_characters: int = 8000
-    """Far beyond the 77 tokens that the text encoder reads, and far below what would be costly to tokenize."""
-    max_num_inference_steps: int = 150
-    max_guidance_scale: int = 30
-    min_size: int = 64
-    """Pixels, of either side: below 8x8 latents the UNet has nothing left to halve."""
-    max_size: int = 2048
-    """Pixels, of either side."""
-    size_multiple: int = 8
-    """Pixels a latent stands for, along each side."""
-    max_seed: int = 2**63 - 1
-    max_num_images: int = 8
-
-
-LIMITS = Limits()
-
-# Control characters have no meaning to a text encoder and are a classic way to confuse logs and terminals; lone
-# surrogates cannot be written as UTF-8 at all.
-_FORBIDDEN_CHARACTER = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+_UNIT_ROWS: Final = 56
+"""Model rows in a work unit: 28 guided steps."""
+_UNIT_PIXELS: Final = 512**2
+# Counted with torch's FlopCounterMode on Stable Diffusion 1.5: 1.12 and 2.51 TFLOP, where a model row has 0.80.
+_ENCODE_ROWS: Final = 1.4
+_DECODE_ROWS: Final = 3.1
+_UPSCALE_ROWS: Final = 0.1
+"""Next to nothing, but what costs nothing would overtake everybody."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,9 +41,9 @@ class GenerationParams:
     guidance_scale: float = 7.0
     """Classifier-free guidance; 1.0 or less is off, and the negative prompt is then not used."""
     height: int = 512
-    """Pixels; a multiple of 8."""
+    """Pixels; a multiple of what a latent of the model stands for (see `check_size_multiple`)."""
     width: int = 512
-    """Pixels; a multiple of 8."""
+    """Pixels; as `height`."""
     seed: int
     """Of the first picture; picture i has seed + i."""
     num_images: int = 1
@@ -63,30 +53,218 @@ class GenerationParams:
     """A name in `engine.samplers.NOISE_SCHEDULES` that the sampler takes."""
     eta: float | None = None
     """Share of fresh noise in every step, 0 to 1, for DDIM and TCD; None: the sampler's own default."""
+    image: InputImage | None = None
+    """What is drawn over (*image to image*); None: text alone."""
+    strength: float = _DEFAULT_STRENGTH
+    """How much of `image` is drawn anew, 0 to 1: the share of the steps that are taken, at least one."""
+    resize: Resize = "stretch"
+    """How `image` becomes `width` x `height`, where it is not."""
+    mask: MaskWish | None = None
+    """Which part of `image` is drawn anew (*inpainting*); None: all of it."""
+    expand: Expand | None = None
+    """By how much `image` grows (*outpainting*). Not together with `mask`, which would hide what is old."""
+    variation_seed: int | None = None
+    """Of another picture's noise, which the first noise is turned towards. All pictures then have `seed`, and picture i
+    has variation_seed + i, as in A1111."""
+    variation_strength: float = 0.0
+    """How far, 0 to 1: at 1 it is the other noise."""
+    hires: Hires | None = None
+    """A second leg at a larger size; None: none. Not together with `image`."""
+    upscaler: Upscaler | None = None
+    """Draw nothing: enlarge `image` to `width` x `height`, up to 4096 each. What concerns drawing is then not read."""
 
     def __post_init__(self) -> None:
-        _check_prompt("prompt", self.prompt)
-        if not self.prompt.strip():
-            raise InvalidParamsError("prompt", "must not be empty", self.prompt)
-        _check_prompt("negative_prompt", self.negative_prompt)
-        _check_range("num_inference_steps", self.num_inference_steps, 1, LIMITS.max_num_inference_steps)
-        _check_range("guidance_scale", self.guidance_scale, 0, LIMITS.max_guidance_scale)
-        for name, pixels in (("height", self.height), ("width", self.width)):
-            _check_range(name, pixels, LIMITS.min_size, LIMITS.max_size)
-            if pixels % LIMITS.size_multiple:
-                raise InvalidParamsError(name, f"must be a multiple of {LIMITS.size_multiple}", pixels)
-        _check_range("num_images", self.num_images, 1, LIMITS.max_num_images)
-        _check_range("seed", self.seed, 0, LIMITS.max_seed - self.num_images + 1)
+        self._check_texts()
+        self._check_numbers()
         sampler, _ = resolve_sampler(self.sampler, self.noise_schedule)
         if self.eta is not None:
             if sampler.default_eta is None:
                 raise InvalidParamsError("eta", f"must be left out with the sampler {sampler.name}", self.eta)
-            _check_range("eta", self.eta, 0, 1)
+            check_range("eta", self.eta, 0, 1)
+        self._check_what_needs_an_image()
+        self._check_combinations()
+
+    def _check_texts(self) -> None:
+        check_prompt("prompt", self.prompt)
+        if not self.prompt.strip() and self.upscaler is None:
+            raise InvalidParamsError("prompt", "must not be empty", self.prompt)
+        check_prompt("negative_prompt", self.negative_prompt)
+        check_choice("resize", self.resize, get_args(Resize))
+        if self.upscaler is not None:
+            check_choice("upscaler", self.upscaler, get_args(Upscaler))
+
+    def _check_numbers(self) -> None:
+        check_range("num_inference_steps", self.num_inference_steps, 1, LIMITS.max_num_inference_steps)
+        check_range("guidance_scale", self.guidance_scale, 0, LIMITS.max_guidance_scale)
+        sizes = (1, LIMITS.max_image_size) if self.upscaler else (LIMITS.min_size, LIMITS.max_size)
+        check_range("height", self.height, *sizes)
+        check_range("width", self.width, *sizes)
+        check_range("num_images", self.num_images, 1, LIMITS.max_num_images)
+        check_range("seed", self.seed, 0, LIMITS.max_seed - self.num_images + 1)
+        check_range("strength", self.strength, 0, 1)
+        check_range("variation_strength", self.variation_strength, 0, 1)
+        if self.variation_seed is not None:
+            check_range("variation_seed", self.variation_seed, 0, LIMITS.max_seed - self.num_images + 1)
+        elif self.variation_strength:
+            raise InvalidParamsError("variation_strength", "must come with variation_seed", self.variation_strength)
+
+    def _check_what_needs_an_image(self) -> None:
+        if self.image is None:
+            dependent = {
+                "strength": self.strength if self.strength != _DEFAULT_STRENGTH else None,
+                "resize": self.resize if self.resize != "stretch" else None,
+                "mask": None if self.mask is None else _size_of(self.mask.image),
+                "expand": None if self.expand is None else list(self.expand.sides.values()),
+                "upscaler": self.upscaler,
+            }
+            for name, value in dependent.items():
+                if value is not None:
+                    raise InvalidParamsError(name, "must come with image", value)
+        elif not int(self.num_inference_steps * self.strength) and self.upscaler is None:
+            steps = self.num_inference_steps
+            raise InvalidParamsError("strength", f"must leave at least one of {steps} steps", self.strength)
+
+    def _check_combinations(self) -> None:
+        image, mask, expand, hires = self.image, self.mask, self.expand, self.hires
+        if image is not None and mask is not None and _size_of(mask.image) != _size_of(image):
+            raise InvalidParamsError(
+                "mask", f"must have the size of the image, {_size_of(image)}", _size_of(mask.image)
+            )
+        if expand is not None:
+            if mask is not None:
+                raise InvalidParamsError("expand", "must be left out with a mask", list(expand.sides.values()))
+            for name, grown, pixels in (
+                ("expand.left", expand.left + expand.right, self.width),
+                ("expand.top", expand.top + expand.bottom, self.height),
+            ):
+                if grown >= pixels:
+                    rule = f"must leave room for the image within {pixels} pixels, both sides together"
+                    raise InvalidParamsError(name, rule, grown)
+        if hires is not None:
+            if image is not None:
+                raise InvalidParamsError("hires", "must be left out with an image", f"{hires.width}x{hires.height}")
+            check_range("hires.width", hires.width, self.width, LIMITS.max_size)
+            check_range("hires.height", hires.height, self.height, LIMITS.max_size)
+        if self.upscaler is not None:
+            self._check_that_nothing_is_drawn(self.upscaler)
+
+    def _check_that_nothing_is_drawn(self, upscaler: Upscaler) -> None:
+        for name, value in (("mask", self.mask), ("expand", self.expand)):
+            if value is not None:
+                raise InvalidParamsError(name, "must be left out with an upscaler", upscaler)
+        if self.num_images > 1:
+            raise InvalidParamsError("num_images", "must be 1 with an upscaler", self.num_images)
+
+    def check_size_multiple(self, pixels_per_latent: int) -> None:
+        """Check the rules that depend on the model: every size is a whole number of latents.
+
+        Args:
+            pixels_per_latent: of the model, along each side.
+
+        Raises:
+            InvalidParamsError: one is not.
+        """
+        sizes = {} if self.upscaler else {"height": self.height, "width": self.width}
+        if self.expand is not None:
+            sizes |= self.expand.sides
+        if self.hires is not None:
+            sizes |= {"hires.width": self.hires.width, "hires.height": self.hires.height}
+        for name, pixels in sizes.items():
+            if pixels % pixels_per_latent:
+                raise InvalidParamsError(name, f"must be a multiple of {pixels_per_latent}", pixels)
+        if self.hires is not None:
+            # Both sides times one scale, and each rounded down to whole latents, differ by no more than this.
+            error = abs(self.hires.height * self.width - self.hires.width * self.height)
+            if error > pixels_per_latent * max(self.width, self.height):
+                rule = f"must be as large in proportion to hires.width as {self.height} to {self.width}"
+                raise InvalidParamsError("hires.height", rule, self.hires.height)
 
     @property
     def seeds(self) -> tuple[int, ...]:
         """The seed of each picture, in order."""
+        if self.variation_strength:
+            return (self.seed,) * self.num_images
         return tuple(range(self.seed, self.seed + self.num_images))
+
+    def of_image(self, index: int) -> GenerationParams:
+        """The request for one picture of this one alone: the same picture."""
+        variation_seed = None if self.variation_seed is None else self.variation_seed + index
+        return replace(self, seed=self.seeds[index], variation_seed=variation_seed, num_images=1)
+
+    @property
+    def inputs(self) -> tuple[InputImage, ...]:
+        """The pictures that come with the request, each once."""
+        named = (self.image, None if self.mask is None else self.mask.image)
+        return tuple({image.sha256: image for image in named if image is not None}.values())
+
+    @property
+    def answer_size(self) -> tuple[int, int]:
+        """(height, width) of the finished pictures, in pixels."""
+        if self.mask is not None and self.mask.area == "masked":
+            return self.mask.image.height, self.mask.image.width
+        last = self.hires or self
+        return last.height, last.width
+
+    @property
+    def legs(self) -> tuple[Leg, ...]:
+        """What is drawn, one after the other, for each picture."""
+        return tuple(self._legs())
+
+    def _legs(self) -> Iterator[Leg]:
+        if self.upscaler is not None:
+            return
+        sampler, noise_schedule = resolve_sampler(self.sampler, self.noise_schedule)
+        steps = self.num_inference_steps
+        taken = steps if self.image is None else min(int(steps * self.strength), steps)
+        # diffusers' inpainting starts from noise alone at full strength, its image to image never does.
+        is_masked = self.mask is not None or self.expand is not None
+        first = Leg(
+            start="noise" if self.image is None or (is_masked and self.strength == 1.0) else "image",
+            height=self.height,
+            width=self.width,
+            prompt=self.prompt,
+            negative_prompt=self.negative_prompt if self.is_guided else None,
+            guidance_scale=self.guidance_scale,
+            sampler=sampler,
+            noise_schedule=noise_schedule,
+            eta=sampler.default_eta if self.eta is None else self.eta,
+            schedule_steps=steps,
+            taken_steps=taken,
+        )
+        yield first
+        if self.hires is not None:
+            yield self._second_leg(first, self.hires)
+
+    def _second_leg(self, first: Leg, hires: Hires) -> Leg:
+        sampler, noise_schedule, eta = first.sampler, first.noise_schedule, first.eta
+        if hires.sampler is not None:
+            sampler, noise_schedule = resolve_sampler(hires.sampler, hires.noise_schedule)
+            eta = sampler.default_eta if self.eta is None or sampler.default_eta is None else self.eta
+        guidance_scale = first.guidance_scale if hires.guidance_scale is None else hires.guidance_scale
+        negative_prompt = self.negative_prompt if hires.negative_prompt is None else hires.negative_prompt
+        return replace(
+            first,
+            start="leg",
+            height=hires.height,
+            width=hires.width,
+            prompt=hires.prompt or first.prompt,
+            negative_prompt=negative_prompt if guidance_scale > 1.0 else None,
+            guidance_scale=guidance_scale,
+            sampler=sampler,
+            noise_schedule=noise_schedule,
+            eta=eta,
+            schedule_steps=hires.schedule_steps,
+            taken_steps=hires.steps,
+        )
+
+    @property
+    def texts(self) -> list[str]:
+        """What is read: prompt and negative prompt of the first leg, and what a second one has of its own."""
+        texts: list[str] = []
+        for leg in self.legs:
+            own = [text for text in (leg.prompt, leg.negative_prompt) if text is not None]
+            texts += own if not texts else [text for text in own if text not in texts]
+        return texts
 
     @property
     def is_guided(self) -> bool:
@@ -95,31 +273,42 @@ class GenerationParams:
 
     @property
     def rows_per_image(self) -> int:
-        """Model rows that one picture takes in every call."""
-        return 2 if self.is_guided else 1
+        """Model rows that one picture takes in every call, at most."""
+        return max((leg.num_rows for leg in self.legs), default=1)
 
     @property
     def model_calls(self) -> int:
-        """Model calls of one picture."""
-        sampler, _ = resolve_sampler(self.sampler, self.noise_schedule)
-        return sampler.model_calls(self.num_inference_steps)
+        """Model calls of one picture, all its legs together."""
+        return sum(leg.model_calls for leg in self.legs)
+
+    @property
+    def progress_steps(self) -> int:
+        """Steps of one picture as its progress counts them: model calls, pictures read, and enlarging without drawing.
+
+        A picture that comes in is read once a request, but counts for every picture.
+        """
+        return self.model_calls + (self.image is not None) + self.enlarges_pixels
+
+    @property
+    def enlarges_pixels(self) -> bool:
+        """Whether the first leg's picture is decoded, enlarged and read again."""
+        return self.hires is not None and self.hires.upscaler == "lanczos"
 
     @property
     def work_units(self) -> float:
-        """What the whole request costs; 28 guided steps at 512x512 are 1.0."""
-        rows = self.model_calls * self.rows_per_image * self.num_images
-        return rows * self.width * self.height / (56 * 512**2)
+        """What the whole request costs; 28 guided steps at 512x512 are 1.0. The last decode of a picture is free."""
+        if self.upscaler is not None:
+            return _UPSCALE_ROWS * self.width * self.height / (_UNIT_ROWS * _UNIT_PIXELS)
+        row_pixels = float(
+            sum(leg.model_calls * leg.num_rows * leg.width * leg.height for leg in self.legs) * self.num_images
+        )
+        if self.image is not None:
+            row_pixels += _ENCODE_ROWS * self.width * self.height
+        if self.hires is not None and self.enlarges_pixels:
+            row_pixels += _DECODE_ROWS * self.width * self.height * self.num_images
+            row_pixels += _ENCODE_ROWS * self.hires.width * self.hires.height * self.num_images
+        return row_pixels / (_UNIT_ROWS * _UNIT_PIXELS)
 
 
-def _check_prompt(name: str, text: str) -> None:
-    if len(text) > LIMITS.max_prompt_characters:
-        raise InvalidParamsError(name, f"must have at most {LIMITS.max_prompt_characters} characters", text)
-    found = _FORBIDDEN_CHARACTER.search(text)
-    if found:
-        raise InvalidParamsError(name, "must not contain control characters or lone surrogates", found.group())
-
-
-def _check_range(name: str, value: float, least: float, most: float) -> None:
-    # Written so that NaN, which compares false with everything, is refused.
-    if not least <= value <= most:
-        raise InvalidParamsError(name, f"must be from {least} to {most}", value)
+def _size_of(image: InputImage) -> str:
+    return f"{image.width}x{image.height}"

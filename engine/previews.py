@@ -1,4 +1,4 @@
-"""What shows of a picture while it is drawn: a guess at its finished latents, coloured without the decoder.
+"""Previews of a picture while it is drawn: an estimate of its finished latents, coloured without the decoder.
 
 Nothing here changes the picture, or waits for the device in the engine's thread.
 """
@@ -15,8 +15,7 @@ import torch
 from engine.batch import Batch, ModelInput
 from engine.models.base import DiffusionModel
 from engine.models.latent_to_rgb import LatentToRgb
-from engine.samplers import resolve_sampler
-from engine.schedulers import make_scheduler
+from engine.schedulers import alphas_cumprod
 
 __all__ = ["PREVIEW_INTERVAL_S", "Previewer", "RoughPicture"]
 
@@ -29,7 +28,7 @@ class RoughPicture:
     """A preview on its way from the device."""
 
     _latents: torch.Tensor
-    """(C, H/8, W/8), on the CPU; complete when `_arrival` is over."""
+    """(C, h, w), on the CPU; complete when `_arrival` is over."""
     _arrival: torch.cuda.Event | None
     _latent_to_rgb: LatentToRgb
 
@@ -37,7 +36,7 @@ class RoughPicture:
         """Wait for the device, and colour what it sent. Any thread may call this.
 
         Returns:
-            (H/8, W/8, 3), RGB: one pixel a latent.
+            (h, w, 3), RGB: one pixel a latent.
         """
         if self._arrival is not None:
             self._arrival.synchronize()
@@ -50,9 +49,7 @@ class Previewer:
     def __init__(self, model: DiffusionModel) -> None:
         self._model = model
         config = model.info.scheduler_config
-        # Every sampler's scheduler has the checkpoint's own levels.
-        alphas_cumprod: torch.Tensor = make_scheduler(*resolve_sampler("DDIM"), config).alphas_cumprod
-        self._signal_levels = alphas_cumprod.sqrt().float().to(model.info.device)
+        self._signal_levels = alphas_cumprod(config).sqrt().to(model.info.device)
         """(1000,): how much of the network's input is picture at each timestep; the rest of its variance is noise."""
         self._predicts_velocity = config.get("prediction_type") == "v_prediction"
 
@@ -64,13 +61,13 @@ class Previewer:
 
         Args:
             batch: who takes the step.
-            index: of the picture in `batch.states`.
+            index: of the picture in `batch.pictures`.
             model_input: what the network was shown.
             prediction: its answer.
         """
-        row = len(batch.guided) + index  # behind the negative prompts; see `Batch`
-        shown, answer = model_input.latents[row], batch.guide(prediction)[index]
-        signal = self._signal_levels[model_input.timesteps[row].round().long()]
+        shown, answer = model_input.latents[batch.last_rows[index]], batch.guide(prediction)[index]
+        state = batch.states[index]
+        signal = self._signal_levels[round(state.timesteps[state.call_index])]
         noise = (1 - signal * signal).sqrt()
         picture = signal * shown - noise * answer if self._predicts_velocity else (shown - noise * answer) / signal
         return RoughPicture(*_leaving(picture), self._model.latent_to_rgb)

@@ -1,37 +1,87 @@
-"""Prompt text -> text embeddings, each text read once and remembered."""
+"""Prompt text -> what the network is told of it, each text read once and remembered for a while."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Final
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
 
 import torch
 
-from engine.models.base import DiffusionModel
+from engine.models.base import DiffusionModel, EncodedPrompt
 
-__all__ = ["PromptEncoder"]
+__all__ = ["MAX_REMEMBERED", "MAX_REMEMBERED_BYTES", "Conditioning", "PromptEncoder"]
 
 MAX_REMEMBERED: Final = 64
+MAX_REMEMBERED_BYTES: Final = 2**28
+"""A text is 4 MB for Stable Diffusion 1.5 in half precision, and 26 MB for XL."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Conditioning:
+    """What one row is told beside its latents, at every step. Shared by all pictures that are told the same."""
+
+    prompt: torch.Tensor
+    """(L, K), see `EncodedPrompt.attended`."""
+    time: torch.Tensor
+    """(N, T), see `DiffusionModel.embed_time`: a row for each model call."""
 
 
 class PromptEncoder:
-    """Encodes one text a call, always in the same shape, and keeps the last 64 results (0.2 MB each for SD 1.5)."""
+    """Reads one text a call, always in the same shape, and embeds one picture's timesteps a call.
+
+    Remembers what was used last: up to 64 texts of 256 MiB in all, and as much of timesteps. Pictures that are told the
+    same share it.
+    """
 
     def __init__(self, model: DiffusionModel) -> None:
         self._model = model
-        self._remembered: OrderedDict[str, torch.Tensor] = OrderedDict()
+        self._texts: _Remembered[str, EncodedPrompt] = _Remembered(_num_bytes)
+        self._times: _Remembered[tuple[str | None, tuple[float, ...]], torch.Tensor] = _Remembered(lambda t: t.nbytes)
 
-    def encode(self, prompt: str) -> torch.Tensor:
-        """(L, D), as `DiffusionModel.encode_prompt` gives it.
+    def encode(self, prompt: str, timesteps: tuple[float, ...]) -> Conditioning:
+        """Read a text for a picture that is drawn along these timesteps.
 
         Raises:
             torch.OutOfMemoryError: nothing has changed.
         """
-        embeds = self._remembered.get(prompt)
-        if embeds is None:
-            embeds = self._model.encode_prompt(prompt)
-            self._remembered[prompt] = embeds
-            if len(self._remembered) > MAX_REMEMBERED:
-                self._remembered.popitem(last=False)
-        self._remembered.move_to_end(prompt)
-        return embeds
+        text = self._texts.get(prompt, lambda: self._model.encode_prompt(prompt))
+        # Most models are told the same of the time whatever the text.
+        key = (None if text.addition is None else prompt, timesteps)
+        return Conditioning(text.attended, self._times.get(key, lambda: self._embed(timesteps, text)))
+
+    def _embed(self, timesteps: tuple[float, ...], text: EncodedPrompt) -> torch.Tensor:
+        on_device = torch.tensor(timesteps, dtype=torch.float32, device=self._model.info.device)
+        return self._model.embed_time(on_device, text)
+
+
+KeyT = TypeVar("KeyT", bound=Hashable)
+ValueT = TypeVar("ValueT")
+
+
+class _Remembered(Generic[KeyT, ValueT]):
+    """The values used last, within limits of number and memory; the newest always stays."""
+
+    def __init__(self, num_bytes: Callable[[ValueT], int]) -> None:
+        self._num_bytes = num_bytes
+        self._values: OrderedDict[KeyT, ValueT] = OrderedDict()
+        self._total_bytes = 0
+
+    def get(self, key: KeyT, make: Callable[[], ValueT]) -> ValueT:
+        """The value; made where it is not remembered."""
+        value = self._values.get(key)
+        if value is None:
+            value = make()
+            self._values[key] = value
+            self._total_bytes += self._num_bytes(value)
+        self._values.move_to_end(key)
+        while len(self._values) > MAX_REMEMBERED or (
+            len(self._values) > 1 and self._total_bytes > MAX_REMEMBERED_BYTES
+        ):
+            self._total_bytes -= self._num_bytes(self._values.popitem(last=False)[1])
+        return value
+
+
+def _num_bytes(text: EncodedPrompt) -> int:
+    return text.attended.nbytes + (0 if text.addition is None else text.addition.nbytes)

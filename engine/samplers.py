@@ -1,4 +1,4 @@
-"""The samplers people know by name, and the diffusers scheduler behind each. No torch, no diffusers: only names.
+"""Sampler names and aliases, and the diffusers scheduler of each. No torch, no diffusers: only names.
 
 A *sampler* is how a step is taken, a *noise schedule* is which noise levels the steps visit. How a sampler becomes a
 table of numbers is in `journey.py`.

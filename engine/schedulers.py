@@ -1,9 +1,13 @@
-"""diffusers' schedulers as a pipeline has them just before the first step. Only `journey.py` lets them step."""
+"""diffusers' schedulers, set up as in a pipeline before the first step. Only `probing.py` lets them step.
+
+The library is imported when the first is made, which takes seconds: tables are kept on disk (`table_store.py`).
+"""
 
 from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import math
 import sys
 import threading
@@ -11,14 +15,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
-import diffusers
 import numpy as np
 import torch
 
 from engine.errors import InvalidParamsError
 from engine.samplers import AYS, EXCLUSIVE_SCHEDULE_OPTIONS, NOISE_SCHEDULES, Sampler
 
-__all__ = ["make_scheduler", "noise_from", "set_timesteps"]
+__all__ = ["alphas_cumprod", "make_scheduler", "noise_from", "set_timesteps"]
 
 Scheduler = Any
 """A diffusers scheduler; the library ships no types."""
@@ -33,6 +36,10 @@ GAUSS_LEGENDRE: Final = ((-math.sqrt(3 / 5), 5 / 9), (0.0, 8 / 9), (math.sqrt(3 
 _borrowing_noise = threading.Lock()
 
 
+_SOLVER_OPTIONS = ("algorithm_type", "solver_type", "solver_order")
+"""The choice of a sampler, which a checkpoint that was saved with one of them names too."""
+
+
 def make_scheduler(sampler: Sampler, noise_schedule: str, config: Mapping[str, object]) -> Scheduler:
     """Build the scheduler as a pipeline would: from the checkpoint's own configuration, plus the choice.
 
@@ -41,15 +48,54 @@ def make_scheduler(sampler: Sampler, noise_schedule: str, config: Mapping[str, o
         noise_schedule: a key of `NOISE_SCHEDULES`.
         config: what the checkpoint's `scheduler_config.json` says.
     """
+    import diffusers  # noqa: PLC0415 - 2 s; most starts find every table that they need on disk
+
     scheduler_class = getattr(diffusers, sampler.scheduler_class)
     known = inspect.signature(scheduler_class.__init__).parameters
     options: dict[str, object] = {name: False for name in EXCLUSIVE_SCHEDULE_OPTIONS if name in known}
     options |= {**sampler.options, **NOISE_SCHEDULES[noise_schedule]}
     # Some constructors lay out all 1000 training steps, in up to 0.3 s, only for `set_timesteps` to lay out others.
     hasty_class: Any = type(scheduler_class.__name__, (scheduler_class,), {"set_timesteps": _few_timesteps})
-    scheduler = hasty_class.from_config(dict(config), **options)
+    noise = {name: value for name, value in config.items() if name not in _SOLVER_OPTIONS}
+    scheduler = hasty_class.from_config(noise, **options)
     scheduler.__class__ = scheduler_class
     return scheduler
+
+
+def alphas_cumprod(config: Mapping[str, object]) -> torch.Tensor:
+    """The share of the picture in the variance of what the network is shown, at each timestep of the training.
+
+    The same numbers as every diffusers scheduler has under this name, without diffusers.
+
+    Args:
+        config: what the checkpoint's `scheduler_config.json` says; checked by `models/layout.py`.
+
+    Returns:
+        (1000,) or as many as the checkpoint was trained with, float32, falling.
+    """
+    found: dict[str, Any] = {name: value for name, value in config.items() if value is not None}
+    begin, end = found.get("beta_start", 0.0001), found.get("beta_end", 0.02)
+    count = found.get("num_train_timesteps", 1000)
+    if "trained_betas" in found:
+        betas = torch.tensor(found["trained_betas"], dtype=torch.float32)
+    elif found.get("beta_schedule", "linear") == "linear":
+        betas = torch.linspace(begin, end, count, dtype=torch.float32)
+    elif found["beta_schedule"] == "scaled_linear":
+        betas = torch.linspace(begin**0.5, end**0.5, count, dtype=torch.float32) ** 2
+    else:  # squaredcos_cap_v2: Nichol and Dhariwal (2021), equation 17
+        levels = [math.cos((step / count + 0.008) / 1.008 * math.pi / 2) ** 2 for step in range(count + 1)]
+        pairs = itertools.pairwise(levels)
+        betas = torch.tensor([min(1 - after / before, 0.999) for before, after in pairs], dtype=torch.float32)
+    if found.get("rescale_betas_zero_snr"):
+        return _zero_terminal_snr(torch.cumprod(1.0 - betas, dim=0))
+    return torch.cumprod(1.0 - betas, dim=0)
+
+
+def _zero_terminal_snr(levels: torch.Tensor) -> torch.Tensor:
+    """Shift and scale them so that the last is 0 and the first is kept: Lin et al. (2023), algorithm 1."""
+    roots = levels.sqrt()
+    first, last = roots[0], roots[-1]
+    return ((roots - last) * (first / (first - last))) ** 2
 
 
 def _few_timesteps(scheduler: Scheduler, *_: object, **__: object) -> None:
@@ -89,7 +135,8 @@ def set_timesteps(
 
 def _ays_timesteps(scheduler: Scheduler, num_inference_steps: int) -> list[int]:
     """The published ten timesteps; other counts are interpolated between their noise levels, linearly in log sigma."""
-    alphas = scheduler.alphas_cumprod.double().numpy()
+    # Zero terminal SNR: the last sigma would be infinite. The bound is that of diffusers' Euler and DPM-Solver classes.
+    alphas = scheduler.alphas_cumprod.double().clamp(min=2**-24).numpy()
     log_sigmas = np.log(((1 - alphas) / alphas) ** 0.5)
     published = log_sigmas[list(AYS_TIMESTEPS)]
     places = np.linspace(0, 1, num_inference_steps)

@@ -1,21 +1,22 @@
-"""Makes a loaded model warm, and measures how many rows one call takes best on this device."""
+"""Warm-up of a loaded model; measures the best number of rows per call on this device."""
 
 from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from dataclasses import replace
 from statistics import median
 from typing import Final
 
 import torch
 
-from engine.engine import Engine
-from engine.events import Failed, WorkItem
-from engine.models.base import DiffusionModel
-from engine.params import LIMITS, GenerationParams
+from engine.engine import Engine, is_out_of_memory
+from engine.events import Failed, Finished, WorkItem
+from engine.models.base import DiffusionModel, EncodedPrompt
+from engine.params import GenerationParams
 
-__all__ = ["measure_rows_per_call", "warm_up"]
+__all__ = ["WarmUp", "measure_rows_per_call"]
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,8 @@ WORTHWHILE_GAIN: Final = 1.05
 """Doubling the rows must raise the rows a second by 5 %, or the smaller call wins: its pictures finish sooner."""
 TIMED_CALLS: Final = 3
 
+_REQUEST_ID: Final = "warm-up"
+
 
 @torch.inference_mode()
 def measure_rows_per_call(model: DiffusionModel) -> int:
@@ -37,65 +40,106 @@ def measure_rows_per_call(model: DiffusionModel) -> int:
     """
     if model.info.device.type == "cpu":
         return CPU_ROWS
-    prompt_embeds = model.encode_prompt("")
+    prompt = model.encode_prompt("")
     best_rows, best_rate = CANDIDATE_ROWS[0], 0.0
     for rows in CANDIDATE_ROWS:
         try:
-            rate = rows / _seconds_per_call(model, rows, prompt_embeds)
-        except torch.OutOfMemoryError:
+            rate = rows / _seconds_per_call(model, rows, prompt)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
             torch.cuda.empty_cache()
             break
-        logger.info("%d rows a call: %.0f rows/s", rows, rate)
+        logger.info("%d rows per call: %.0f rows/s", rows, rate)
         if rate < best_rate * WORTHWHILE_GAIN:
             break
         best_rows, best_rate = rows, rate
     return best_rows
 
 
-def _seconds_per_call(model: DiffusionModel, rows: int, prompt_embeds: torch.Tensor) -> float:
+def _seconds_per_call(model: DiffusionModel, rows: int, prompt: EncodedPrompt) -> float:
     info = model.info
-    height, width = info.native_height // LIMITS.size_multiple, info.native_width // LIMITS.size_multiple
-    latents = torch.zeros(rows, info.latent_channels, height, width, device=info.device)
-    timesteps = torch.full((rows,), 500.0, device=info.device)
-    embeds = prompt_embeds.expand(rows, -1, -1).contiguous()
+    latents = torch.zeros(rows, *info.latent_shape(info.native_height, info.native_width), device=info.device)
+    time_ = model.embed_time(torch.tensor([500.0], device=info.device), prompt).expand(rows, -1).contiguous()
+    attended = prompt.attended.expand(rows, -1, -1).contiguous()
     seconds: list[float] = []
     for _ in range(1 + TIMED_CALLS):  # the first one chooses kernels
         began = time.perf_counter()
-        model.denoise(latents, timesteps, embeds)
+        model.denoise(latents, time_, attended)
         torch.cuda.synchronize(info.device)
         seconds.append(time.perf_counter() - began)
     return median(seconds[1:])
 
 
-def warm_up(engine: Engine, *, sampler: str, noise_schedule: str, num_inference_steps: int) -> list[WorkItem]:
-    """Read the default request's table, and draw a picture of two steps at the native size.
+class WarmUp:
+    """Makes an engine as quick as it will be, piece by piece, while nobody waits. Belongs to the engine's thread.
 
-    The first request then finds its table made and every kernel chosen.
-
-    Returns:
-        The last piece of work of each kind, which says best how long the next one will take.
-
-    Raises:
-        EngineError: the model cannot draw even that.
+    The default request's table is read and a picture of two steps is drawn at the native size. Requests then find their
+    table made and every kernel chosen, and how long each kind of work takes is known. Pictures do not depend on it.
     """
-    info = engine.model.info
-    default = GenerationParams(
-        prompt="warm-up",
-        num_inference_steps=num_inference_steps,
-        height=info.native_height,
-        width=info.native_width,
-        seed=0,
-        sampler=sampler,
-        noise_schedule=noise_schedule,
-    )
-    _ = engine.model.latent_to_rgb  # decodes a few small pictures where the model's colours are not known
-    engine.prepare("warm-up", default)
-    engine.add(engine.prepare("warm-up", replace(default, num_inference_steps=2)))
-    work: dict[str, WorkItem] = {}
-    while engine.has_work:
-        for event in engine.step():
-            if isinstance(event, Failed):
-                raise event.error
-            if isinstance(event, WorkItem):
-                work[event.kind] = event
-    return list(work.values())
+
+    def __init__(self, engine: Engine, *, sampler: str, noise_schedule: str, num_inference_steps: int) -> None:
+        """Plan it; nothing is done yet.
+
+        Args:
+            engine: to be warmed.
+            sampler: of the default request, as the other two.
+            noise_schedule: a key of `NOISE_SCHEDULES`.
+            num_inference_steps: its steps.
+        """
+        self._engine = engine
+        info = engine.model.info
+        self._default = GenerationParams(
+            prompt="warm-up",
+            num_inference_steps=num_inference_steps,
+            height=info.native_height,
+            width=info.native_width,
+            seed=0,
+            sampler=sampler,
+            noise_schedule=noise_schedule,
+        )
+        # Tables first: on the first start of all, diffusers is imported for them.
+        self._pieces = deque([engine.learn_colours, self._read_table, self._draw])
+        self._is_drawing = False
+        self._work: dict[str, WorkItem] = {}
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to do."""
+        return not self._pieces
+
+    def take_piece(self) -> list[WorkItem]:
+        """Do the next piece: at most one call of a network, or a table.
+
+        Returns:
+            With the last piece, the last work item of each kind: it says best how long the next one will take.
+
+        Raises:
+            EngineError: the model cannot draw even this.
+        """
+        self._pieces[0]()
+        if not self._is_drawing:
+            self._pieces.popleft()
+        return list(self._work.values()) if self.is_done else []
+
+    def step_aside(self) -> None:
+        """Leave the engine to requests. A picture that was begun is begun anew."""
+        if self._is_drawing:
+            self._engine.cancel(_REQUEST_ID)
+            self._is_drawing = False
+
+    def _read_table(self) -> None:
+        self._engine.prepare(_REQUEST_ID, self._default)
+
+    def _draw(self) -> None:
+        if not self._is_drawing:
+            self._engine.add(self._engine.prepare(_REQUEST_ID, replace(self._default, num_inference_steps=2)))
+            self._is_drawing = True
+        for event in self._engine.step():
+            match event:
+                case Failed():
+                    raise event.error
+                case WorkItem():
+                    self._work[event.kind] = event
+                case Finished():
+                    self._is_drawing = False

@@ -10,7 +10,7 @@ import torch
 
 from engine.models.latent_to_rgb import LatentToRgb
 
-__all__ = ["DiffusionModel", "ModelInfo"]
+__all__ = ["DiffusionModel", "EncodedImage", "EncodedPrompt", "ModelInfo"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,16 +25,54 @@ class ModelInfo:
     """Pixels it was trained at."""
     native_width: int
     latent_channels: int
+    """C: numbers in a latent; 4 for Stable Diffusion 1.x."""
+    pixels_per_latent: int
+    """Along each side, so that a picture of HxW pixels has hxw = H/n x W/n latents; 8 for Stable Diffusion 1.x."""
+    encoder_has_variance: bool
+    """Whether the encoder says how sure it is of each latent, and images are sampled from that."""
     scheduler_config: Mapping[str, object]
     """The checkpoint's own noise schedule: what `scheduler_config.json` says."""
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """(C, h, w) of a picture of so many pixels."""
+        return self.latent_channels, height // self.pixels_per_latent, width // self.pixels_per_latent
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedPrompt:
+    """What a model makes of one text, once: the same at every step of every picture."""
+
+    attended: torch.Tensor
+    """(L, K), what the network reads of it at each step: the keys and values of all its cross attentions."""
+    addition: torch.Tensor | None = None
+    """(1, E), what it adds to the embedding of the timestep; None where the timestep is all that counts there."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedImage:
+    """What a model makes of one picture."""
+
+    mean: torch.Tensor
+    """(C, h, w), float32, on the device."""
+    deviation: torch.Tensor | None
+    """(C, h, w), standard deviations; None where the encoder has none to say."""
+
+    def sampled(self, noise: torch.Tensor | None) -> torch.Tensor:
+        """(C, h, w), latents.
+
+        Args:
+            noise: (C, h, w), standard normal, wherever it is; None only without deviations.
+        """
+        if self.deviation is None or noise is None:
+            return self.mean
+        return self.mean + self.deviation * noise.to(self.mean.device, non_blocking=True)
 
 
 class DiffusionModel(Protocol):
     """A latent diffusion model, one call at a time.
 
     Every method gives each row the same bits whatever the other rows hold, as long as the shape of the call is the
-    same. `denoise`, `encode_prompt` and `decode` belong to the engine's thread; `count_truncated_tokens` may be called
-    from another one.
+    same. They belong to the engine's thread, but `count_truncated_tokens`, which may be called from another one.
     """
 
     @property
@@ -51,27 +89,46 @@ class DiffusionModel(Protocol):
         """How many tokens of the prompt lie beyond what `encode_prompt` reads."""
         ...
 
-    def encode_prompt(self, prompt: str) -> torch.Tensor:
-        """Read one prompt.
+    def encode_prompt(self, prompt: str) -> EncodedPrompt:
+        """Read one prompt, in the model's dtype, on its device."""
+        ...
+
+    def embed_time(self, timesteps: torch.Tensor, prompt: EncodedPrompt) -> torch.Tensor:
+        """Embed all timesteps of a picture's way.
+
+        Args:
+            timesteps: (N,), float32: fractional ones exist, and half precision would round them.
+            prompt: of the rows they are for.
 
         Returns:
-            (L, D), in the model's dtype, on its device.
+            (N, T), what the network is told at each of them; in the model's dtype, on its device.
         """
         ...
 
-    def denoise(self, latents: torch.Tensor, timesteps: torch.Tensor, prompt_embeds: torch.Tensor) -> torch.Tensor:
+    def denoise(self, latents: torch.Tensor, time: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
         """Predict noise (or velocity) for every row.
 
         Args:
-            latents: (R, C, H/8, W/8), float32, already scaled as the sampler wants it.
-            timesteps: (R,), float32: fractional ones exist, and half precision would round them.
-            prompt_embeds: (R, L, D), as `encode_prompt` gave them.
+            latents: (R, C, h, w), float32, already scaled as the sampler wants it.
+            time: (R, T), rows of `embed_time`.
+            prompt: (R, L, K), each row's `EncodedPrompt.attended`.
 
         Returns:
-            (R, C, H/8, W/8), float32.
+            (R, C, h, w), float32.
 
         Raises:
             torch.OutOfMemoryError: nothing has changed, and a smaller call may succeed.
+        """
+        ...
+
+    def encode_image(self, pixels: torch.Tensor) -> EncodedImage:
+        """Turn the pixels of one picture into its latents, scaled as `denoise` has them.
+
+        Args:
+            pixels: (H, W, 3), uint8, on the CPU.
+
+        Raises:
+            torch.OutOfMemoryError: nothing has changed.
         """
         ...
 
@@ -79,7 +136,7 @@ class DiffusionModel(Protocol):
         """Turn the latents of one picture into its pixels.
 
         Args:
-            latents: (C, H/8, W/8), float32.
+            latents: (C, h, w), float32.
 
         Returns:
             (H, W, 3), uint8, on the model's device.

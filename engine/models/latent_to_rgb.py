@@ -11,12 +11,11 @@ import numpy.typing as npt
 import torch
 from torch.nn.functional import avg_pool2d, interpolate
 
-from engine.params import LIMITS
-
 __all__ = ["STABLE_DIFFUSION_1", "LatentToRgb", "fit_latent_to_rgb"]
 
 NUM_PICTURES: Final = 2
-"""Drawn at random for a fit: 512 places for five unknowns a colour. More take time at every start and gain nothing."""
+"""Drawn at random for a fit: 512 places for 5 unknowns a colour, or for 17 where latents have 16 channels. More take
+time at every start and gain nothing."""
 LATENT_SIZE: Final = 16
 NUM_PATCHES: Final = 4
 """Along each side of a random picture: decoders were taught what is smooth, not noise."""
@@ -76,7 +75,7 @@ def fit_latent_to_rgb(
     patches = CONTRAST * torch.randn(NUM_PICTURES, latent_channels, NUM_PATCHES, NUM_PATCHES, generator=generator)
     latents = interpolate(patches, size=LATENT_SIZE, mode="bilinear")
     pixels = torch.stack([decode(picture.to(device)).cpu() for picture in latents]).permute(0, 3, 1, 2)
-    colours = avg_pool2d(pixels.double() / 255, LIMITS.size_multiple)
+    colours = avg_pool2d(pixels.double() / 255, pixels.shape[-1] // LATENT_SIZE)
     places = latents.movedim(1, -1).reshape(-1, latent_channels).double().numpy()
     knowns = np.concatenate([places, np.ones((len(places), 1))], axis=1)
     solution = np.linalg.lstsq(knowns, colours.movedim(1, -1).reshape(-1, 3).numpy(), rcond=None)[0].astype(np.float32)

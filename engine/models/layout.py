@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,14 +50,24 @@ _PICKLE_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth")
 
 # Each of these makes the UNet want inputs beyond latents, timestep and text.
 _UNET_EXTRA_INPUTS = (
-    "addition_embed_type",
     "class_embed_type",
     "encoder_hid_dim",
     "encoder_hid_dim_type",
     "num_class_embeds",
     "time_cond_proj_dim",
 )
-_LATENT_CHANNELS = 4
+_MAX_JSON_BYTES = 2**20
+_MAX_ENTRIES = 10_000
+"""Of a list: `trained_betas` may have one for each of the training's timesteps."""
+_MAX_NUMBER = 1_000_000
+_MAX_LAYERS = 100
+"""Of anything counted in layers: SD 1.x has 12 in its text encoder, 2 in a block."""
+_ADDITION_EMBED_TYPES = (None, "text")
+"""`text` reads the prompt's embedding once more, as one vector beside the timestep's."""
+_DEFAULT_CHANNELS = 4
+"""What diffusers takes where a configuration does not say."""
+_MAX_CHANNELS = 128
+_MAX_PIXELS_PER_LATENT = 32
 _BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 _PREDICTION_TYPES = ("epsilon", "v_prediction")
 
@@ -72,10 +83,12 @@ class ModelConfigs:
     native_height: int
     """Pixels the model was trained at."""
     native_width: int
+    pixels_per_latent: int
+    """Along each side."""
 
 
 def read_configs(folder: Path) -> ModelConfigs:
-    """Read a model's configuration files and check that it is of a kind that is served: Stable Diffusion 1.x.
+    """Read a model's configuration files and check that it is of a kind that is served: see `docs/models.md`.
 
     Raises:
         ModelLoadError: a file is missing or damaged, or the model is of another kind; it names file and reason.
@@ -85,13 +98,20 @@ def read_configs(folder: Path) -> ModelConfigs:
     vae = _read_json(folder / "vae" / "config.json")
     text_encoder = _read_json(folder / "text_encoder" / "config.json")
     scheduler = _read_json(folder / "scheduler" / "scheduler_config.json")
-    _check_unet(folder / "unet" / "config.json", unet)
-    _check_vae(folder / "vae" / "config.json", vae)
+    latent_channels, pixels_per_latent = _latent_shape(folder / "vae" / "config.json", vae)
+    _check_unet(folder / "unet" / "config.json", unet, latent_channels)
     _check_text_encoder(folder / "text_encoder" / "config.json", text_encoder, unet)
     _check_scheduler(folder / "scheduler" / "scheduler_config.json", scheduler)
     height, width = _sample_size(folder / "unet" / "config.json", unet)
-    factor = LIMITS.size_multiple
-    return ModelConfigs(unet, vae, text_encoder, scheduler, height * factor, width * factor)
+    return ModelConfigs(
+        unet,
+        vae,
+        text_encoder,
+        scheduler,
+        native_height=height * pixels_per_latent,
+        native_width=width * pixels_per_latent,
+        pixels_per_latent=pixels_per_latent,
+    )
 
 
 def missing_files(folder: Path) -> list[str]:
@@ -144,14 +164,35 @@ def _read_json(path: Path) -> dict[str, Any]:
         ModelLoadError: no such file, or no JSON object in it.
     """
     try:
+        if (num_bytes := path.stat().st_size) > _MAX_JSON_BYTES:
+            raise ModelLoadError(f"{path} must have at most {_MAX_JSON_BYTES} bytes, not {num_bytes}")
         value = json.loads(path.read_bytes())
     except OSError as error:
         raise ModelLoadError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise ModelLoadError(f"{path} is damaged: it holds no valid JSON ({error})") from error
+        raise ModelLoadError(f"{path} is damaged: it is not valid JSON ({error})") from error
     if not isinstance(value, dict):
         raise ModelLoadError(f"{path} is damaged: a JSON object was expected")
+    _check_bounds(path, "", value)
     return value
+
+
+def _check_bounds(path: Path, name: str, value: object) -> None:
+    """Refuse numbers and lists beyond any model's: laying out a network of a billion layers would never end.
+
+    Raises:
+        ModelLoadError: there is one.
+    """
+    if isinstance(value, dict | list):
+        if isinstance(value, list) and len(value) > _MAX_ENTRIES:
+            raise ModelLoadError(f"{path}: {name} must have at most {_MAX_ENTRIES} entries, not {len(value)}")
+        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+            _check_bounds(path, str(key) if isinstance(value, dict) else name, part)
+    # diffusers writes -Infinity into the configuration of a DPM-Solver++, as `lambda_min_clipped`.
+    elif isinstance(value, float | int) and math.isfinite(value):
+        most = _MAX_LAYERS if "layers" in name else _MAX_NUMBER
+        if not -most <= value <= most:
+            raise ModelLoadError(f"{path}: {name} must be a number of at most {most}, not {value!r}")
 
 
 def _weights_candidates(folder: Path, part: str) -> list[Path]:
@@ -185,28 +226,42 @@ def _check_index(path: Path) -> None:
             _check_class(path, part, class_name)
 
 
-def _check_unet(path: Path, config: Mapping[str, Any]) -> None:
+def _check_unet(path: Path, config: Mapping[str, Any], latent_channels: int) -> None:
     _check_class(path, "unet", config.get("_class_name"))
     for name in ("in_channels", "out_channels"):
-        channels = config.get(name, _LATENT_CHANNELS)
-        if channels != _LATENT_CHANNELS:
+        channels = config.get(name, _DEFAULT_CHANNELS)
+        if channels != latent_channels:
             hint = " (an inpainting or depth model?)" if name == "in_channels" else ""
-            raise ModelLoadError(f"{path}: {name} must be {_LATENT_CHANNELS}, not {channels!r}{hint}")
+            raise ModelLoadError(
+                f"{path}: {name} must be {latent_channels}, as the autoencoder's latents have, not {channels!r}{hint}"
+            )
+    addition = config.get("addition_embed_type")
+    if addition not in _ADDITION_EMBED_TYPES:
+        raise ModelLoadError(f"{path}: addition_embed_type must be text or not set, not {addition!r}")
     for name in _UNET_EXTRA_INPUTS:
         if config.get(name) is not None:
             raise ModelLoadError(f"{path}: {name} must not be set, as only latents, timestep and text are given")
 
 
-def _check_vae(path: Path, config: Mapping[str, Any]) -> None:
-    _check_class(path, "vae", config.get("_class_name"))
-    if config.get("latent_channels", _LATENT_CHANNELS) != _LATENT_CHANNELS:
-        raise ModelLoadError(f"{path}: latent_channels must be {_LATENT_CHANNELS}, not {config['latent_channels']!r}")
-    if config.get("upsampling_scaling_factor", 2) != 2:
+def _latent_shape(path: Path, vae: Mapping[str, Any]) -> tuple[int, int]:
+    """Channels of the autoencoder's latents, and the pixels that each stands for, along each side."""
+    _check_class(path, "vae", vae.get("_class_name"))
+    channels = vae.get("latent_channels", _DEFAULT_CHANNELS)
+    if not _is_whole(channels, 1, _MAX_CHANNELS):
+        raise ModelLoadError(
+            f"{path}: latent_channels must be a whole number from 1 to {_MAX_CHANNELS}, not {channels!r}"
+        )
+    if vae.get("upsampling_scaling_factor", 2) != 2:
         raise ModelLoadError(f"{path}: upsampling_scaling_factor must be 2")
-    blocks = config.get("block_out_channels") or config.get("encoder_block_out_channels") or []
-    factor = 2 ** (len(blocks) - 1) if isinstance(blocks, list) and len(blocks) < 10 else 0
-    if factor != LIMITS.size_multiple:
-        raise ModelLoadError(f"{path}: block_out_channels must have 4 entries (a latent is 8x8 pixels), not {blocks!r}")
+    blocks = vae.get("block_out_channels") or vae.get("encoder_block_out_channels") or []
+    # Every block but one halves the picture.
+    pixels_per_latent = 2 ** (len(blocks) - 1) if isinstance(blocks, list) and 0 < len(blocks) < 10 else 0
+    if not 1 < pixels_per_latent <= _MAX_PIXELS_PER_LATENT:
+        raise ModelLoadError(
+            f"{path}: block_out_channels must have 2 to 6 entries (a latent is at most "
+            f"{_MAX_PIXELS_PER_LATENT}x{_MAX_PIXELS_PER_LATENT} pixels), not {blocks!r}"
+        )
+    return channels, pixels_per_latent
 
 
 def _check_text_encoder(path: Path, config: Mapping[str, Any], unet: Mapping[str, Any]) -> None:
@@ -234,7 +289,9 @@ def _check_scheduler(path: Path, config: Mapping[str, Any]) -> None:
         raise ModelLoadError(f"{path}: beta_schedule must be one of {', '.join(_BETA_SCHEDULES)}")
     num_train_timesteps = config.get("num_train_timesteps", 1000)
     if not _is_whole(num_train_timesteps, 1, 100_000):
-        raise ModelLoadError(f"{path}: num_train_timesteps must be a whole number from 1, not {num_train_timesteps!r}")
+        raise ModelLoadError(
+            f"{path}: num_train_timesteps must be a whole number from 1 to 100000, not {num_train_timesteps!r}"
+        )
     trained_betas = config.get("trained_betas") or []
     betas = [config.get("beta_start", 0.0001), config.get("beta_end", 0.02)]
     betas += trained_betas if isinstance(trained_betas, list) else [trained_betas]
@@ -247,7 +304,9 @@ def _sample_size(path: Path, unet: Mapping[str, Any]) -> tuple[int, int]:
     size = unet.get("sample_size")
     pair: list[Any] = size if isinstance(size, list) else [size, size]
     if len(pair) != 2 or not all(_is_whole(side, 1, LIMITS.max_size) for side in pair):
-        raise ModelLoadError(f"{path}: sample_size must be a positive whole number or a pair of them, not {size!r}")
+        raise ModelLoadError(
+            f"{path}: sample_size must be a whole number from 1 to {LIMITS.max_size}, or two of them, not {size!r}"
+        )
     height, width = pair
     return height, width
 

@@ -1,4 +1,4 @@
-"""From a model folder to its parts, ready to draw: safetensors only, and no code but ours and the libraries'.
+"""From a model folder to its parts, ready to draw: safetensors only, and no code but ours.
 
 Modules are laid out on the meta device, so that no weight is ever drawn at random just to be overwritten; then every
 tensor goes from the memory-mapped file straight to its place, device, dtype and memory format.
@@ -7,41 +7,77 @@ tensor goes from the memory-mapped file straight to its place, device, dtype and
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from safetensors import SafetensorError, safe_open
-from transformers.models.clip.configuration_clip import CLIPTextConfig
-from transformers.models.clip.modeling_clip import CLIPTextModel
-from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
+from engine.backends.base import NetworkFiles
 from engine.errors import ModelLoadError
-from engine.models.layout import PROMPT_TOKENS, check_tokenizer_class, find_weights, read_configs
+from engine.models.layout import find_weights, read_configs
+from engine.models.options import Options
+from engine.models.tokenizer import Tokenizer
+from engine.models.unet_plan import UNetPlan
+from engine.networks.autoencoder import AutoencoderKL, AutoencoderTiny
+from engine.networks.clip import TextEncoder
+from engine.networks.unet import UNet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
-__all__ = ["load_scheduler_config", "load_text_encoder", "load_tokenizer", "load_unet", "load_vae"]
+__all__ = [
+    "lay_out_vae",
+    "load_scheduler_config",
+    "load_text_encoder",
+    "load_tokenizer",
+    "load_unet",
+    "load_vae",
+    "network_files",
+    "read_unet_plan",
+]
 
 ModuleT = TypeVar("ModuleT", bound=torch.nn.Module)
 
 _MOST_KEYS_NAMED: Final = 5
 
 
-def load_unet(folder: Path, dtype: torch.dtype, device: torch.device) -> UNet2DConditionModel:
+def network_files(
+    folder: Path, part: Literal["unet", "vae", "text_encoder"], dtype: torch.dtype, device: torch.device
+) -> NetworkFiles:
+    """Where one of the model's networks comes from.
+
+    Raises:
+        ModelLoadError: a file is missing, or the model is not served; the message names file and reason.
+    """
+    load = {"unet": load_unet, "vae": load_vae, "text_encoder": load_text_encoder}[part]
+    return NetworkFiles(
+        name=part,
+        config=getattr(read_configs(folder), part),
+        weights=find_weights(folder, part, prefer_fp16=dtype == torch.float16),
+        load=lambda: load(folder, dtype, device),
+    )
+
+
+def read_unet_plan(folder: Path) -> UNetPlan:
+    """The denoising network in numbers.
+
+    Raises:
+        ModelLoadError: its file is missing or damaged, or the model is not served; the message names file and reason.
+    """
+    path = folder / "unet" / "config.json"
+    return UNetPlan.read(Options(path, read_configs(folder).unet))
+
+
+def load_unet(folder: Path, dtype: torch.dtype, device: torch.device) -> UNet:
     """The denoising network: frozen, in eval mode and channels_last.
 
     Raises:
         ModelLoadError: a file is missing or damaged, or the model is not served; the message names file and reason.
     """
-    config = read_configs(folder).unet
-    unet = _build(folder / "unet" / "config.json", lambda: UNet2DConditionModel.from_config(dict(config)))
-    path = find_weights(folder, "unet", prefer_fp16=dtype == torch.float16)
-    return _fill(unet, path, dtype, device, memory_format=torch.channels_last)
+    plan = read_unet_plan(folder)
+    unet = _build(folder / "unet" / "config.json", lambda: UNet(plan))
+    return _fill(unet, find_weights(folder, "unet", prefer_fp16=dtype == torch.float16), dtype, device)
 
 
 def load_vae(folder: Path, dtype: torch.dtype, device: torch.device) -> AutoencoderKL | AutoencoderTiny:
@@ -50,60 +86,57 @@ def load_vae(folder: Path, dtype: torch.dtype, device: torch.device) -> Autoenco
     Raises:
         ModelLoadError: as in `load_unet`.
     """
-    config = dict(read_configs(folder).vae)
+    weights = find_weights(folder, "vae", prefer_fp16=dtype == torch.float16)
+    return _fill(lay_out_vae(folder), weights, dtype, device, rename=_today_s_attention_name)
+
+
+def lay_out_vae(folder: Path) -> AutoencoderKL | AutoencoderTiny:
+    """The autoencoder without its weights.
+
+    Raises:
+        ModelLoadError: as in `load_unet`.
+    """
+    path = folder / "vae" / "config.json"
+    config = read_configs(folder).vae
     vae_class = AutoencoderKL if config["_class_name"] == "AutoencoderKL" else AutoencoderTiny
-    if vae_class is AutoencoderTiny:
-        # AutoencoderTiny writes this into its configuration and warns when it reads it back.
-        config.pop("block_out_channels", None)
-    vae = _build(folder / "vae" / "config.json", lambda: vae_class.from_config(config))
-    path = find_weights(folder, "vae", prefer_fp16=dtype == torch.float16)
-    return _fill(vae, path, dtype, device, memory_format=torch.channels_last, rename=_today_s_attention_name)
+    return _build(path, lambda: vae_class(Options(path, config)))
 
 
-def load_text_encoder(folder: Path, dtype: torch.dtype, device: torch.device) -> CLIPTextModel:
+def load_text_encoder(folder: Path, dtype: torch.dtype, device: torch.device) -> TextEncoder:
     """The text encoder: frozen, in eval mode.
 
     Raises:
         ModelLoadError: as in `load_unet`.
     """
-    config = dict(read_configs(folder).text_encoder)
     path = folder / "text_encoder" / "config.json"
-    encoder = _build(path, lambda: CLIPTextModel(CLIPTextConfig.from_dict(config)))
-    # The prefix has come and gone with the library's versions; files of both kinds are about.
-    has_prefix = any(name.startswith("text_model.") for name in encoder.state_dict())
+    config = read_configs(folder).text_encoder
+    encoder = _build(path, lambda: TextEncoder(Options(path, config)))
 
     def rename(name: str) -> str | None:
         if name.endswith("embeddings.position_ids"):
             return None  # saved by old versions; it only counts from 0 to 76
-        bare = name.removeprefix("text_model.")
-        return f"text_model.{bare}" if has_prefix else bare
+        # The prefix has come and gone with transformers' versions; files of both kinds are about.
+        return name.removeprefix("text_model.")
 
     weights = find_weights(folder, "text_encoder", prefer_fp16=dtype == torch.float16)
-    return _fill(encoder, weights, dtype, device, memory_format=torch.preserve_format, rename=rename)
+    return _fill(encoder, weights, dtype, device, rename=rename)
 
 
-def load_tokenizer(folder: Path) -> CLIPTokenizer:
-    """The tokenizer, which pads and truncates to 77 tokens where it is asked to.
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer.
 
     Raises:
         ModelLoadError: a file is missing or damaged, or it knows tokens that the text encoder does not.
     """
-    path = folder / "tokenizer"
     text_encoder = read_configs(folder).text_encoder
-    check_tokenizer_class(path / "tokenizer_config.json")
-    try:
-        tokenizer = CLIPTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # the tokenizers library raises bare `Exception` for damaged files
-        raise ModelLoadError(f"{path} cannot be read: {_first_line(error)}") from error
+    tokenizer = Tokenizer(folder / "tokenizer")
     vocabulary_size = text_encoder.get("vocab_size", 49408)
     # On a GPU an unknown token is an error after which the whole process must end.
-    largest = max(tokenizer.get_vocab().values())
+    largest = tokenizer.largest_token
     if largest >= vocabulary_size:
-        raise ModelLoadError(f"{path} has the token {largest}, but the text encoder knows only {vocabulary_size}")
-    if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
-        raise ModelLoadError(f"{path} has no tokens for the beginning and the end of a prompt")
-    # Without the file's own figure the library means "no limit".
-    tokenizer.model_max_length = min(tokenizer.model_max_length, PROMPT_TOKENS)
+        raise ModelLoadError(
+            f"{folder / 'tokenizer'} has the token {largest}, but the text encoder knows only {vocabulary_size}"
+        )
     return tokenizer
 
 
@@ -121,8 +154,10 @@ def _build(config: Path, build: Callable[[], ModuleT]) -> ModuleT:
     try:
         with torch.device("meta"):
             return build()
-    except Exception as error:  # a wrong value surfaces as whatever the library's code trips over
-        raise ModelLoadError(f"{config} describes no model that can be built: {_first_line(error)}") from error
+    except ModelLoadError:
+        raise
+    except Exception as error:  # a wrong value surfaces as whatever torch trips over
+        raise ModelLoadError(f"{config} does not describe a valid model: {_first_line(error)}") from error
 
 
 def _fill(
@@ -131,7 +166,6 @@ def _fill(
     dtype: torch.dtype,
     device: torch.device,
     *,
-    memory_format: torch.memory_format,
     rename: Callable[[str], str | None] = lambda name: name,
 ) -> ModuleT:
     """Give a module on the meta device its weights.
@@ -141,30 +175,35 @@ def _fill(
         path: A safetensors file.
         dtype: Of the weights in memory, whatever the file's.
         device: Where they go.
-        memory_format: Of the convolutions' weights.
         rename: A name in the file -> its name in the module; None: not needed.
     """
-    weights: dict[str, torch.Tensor] = {}
-    expected = module.state_dict()
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
+            expected = module.state_dict()
             sources = _match(path, expected, file.keys(), rename)
             for name, source in sources.items():
-                tensor = _shaped(path, name, file.get_tensor(source), expected[name])
+                _shaped(path, name, file.get_tensor(source), expected[name])
+            _give_memory(module, dtype, device)
+            for name, target in module.state_dict().items():
+                tensor = _shaped(path, name, file.get_tensor(sources[name]), target)
                 # Converted where it ends up, as a GPU does it faster. Always a copy: a tensor left in the mapping would
                 # change, or kill the process, when somebody overwrites the file while it is served.
-                weights[name] = tensor.to(device).to(
-                    dtype,
-                    copy=True,
-                    memory_format=memory_format if tensor.ndim == 4 else torch.preserve_format,
-                )
+                target.copy_(tensor.to(device))
     except (SafetensorError, OSError) as error:
         raise ModelLoadError(f"{path} is damaged or not readable: {_first_line(error)}") from error
-    module.load_state_dict(weights, assign=True)
-    _fill_position_ids(module, device)
-    left = [name for name, tensor in (*module.named_parameters(), *module.named_buffers()) if tensor.is_meta]
-    assert not left, f"without weights: {left[:_MOST_KEYS_NAMED]}"  # noqa: S101 - our own mistake, not the file's
     return module.eval().requires_grad_(False)  # noqa: FBT003 - torch's own signature
+
+
+def _give_memory(module: torch.nn.Module, dtype: torch.dtype, device: torch.device) -> None:
+    """Move parameters from the meta device to memory, with whatever numbers lie there.
+
+    One by one: `to_empty`, and a change of dtype on the meta device, import torch's compiler, for half a second.
+    """
+    for part in module.modules():
+        for name, parameter in list(part.named_parameters(recurse=False)):
+            memory_format = torch.channels_last if parameter.ndim == 4 else torch.contiguous_format
+            empty = torch.empty(parameter.shape, dtype=dtype, device=device, memory_format=memory_format)
+            setattr(part, name, torch.nn.Parameter(empty, requires_grad=False))
 
 
 def _match(
@@ -208,14 +247,6 @@ def _today_s_attention_name(name: str) -> str:
     """Autoencoders saved before diffusers 0.13, Stable Diffusion 1.x among them, have other names for attention."""
     old = _OLD_ATTENTION_NAME.fullmatch(name)
     return f"{old[1]}.{_TODAY_S[old[2]]}.{old[3]}" if old else name
-
-
-def _fill_position_ids(module: torch.nn.Module, device: torch.device) -> None:
-    """Count again what is never saved: the only buffer of this kind in the networks that are served."""
-    for name, buffer in list(module.named_buffers()):
-        if buffer.is_meta and name.rpartition(".")[2] == "position_ids":
-            owner = module.get_submodule(name.rpartition(".")[0])
-            owner.position_ids = torch.arange(buffer.shape[-1], device=device).expand(buffer.shape)
 
 
 def _first_line(error: Exception) -> str:

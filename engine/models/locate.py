@@ -9,10 +9,11 @@ from pathlib import Path
 from engine.errors import ModelLoadError, ModelNotFoundError
 from engine.models.layout import missing_files, read_configs
 
-__all__ = ["FAKE_MODEL_ID", "SAME_MODEL", "ModelFolder", "is_fake_engine", "is_hub_id", "locate"]
+__all__ = ["FAKE_MODELS", "SAME_MODEL", "ModelFolder", "is_fake_engine", "is_hub_id", "locate"]
 
-FAKE_MODEL_ID = "fake"
-"""The model without weights, for tests and benchmarks."""
+FAKE_MODELS = {"fake": (4, 8), "fake-16": (16, 16)}
+"""Models without weights, for tests and benchmarks -> latent channels and pixels per latent. The first is built like
+Stable Diffusion 1.x, the second like the built-in model."""
 
 _FAKE_ENGINE = re.compile(r"fake-engine(:[0-9]{1,6}){0,2}")
 _FAKE_SIZE = 512
@@ -29,6 +30,10 @@ SAME_MODEL = {
 _HUB_ID = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}", re.ASCII)
 _REVISION = re.compile(r"[0-9a-f]{40,64}")
 _LONGEST_ID = 1024
+_SINGLE_FILES = (".safetensors", ".ckpt")
+_CONVERSION = (
+    "from diffusers import StableDiffusionPipeline as P; P.from_single_file({file!r}).save_pretrained('models/mine')"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,30 +47,35 @@ class ModelFolder:
     native_height: int
     """Pixels the model was trained at."""
     native_width: int
+    pixels_per_latent: int
+    """Along each side; every size is a multiple of it."""
 
 
 def locate(model_id: str, *, cache_dir: Path | None = None) -> ModelFolder:
     """Find a model by the path of its folder or by its Hugging Face id, in the local cache only.
 
     Args:
-        model_id: `fake` or a fake engine's (see `is_fake_engine`); a folder, absolute or relative to the working
-            directory (`models/NAME` also to the repository); or an id such as `runwayml/stable-diffusion-v1-5`. A
-            folder wins over an id.
+        model_id: one of `FAKE_MODELS` or a fake engine's (see `is_fake_engine`); a folder, absolute or relative to the
+            working directory (`models/NAME` also to the repository); or an id such as `runwayml/stable-diffusion-v1-5`.
+            A folder wins over an id.
         cache_dir: The Hugging Face cache; None is where the library puts it (`HF_HUB_CACHE`, `HF_HOME`).
 
     Raises:
         ModelNotFoundError: not on this machine, or not all of it; the message says how to fetch it.
         ModelLoadError: it is there but damaged, or of a kind that is not served.
     """
-    if model_id == FAKE_MODEL_ID or is_fake_engine(model_id):
-        return ModelFolder(model_id, None, _FAKE_SIZE, _FAKE_SIZE)
+    if model_id in FAKE_MODELS or is_fake_engine(model_id):
+        _, pixels_per_latent = FAKE_MODELS.get(model_id, FAKE_MODELS["fake"])
+        return ModelFolder(model_id, None, _FAKE_SIZE, _FAKE_SIZE, pixels_per_latent)
     folder = _local_folder(model_id)
     if folder is None:
         folder = _cached_folder(model_id, cache_dir)
     elif missing := missing_files(folder):
-        raise ModelLoadError(f"{folder} is no whole model in diffusers layout; missing: {', '.join(missing)}")
+        raise ModelLoadError(f"{folder} is incomplete (diffusers layout); missing: {', '.join(missing)}")
     configs = read_configs(folder)
-    return ModelFolder(model_id, folder, configs.native_height, configs.native_width)
+    return ModelFolder(
+        model_id, folder, configs.native_height, configs.native_width, pixels_per_latent=configs.pixels_per_latent
+    )
 
 
 def is_fake_engine(model_id: str) -> bool:
@@ -95,6 +105,11 @@ def _local_folder(model_id: str) -> Path | None:
 
 
 def _cached_folder(model_id: str, cache_dir: Path | None) -> Path:
+    if model_id.lower().endswith(_SINGLE_FILES):
+        raise ModelNotFoundError(
+            f"{model_id!r}: a model in a single file (as A1111 and Forge use them) is not supported; convert it once"
+            f' and set MODEL_ID=models/mine: python -c "{_CONVERSION.format(file=model_id)}"'
+        )
     if not is_hub_id(model_id):
         raise ModelNotFoundError(f"there is no folder {model_id!r}, and an id has the form OWNER/NAME")
     cache = _default_cache() if cache_dir is None else cache_dir
@@ -113,7 +128,10 @@ def _cached_folder(model_id: str, cache_dir: Path | None) -> Path:
             f"{model_id} is only partly in the cache {cache}; missing: {', '.join(missing)}. "
             f"Fetch the rest with: {fetch}"
         )
-    raise ModelNotFoundError(f"{model_id} is neither a folder nor in the cache {cache}. Fetch it with: {fetch}")
+    raise ModelNotFoundError(
+        f"{model_id} is neither a folder nor in the cache {cache}. Only Stable Diffusion 1.x is served."
+        f" If it is one, fetch it with: {fetch}"
+    )
 
 
 def _snapshot(cache: Path, model_id: str) -> Path | None:

@@ -9,28 +9,28 @@ from string import ascii_lowercase
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from safetensors.torch import save_file
-from transformers.models.clip.configuration_clip import CLIPTextConfig
-from transformers.models.clip.modeling_clip import CLIPTextModel
+
+from engine.models.options import Options
+from engine.models.unet_plan import UNetPlan
+from engine.networks.autoencoder import AutoencoderKL, AutoencoderTiny
+from engine.networks.clip import TextEncoder
+from engine.networks.unet import UNet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
-
-    from diffusers.models.modeling_utils import ModelMixin
 
 __all__ = ["Architecture", "AutoencoderKind", "PredictionType", "make_random_model"]
 
-Architecture = Literal["sd15", "tiny"]
+Architecture = Literal["sd15", "tiny", "tiny-16"]
 AutoencoderKind = Literal["kl", "tiny"]
 PredictionType = Literal["epsilon", "v_prediction"]
 
 
 @dataclass(frozen=True, slots=True)
 class _Sizes:
+    latent_channels: int
     unet: dict[str, Any]
     autoencoder_kl: dict[str, Any]
     autoencoder_tiny: dict[str, Any]
@@ -38,9 +38,18 @@ class _Sizes:
     vocabulary_size: int
 
 
+_TINY_TEXT_ENCODER: Final = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "projection_dim": 32,
+}
+
 _SIZES: Final[dict[Architecture, _Sizes]] = {
     # Stable Diffusion 1.5 as published: 859.5 M + 83.7 M + 123.1 M parameters; its tiny autoencoder is TAESD.
     "sd15": _Sizes(
+        latent_channels=4,
         unet={
             "sample_size": 64,
             "block_out_channels": (320, 640, 1280, 1280),
@@ -53,7 +62,10 @@ _SIZES: Final[dict[Architecture, _Sizes]] = {
             "block_out_channels": (128, 256, 512, 512),
             "layers_per_block": 2,
         },
-        autoencoder_tiny={},
+        autoencoder_tiny={
+            "encoder_block_out_channels": (64, 64, 64, 64),
+            "decoder_block_out_channels": (64, 64, 64, 64),
+        },
         text_encoder={
             "hidden_size": 768,
             "intermediate_size": 3072,
@@ -65,6 +77,7 @@ _SIZES: Final[dict[Architecture, _Sizes]] = {
     ),
     # Milliseconds a step. Channel counts stay multiples of 16, as others run far slower on CPUs.
     "tiny": _Sizes(
+        latent_channels=4,
         unet={
             "sample_size": 8,
             "block_out_channels": (32, 64),
@@ -89,13 +102,40 @@ _SIZES: Final[dict[Architecture, _Sizes]] = {
             # An untrained UNet takes no noise away, and the decoder would squash latents of its size flat.
             "scaling_factor": 8.0,
         },
-        text_encoder={
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "projection_dim": 32,
+        text_encoder=_TINY_TEXT_ENCODER,
+        vocabulary_size=1024,
+    ),
+    # As small, but built like models/dreamlet: a latent is 16x16 pixels with 16 channels, only the UNet's middle reads
+    # the prompt's tokens, and the prompt also scales and shifts every layer.
+    "tiny-16": _Sizes(
+        latent_channels=16,
+        unet={
+            "sample_size": 4,
+            "block_out_channels": (32, 64),
+            "layers_per_block": 1,
+            "cross_attention_dim": 32,
+            "attention_head_dim": 2,
+            "norm_num_groups": 8,
+            "down_block_types": ("DownBlock2D", "DownBlock2D"),
+            "up_block_types": ("UpBlock2D", "UpBlock2D"),
+            "addition_embed_type": "text",
+            "addition_embed_type_num_heads": 2,
+            "resnet_time_scale_shift": "scale_shift",
         },
+        autoencoder_kl={
+            "sample_size": 64,
+            "block_out_channels": (16, 16, 16, 16, 32),
+            "layers_per_block": 1,
+            "norm_num_groups": 8,
+        },
+        autoencoder_tiny={
+            "encoder_block_out_channels": (16, 16, 16, 16, 16),
+            "decoder_block_out_channels": (16, 16, 16, 16, 16),
+            "num_encoder_blocks": (0, 1, 1, 1, 1),
+            "num_decoder_blocks": (1, 1, 1, 1, 0),
+            "scaling_factor": 8.0,
+        },
+        text_encoder=_TINY_TEXT_ENCODER,
         vocabulary_size=1024,
     ),
 }
@@ -114,7 +154,8 @@ def make_random_model(
 
     Args:
         folder: Made if it is not there; files of the same names are overwritten.
-        arch: `sd15` is Stable Diffusion 1.5 in every size (2.1 GB in float16), `tiny` 64x64 pixels in milliseconds.
+        arch: `sd15` is Stable Diffusion 1.5 in every size (2.1 GB in float16), `tiny` draws 64x64 pixels in
+            milliseconds, and so does `tiny-16`, which is built like `models/dreamlet`.
         seed: Of the weights.
         prediction_type: What the scheduler's configuration says that the UNet predicts.
         vae: AutoencoderKL or AutoencoderTiny.
@@ -125,73 +166,88 @@ def make_random_model(
     # One part at a time, so that only the largest is ever in memory; the caller's random numbers are left alone.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        _write_part(folder / "unet", _unet(sizes), dtype)
-        _write_part(folder / "vae", _autoencoder(sizes, vae), dtype)
-        _write_text_encoder(folder / "text_encoder", _text_encoder(sizes), dtype)
+        _write_unet(folder / "unet", sizes, dtype)
+        _write_autoencoder(folder / "vae", sizes, vae, dtype)
+        _write_text_encoder(folder / "text_encoder", sizes, dtype)
     _write_tokenizer(folder / "tokenizer", sizes.vocabulary_size)
     _write_json(folder / "scheduler" / "scheduler_config.json", _scheduler_config(prediction_type))
     _write_json(folder / "model_index.json", _model_index(vae))
 
 
-def _unet(sizes: _Sizes) -> UNet2DConditionModel:
-    unet = UNet2DConditionModel(in_channels=4, out_channels=4, **sizes.unet)
+def _write_unet(folder: Path, sizes: _Sizes, dtype: torch.dtype) -> None:
+    channels = sizes.latent_channels
+    config = {"_class_name": "UNet2DConditionModel", "in_channels": channels, "out_channels": channels, **sizes.unet}
+    unet = UNet(UNetPlan.read(Options(folder / "config.json", config)))
     with torch.no_grad():
         for name, parameter in unet.named_parameters():
             # A fresh layer's weights make the prompt all but invisible beside timestep and latents.
             if ".attn2." in name and name.endswith("weight"):
                 parameter.mul_(3)
-    return unet
+    _write_part(folder, config, unet, dtype)
 
 
-def _autoencoder(sizes: _Sizes, kind: AutoencoderKind) -> AutoencoderKL | AutoencoderTiny:
+def _write_autoencoder(folder: Path, sizes: _Sizes, kind: AutoencoderKind, dtype: torch.dtype) -> None:
+    channels = sizes.latent_channels
     if kind == "tiny":
-        tiny = AutoencoderTiny(**sizes.autoencoder_tiny)
+        config = {"_class_name": "AutoencoderTiny", "latent_channels": channels, **sizes.autoencoder_tiny}
+        tiny = AutoencoderTiny(Options(folder / "config.json", config))
         with torch.no_grad():
             # Fresh weights draw all but black; this gives pictures of middling brightness and contrast.
             last = tiny.decoder.layers[-1]
-            pixels = tiny.decode(torch.randn(1, 4, 16, 16)).sample / 2 + 0.5
+            assert isinstance(last, torch.nn.Conv2d)  # noqa: S101 - for the type checker
+            assert last.bias is not None  # noqa: S101 - the same
+            pixels = tiny.decode(torch.randn(1, channels, 16, 16)) / 2 + 0.5
             gain = 0.2 / pixels.std(dim=(0, 2, 3)).mean()
             last.weight.mul_(gain)
             last.bias.copy_(0.5 - gain * (pixels.mean(dim=(0, 2, 3)) - last.bias))
-        return tiny
+        _write_part(folder, config, tiny, dtype)
+        return
     blocks = len(sizes.autoencoder_kl["block_out_channels"])
-    return AutoencoderKL(
-        latent_channels=4,
-        scaling_factor=0.18215,
-        down_block_types=("DownEncoderBlock2D",) * blocks,
-        up_block_types=("UpDecoderBlock2D",) * blocks,
+    config = {
+        "_class_name": "AutoencoderKL",
+        "latent_channels": channels,
+        "scaling_factor": 0.18215,
+        "down_block_types": ["DownEncoderBlock2D"] * blocks,
+        "up_block_types": ["UpDecoderBlock2D"] * blocks,
         **sizes.autoencoder_kl,
-    )
-
-
-def _text_encoder(sizes: _Sizes) -> CLIPTextModel:
-    vocabulary_size = sizes.vocabulary_size
-    config = CLIPTextConfig(
-        architectures=["CLIPTextModel"],
-        vocab_size=vocabulary_size,
-        max_position_embeddings=77,
-        bos_token_id=vocabulary_size - 2,
-        eos_token_id=vocabulary_size - 1,
-        pad_token_id=vocabulary_size - 1,
-        **sizes.text_encoder,
-    )
-    return CLIPTextModel(config)
-
-
-def _write_part(folder: Path, model: ModelMixin, dtype: torch.dtype) -> None:
-    model.save_config(folder)
-    weights = {name: tensor.to(dtype).contiguous() for name, tensor in model.state_dict().items()}
-    save_file(weights, folder / "diffusion_pytorch_model.safetensors", {"format": "pt"})
-
-
-def _write_text_encoder(folder: Path, model: CLIPTextModel, dtype: torch.dtype) -> None:
-    model.config.save_pretrained(folder)
-    # The published files carry this prefix, which newer libraries have dropped.
-    weights = {
-        f"text_model.{name.removeprefix('text_model.')}": tensor.to(dtype).contiguous()
-        for name, tensor in model.state_dict().items()
     }
-    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    _write_part(folder, config, AutoencoderKL(Options(folder / "config.json", config)), dtype)
+
+
+def _write_text_encoder(folder: Path, sizes: _Sizes, dtype: torch.dtype) -> None:
+    vocabulary_size = sizes.vocabulary_size
+    config = {
+        "architectures": ["CLIPTextModel"],
+        "model_type": "clip_text_model",
+        "vocab_size": vocabulary_size,
+        "max_position_embeddings": 77,
+        "bos_token_id": vocabulary_size - 2,
+        "eos_token_id": vocabulary_size - 1,
+        "pad_token_id": vocabulary_size - 1,
+        **sizes.text_encoder,
+    }
+    encoder = TextEncoder(Options(folder / "config.json", config))
+    with torch.no_grad():
+        for embedding in encoder.embeddings.parameters():
+            embedding.mul_(0.02)  # as CLIP begins: texts that differ more make guidance multiply every rounding
+    # The published files carry this prefix, which newer libraries have dropped.
+    _write_part(folder, config, encoder, dtype, stem="model", prefix="text_model.")
+
+
+def _write_part(
+    folder: Path,
+    config: Mapping[str, object],
+    network: torch.nn.Module,
+    dtype: torch.dtype,
+    *,
+    stem: str = "diffusion_pytorch_model",
+    prefix: str = "",
+) -> None:
+    _write_json(folder / "config.json", config)
+    weights = {
+        f"{prefix}{name}": tensor.to(dtype, copy=True).contiguous() for name, tensor in network.state_dict().items()
+    }
+    save_file(weights, folder / f"{stem}.safetensors", {"format": "pt"})
 
 
 def _write_tokenizer(folder: Path, vocabulary_size: int) -> None:

@@ -25,8 +25,10 @@ import torch
 from torch.nn.functional import conv2d
 
 from engine.errors import InvalidParamsError
-from engine.journey import JourneyCache, Route, advance, probe
+from engine.journey import Journey, Route, advance
+from engine.journey_cache import JourneyCache
 from engine.models.fake import SCHEDULER_CONFIG
+from engine.probing import probe
 from engine.samplers import AYS, SAMPLERS, Sampler
 from engine.schedulers import make_scheduler, set_timesteps
 
@@ -104,7 +106,6 @@ def table_loop(
     network: Network | None = None,
 ) -> torch.Tensor:
     """Draw along the table; the first noise is the initial one."""
-    network = network or _network(dtype)
     if dtype == torch.float32:
         journey = JourneyCache(config).get(wanted)
     else:
@@ -113,10 +114,15 @@ def table_loop(
             scheduler, wanted.sampler, wanted.noise_schedule, wanted.num_inference_steps, wanted.begin
         )
         journey = probe(scheduler, timesteps, wanted)
+    return follow(journey, image if wanted.begin else None, noise, network or _network(dtype))
+
+
+def follow(journey: Journey, image: torch.Tensor | None, noise: list[torch.Tensor], network: Network) -> torch.Tensor:
+    """Draw along a journey, from pure noise or from a noisy image; the first noise is the initial one."""
     draws = iter(noise)
-    slots = torch.zeros(1, journey.num_slots, *SHAPE[1:], dtype=dtype)
     first, (keep, add) = next(draws), journey.entry_blend
-    slots[:, 0] = keep * image + add * first if wanted.begin else journey.initial_noise_scale * first
+    slots = torch.zeros(1, journey.num_slots, *SHAPE[1:], dtype=first.dtype)
+    slots[:, 0] = journey.initial_noise_scale * first if image is None else keep * image + add * first
     for call, draw in enumerate(journey.draws):
         output = network(slots[:, 0] * journey.input_scales[call], journey.timesteps[call])
         slots = advance(slots, output, next(draws) if draw else None, journey.matrices[call : call + 1])
@@ -243,12 +249,33 @@ class _TwoDraws:
 # --- coefficients, to notice a library that changes them --------------------------------------------------------------
 
 
-def fingerprint(sampler: Sampler, schedule: str) -> list[float]:
-    """A few numbers that change if any coefficient, timestep or scale of a seven-step table does."""
-    journey = JourneyCache(SCHEDULER_CONFIG).get(route(sampler, schedule, 7, 0))
-    numbers = torch.cat([journey.matrices.flatten(), journey.timesteps, journey.input_scales]).double()
-    weights = torch.cos(torch.arange(len(numbers), dtype=torch.float64))
-    return [float(f"{value:.9g}") for value in (numbers.abs().sum(), (numbers * weights).sum())]
+def fingerprint(journey: Journey) -> list[float]:
+    """A few numbers that change if any timestep, scale or coefficient of a table does.
+
+    The last bit of a processor's logarithm decides two things in diffusers, and neither shows here: whether the highest
+    timestep of an exponential or beta schedule, 998.9999997 or 999.0 before it is cut to a whole number, becomes 998 or
+    999; and whether a coefficient that should be 0 (DPM++ 2S over exponential levels) is 0 or 1e-7, without or with a
+    slot of its own. So the coefficients are taken by the latents that they make of fixed numbers.
+    """
+    exact = journey.to(torch.float64)
+    # Of one sign: what a coefficient changes does not average away.
+    noise = [number.abs() for number in _start(torch.float64)[1]]
+    outputs = iter(noise[::-1])
+    seen = []
+
+    def network(latents: torch.Tensor, _timestep: torch.Tensor) -> torch.Tensor:
+        seen.append(latents)
+        return next(outputs)
+
+    seen.append(follow(exact, None, noise, network))
+    timesteps = exact.timesteps.clamp(max=998)
+    return [_total(numbers, wave) for numbers in (timesteps, exact.input_scales, *seen) for wave in (0.0, 0.5)]
+
+
+def _total(numbers: torch.Tensor, wave: float) -> float:
+    sizes = numbers.abs().flatten()
+    weights = 1 + wave * torch.cos(torch.arange(len(sizes), dtype=torch.float64))
+    return float(f"{(sizes * weights).sum():.9g}")
 
 
 # --- the document -----------------------------------------------------------------------------------------------------
@@ -313,8 +340,14 @@ def main() -> None:
     diffusers.utils.logging.set_verbosity_error()
     torch.set_num_threads(1)
     if parser.parse_args().coefficients:
-        found = {f"{sampler.name} / {schedule}": fingerprint(sampler, schedule) for sampler, schedule in pairs()}
-        COEFFICIENTS.write_text(json.dumps(found, indent=1) + "\n")
+        found = {
+            f"{sampler.name} / {schedule}": fingerprint(
+                JourneyCache(SCHEDULER_CONFIG).get(route(sampler, schedule, 7, 0))
+            )
+            for sampler, schedule in pairs()
+        }
+        lines = (f"{json.dumps(name)}: {json.dumps(numbers)}" for name, numbers in found.items())
+        COEFFICIENTS.write_text("{\n" + ",\n".join(lines) + "\n}\n")
     else:
         write_document()
 

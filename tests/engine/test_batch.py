@@ -12,7 +12,8 @@ from engine.engine import Engine
 from engine.events import ImageDrawn
 from engine.models.fake import SCHEDULER_CONFIG, FakeModel
 from engine.params import GenerationParams
-from engine.state import DenoisingState
+from engine.picture import Picture
+from engine.prompts import PromptEncoder
 from tests.engine.drawing import Params, add_all, run
 
 
@@ -20,26 +21,27 @@ def euler_karras() -> Any:
     return diffusers.EulerDiscreteScheduler.from_config(SCHEDULER_CONFIG, use_karras_sigmas=True)
 
 
-def ready_state(model: FakeModel, wish: GenerationParams) -> DenoisingState:
+def ready_picture(model: FakeModel, wish: GenerationParams) -> Picture:
     """Drawn up to its first step, as the engine has it."""
-    (state,) = Engine(model).prepare("0", wish).states
-    state.prompt_embeds = model.encode_prompt(wish.prompt)
+    (picture,) = Engine(model).prepare("0", wish).pictures
+    prompts, leg = PromptEncoder(model), picture.leg
+    leg.conditioning = prompts.encode(wish.prompt, leg.timesteps)
     if wish.is_guided:
-        state.negative_prompt_embeds = model.encode_prompt(wish.negative_prompt)
-    return state
+        leg.negative_conditioning = prompts.encode(wish.negative_prompt, leg.timesteps)
+    return picture
 
 
 def test_the_network_is_shown_each_pictures_own_latents_timestep_and_prompts(params: Params):
-    """Rows are negative prompts, prompts, unguided pictures, zeros; timesteps keep their fractions."""
+    """A picture's rows stand together, negative prompt first, then zeros; timesteps keep their fractions."""
     model = FakeModel()
     euler = {"sampler": "Euler", "noise_schedule": "karras"}
     guided = params(**euler, prompt="a cat", negative_prompt="a dog", num_inference_steps=5)
     unguided = params(**euler, prompt="a fox", guidance_scale=1.0, num_inference_steps=7, seed=8)
-    states, latents, timesteps = [], [], []
+    pictures, latents, timesteps = [], [], []
     for wish, call_index in ((guided, 2), (unguided, 3)):
-        state = ready_state(model, wish)
-        state.call_index = call_index
-        states.append(state)
+        picture = ready_picture(model, wish)
+        picture.leg.call_index = call_index
+        pictures.append(picture)
         scheduler = euler_karras()
         scheduler.set_timesteps(wish.num_inference_steps)
         start = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(wish.seed))
@@ -48,11 +50,12 @@ def test_the_network_is_shown_each_pictures_own_latents_timestep_and_prompts(par
         timesteps.append(timestep.float())
     assert all(timestep % 1 for timestep in timesteps), "whole ones would not show rounding"
 
-    shown = Batch.of(states, num_rows=5).gather()
+    shown = Batch.of(pictures, num_rows=5).gather()
     torch.testing.assert_close(shown.latents[:3], torch.stack([latents[0], latents[0], latents[1]]))
-    torch.testing.assert_close(shown.timesteps[:3], torch.stack([timesteps[0], timesteps[0], timesteps[1]]))
-    embeds = torch.stack([model.encode_prompt(text) for text in ("a dog", "a cat", "a fox")])
-    assert torch.equal(shown.prompt_embeds[:3], embeds)
+    prompts = [model.encode_prompt(text) for text in ("a dog", "a cat", "a fox")]
+    told = torch.stack([timesteps[0], timesteps[0], timesteps[1]])
+    torch.testing.assert_close(shown.time[:3], model.embed_time(told, prompts[0]))
+    assert torch.equal(shown.prompt[:3], torch.stack([prompt.attended for prompt in prompts]))
     assert [rows.shape[0] for rows in shown] == [5, 5, 5]
     assert not any(rows[3:].any() for rows in shown)
 
@@ -60,14 +63,13 @@ def test_the_network_is_shown_each_pictures_own_latents_timestep_and_prompts(par
 def test_guidance_moves_from_the_negative_prompt_towards_the_prompt_and_beyond(params: Params):
     """Each picture by its own scale; an unguided one, and padding, keep out of it."""
     model = FakeModel()
-    wishes = [params(guidance_scale=7.0), params(guidance_scale=2.0), params(guidance_scale=1.0)]
-    batch = Batch.of([ready_state(model, wish) for wish in wishes], num_rows=7)
-    negatives, prompts, unguided, padding = (10.0, 20.0), (11.0, 22.0), (5.0,), (99.0, 99.0)
-    prediction = torch.tensor([*negatives, *prompts, *unguided, *padding]).view(7, 1, 1, 1).expand(7, 4, 8, 8)
-    assert batch.guide(prediction)[:, 0, 0, 0].tolist() == [10 + 7 * 1, 20 + 2 * 2, 5]
+    wishes = [params(guidance_scale=7.0), params(guidance_scale=1.0), params(guidance_scale=2.0)]
+    batch = Batch.of([ready_picture(model, wish) for wish in wishes], num_rows=7)
+    prediction = torch.tensor([10.0, 11.0, 5.0, 20.0, 22.0, 99.0, 99.0]).view(7, 1, 1, 1).expand(7, 4, 8, 8)
+    assert batch.guide(prediction)[:, 0, 0, 0].tolist() == [10 + 7 * 1, 5, 20 + 2 * 2]
 
 
-class Keeping(FakeModel):
+class Storage(FakeModel):
     """Keeps the latents that it decodes."""
 
     def __init__(self) -> None:
@@ -86,10 +88,12 @@ def diffusers_latents(scheduler: Any, wish: GenerationParams) -> torch.Tensor:
     generator = torch.Generator().manual_seed(wish.seed)
     scheduler.set_timesteps(wish.num_inference_steps)
     latents = torch.randn(1, 4, wish.height // 8, wish.width // 8, generator=generator) * scheduler.init_noise_sigma
-    embeds = torch.stack([model.encode_prompt(text) for text in (wish.negative_prompt, wish.prompt)])
+    texts = [model.encode_prompt(text) for text in (wish.negative_prompt, wish.prompt)]
+    prompts = torch.stack([text.attended for text in texts])
     for timestep in scheduler.timesteps:
         seen = scheduler.scale_model_input(latents, timestep).expand(2, -1, -1, -1)
-        negative, positive = model.denoise(seen, timestep.expand(2).float(), embeds).split(1)
+        time = model.embed_time(timestep.expand(2).float(), texts[0])
+        negative, positive = model.denoise(seen, time, prompts).split(1)
         prediction = negative + wish.guidance_scale * (positive - negative) if wish.is_guided else positive
         latents = scheduler.step(prediction, timestep, latents, generator=generator).prev_sample
     return latents[0]
@@ -117,7 +121,7 @@ def test_different_samplers_in_one_batch_each_end_where_diffusers_own_loop_does(
             diffusers.DDIMScheduler.from_config(config),
         ),
     ]
-    model = Keeping()
+    model = Storage()
     engine = Engine(model, rows_per_call=8)
     add_all(engine, [wish for wish, _ in pairs])
     order = [int(event.request_id) for event in run(engine) if isinstance(event, ImageDrawn)]

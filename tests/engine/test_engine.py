@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
 
 from engine.engine import Engine
 from engine.errors import DeviceError, DoesNotFitError, InvalidParamsError, NotFiniteError
-from engine.events import EngineEvent, Failed, Finished, ImageDrawn, StepTaken, WorkItem
+from engine.events import EngineEvent, Failed, Finished, ImageDrawn, RanOutOfMemory, StepTaken, WorkItem
+from engine.models.base import EncodedPrompt
 from engine.models.fake import FakeModel
 from engine.params import GenerationParams
 from tests.engine.drawing import Params, add_all, images, run
@@ -144,10 +146,10 @@ def test_no_size_starves_another(params):
     engine.add(engine.prepare("tall", params(height=128, num_inference_steps=10)))
     small = 0
     for _ in range(200):
-        while len([state for state in engine._running if state.height == 64]) < 4:
+        while len([state for state in engine._batch_scheduler.running if state.height == 64]) < 4:
             engine.add(engine.prepare(f"small {small}", params(num_inference_steps=10)))
             small += 1
-            engine._let_in()
+            engine._batch_scheduler.admit()
         if any(isinstance(event, Finished) and event.request_id == "tall" for event in engine.step()):
             break
     else:
@@ -263,7 +265,7 @@ class TightDecode(FakeModel):
         self.engine: Engine | None = None
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        if self.engine is not None and self.engine._running:
+        if self.engine is not None and self.engine._batch_scheduler.running:
             raise torch.OutOfMemoryError("no room to decode (injected)")
         return super().decode(latents)
 
@@ -273,7 +275,13 @@ def test_a_decode_that_does_not_fit_waits_until_the_batch_has_left(params):
     engine = model.engine = Engine(model, rows_per_call=8, max_images_in_flight=3)
     requests = [params(seed=seed, num_inference_steps=2 + seed) for seed in range(6)]
     add_all(engine, requests)
-    assert images(run(engine)) == {(str(i), 0): alone(request) for i, request in enumerate(requests)}
+    events = run(engine)
+    assert images(events) == {(str(i), 0): alone(request) for i, request in enumerate(requests)}
+    is_awaited = False
+    for event in events:
+        if isinstance(event, RanOutOfMemory | ImageDrawn):
+            is_awaited = isinstance(event, RanOutOfMemory)
+        assert not (is_awaited and isinstance(event, WorkItem) and event.kind == "encode"), "none joins meanwhile"
 
 
 class NoDecode(FakeModel):
@@ -302,15 +310,15 @@ class Allergic(FakeModel):
         self.work = work
         self.poison = super().encode_prompt("poison")
 
-    def encode_prompt(self, prompt: str) -> torch.Tensor:
+    def encode_prompt(self, prompt: str) -> EncodedPrompt:
         if self.work == "encode" and prompt == "poison":
             raise ValueError("injected")
         return super().encode_prompt(prompt)
 
-    def denoise(self, latents: torch.Tensor, timesteps: torch.Tensor, prompt_embeds: torch.Tensor) -> torch.Tensor:
-        if self.work == "step" and any(torch.equal(row, self.poison) for row in prompt_embeds):
+    def denoise(self, latents: torch.Tensor, time: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
+        if self.work == "step" and any(torch.equal(row, self.poison.attended) for row in prompt):
             raise ValueError("injected")
-        return super().denoise(latents, timesteps, prompt_embeds)
+        return super().denoise(latents, time, prompt)
 
 
 @pytest.mark.parametrize("work", ["encode", "step"])
@@ -326,8 +334,8 @@ def test_one_requests_failure_never_ends_anothers(params, work):
 
 
 class Overflowing(FakeModel):
-    def denoise(self, latents: torch.Tensor, timesteps: torch.Tensor, prompt_embeds: torch.Tensor) -> torch.Tensor:
-        prediction = super().denoise(latents, timesteps, prompt_embeds)
+    def denoise(self, latents: torch.Tensor, time: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
+        prediction = super().denoise(latents, time, prompt)
         prediction[0, 0, 0, 0] = torch.nan  # the negative prompt of the oldest guided picture
         return prediction
 
@@ -345,10 +353,10 @@ def test_a_picture_that_is_not_finite_is_an_error_and_not_a_black_square(params)
 class OutOfMemoryInOtherWords(FakeModel):
     """cuBLAS and cuDNN say it as plain RuntimeErrors."""
 
-    def denoise(self, latents: torch.Tensor, timesteps: torch.Tensor, prompt_embeds: torch.Tensor) -> torch.Tensor:
+    def denoise(self, latents: torch.Tensor, time: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
         if latents.shape[0] > 2:
             raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)` (injected)")
-        return super().denoise(latents, timesteps, prompt_embeds)
+        return super().denoise(latents, time, prompt)
 
 
 def test_out_of_memory_is_known_by_every_name_it_has(params):
@@ -357,8 +365,83 @@ def test_out_of_memory_is_known_by_every_name_it_has(params):
     assert images(run(engine)) == {("0", 0): alone(params()), ("1", 0): alone(params(seed=8))}
 
 
+class BreaksInCompany(FakeModel):
+    """Calls for two pictures fail for a reason of their own; one picture alone finds no memory in a padded call."""
+
+    words = "CUDA error: out of memory"
+
+    def denoise(self, latents: torch.Tensor, time: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
+        if any(bool(row.any()) for row in latents[2:]):
+            raise ValueError("injected")
+        if latents.shape[0] > 2:
+            raise torch.AcceleratorError(f"{self.words} (injected)")
+        return super().denoise(latents, time, prompt)
+
+
+def test_a_picture_that_finds_no_memory_alone_waits_for_a_smaller_call(params):
+    """After the batch failed for another reason. In these words it is a device's error, too, but no broken device."""
+    engine = Engine(BreaksInCompany(), rows_per_call=6)
+    add_all(engine, [params(), params(seed=8)])
+    events = run(engine)
+    assert [event.kind for event in events if isinstance(event, RanOutOfMemory)] == ["step", "step"]
+    assert images(events) == {("0", 0): alone(params()), ("1", 0): alone(params(seed=8))}
+
+
+class NoMemory(FakeModel):
+    """Finds no memory for one kind of work, and says so in the words of the driver."""
+
+    def __init__(self, work: str) -> None:
+        super().__init__()
+        self.work = work
+
+    def _refuse(self, work: str) -> None:
+        if work == self.work:
+            raise torch.AcceleratorError("CUDA error: out of memory (injected)")
+
+    def encode_prompt(self, prompt: str) -> EncodedPrompt:
+        self._refuse("encode")
+        return super().encode_prompt(prompt)
+
+    def denoise(self, latents: torch.Tensor, time: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
+        self._refuse("step")
+        return super().denoise(latents, time, prompt)
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        self._refuse("decode")
+        return super().decode(latents)
+
+
+@pytest.mark.parametrize("work", ["encode", "step", "decode"])
+def test_no_piece_of_work_takes_missing_memory_for_a_broken_device(params, work):
+    engine = Engine(NoMemory(work), rows_per_call=4)
+    add_all(engine, [params()])
+    (failed,) = [event for event in run(engine) if isinstance(event, Failed)]
+    assert isinstance(failed.error, DoesNotFitError)
+
+
+class OnAnotherDevice(FakeModel):
+    """Its device holds no numbers, only shapes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.info = replace(self.info, device=torch.device("meta"))
+
+    def embed_time(self, timesteps: torch.Tensor, prompt: EncodedPrompt) -> torch.Tensor:
+        return timesteps.new_empty(len(timesteps), 2)
+
+
+def test_later_noise_is_on_the_device_only_while_a_picture_is_drawn(params):
+    engine = Engine(OnAnotherDevice(), rows_per_call=2, max_images_in_flight=1)
+    request = engine.prepare("0", params(num_images=2, sampler="Euler a", noise_schedule="default"))
+    assert {picture.leg.noise.steps.device.type for picture in request.pictures} == {"cpu"}
+    engine.add(request)
+    engine.step()
+    first, second = (picture.leg.noise.steps for picture in request.pictures)
+    assert (first.device.type, second.device.type) == ("meta", "cpu")
+
+
 class BrokenDevice(FakeModel):
-    def denoise(self, latents: torch.Tensor, timesteps: torch.Tensor, prompt_embeds: torch.Tensor) -> torch.Tensor:
+    def denoise(self, latents: torch.Tensor, time: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
         raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
 
 

@@ -64,7 +64,7 @@ def edit(path: Path, **values: object) -> None:
 
 def test_a_folder_is_found_by_its_absolute_path(tmp_path):
     folder = write_model(tmp_path / "my model")
-    assert locate(str(folder)) == ModelFolder(str(folder), folder, 512, 512)
+    assert locate(str(folder)) == ModelFolder(str(folder), folder, 512, 512, pixels_per_latent=8)
 
 
 def test_a_folder_is_found_relative_to_the_working_directory(tmp_path, monkeypatch):
@@ -77,11 +77,32 @@ def test_the_built_in_model_is_found_from_anywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = locate("models/dreamlet")
     assert found.path == Path(__file__).resolve().parents[2] / "models" / "dreamlet"
-    assert (found.native_height, found.native_width) == (256, 256)
+    assert (found.native_height, found.native_width, found.pixels_per_latent) == (256, 256, 16)
 
 
-def test_the_fake_model_needs_no_folder(tmp_path):
-    assert locate("fake", cache_dir=tmp_path) == ModelFolder("fake", None, 512, 512)
+@pytest.mark.parametrize(("model_id", "pixels_per_latent"), [("fake", 8), ("fake-16", 16)])
+def test_a_fake_model_needs_no_folder(tmp_path, model_id, pixels_per_latent):
+    found = locate(model_id, cache_dir=tmp_path)
+    assert found == ModelFolder(model_id, None, 512, 512, pixels_per_latent=pixels_per_latent)
+
+
+@pytest.mark.parametrize(("num_blocks", "pixels_per_latent"), [(2, 2), (3, 4), (5, 16), (6, 32)])
+def test_what_a_latent_stands_for_is_read_off_the_autoencoder(tmp_path, num_blocks, pixels_per_latent):
+    folder = write_model(tmp_path)
+    edit(folder / "unet" / "config.json", sample_size=16, in_channels=16, out_channels=16)
+    edit(folder / "vae" / "config.json", latent_channels=16, block_out_channels=[32] * num_blocks)
+    found = locate(str(folder))
+    assert (found.pixels_per_latent, found.native_width) == (pixels_per_latent, 16 * pixels_per_latent)
+
+
+def test_what_diffusers_writes_for_no_limit_is_taken(tmp_path):
+    edit(write_model(tmp_path) / "scheduler" / "scheduler_config.json", lambda_min_clipped=float("-inf"))
+    assert locate(str(tmp_path)).path == tmp_path
+
+
+def test_the_prompt_may_be_read_as_one_vector_too(tmp_path):
+    edit(write_model(tmp_path) / "unet" / "config.json", addition_embed_type="text")
+    assert locate(str(tmp_path)).path == tmp_path
 
 
 def test_the_native_size_is_read_as_height_and_width(tmp_path):
@@ -99,7 +120,7 @@ def test_an_id_is_found_in_the_cache(tmp_path):
 @pytest.mark.parametrize(("asked", "there"), [(ORIGINAL, SUCCESSOR), (SUCCESSOR, ORIGINAL)])
 def test_the_two_names_of_stable_diffusion_1_5_stand_for_each_other(tmp_path, asked, there):
     snapshot = cached(tmp_path, there)
-    assert locate(asked, cache_dir=tmp_path) == ModelFolder(asked, snapshot, 512, 512)
+    assert locate(asked, cache_dir=tmp_path) == ModelFolder(asked, snapshot, 512, 512, pixels_per_latent=8)
 
 
 def test_of_two_cached_names_the_one_asked_for_is_taken(tmp_path):
@@ -194,7 +215,7 @@ def test_odd_ids_are_only_not_found(tmp_path, monkeypatch, model_id):
 @pytest.mark.parametrize("path", [".", "..", "../..", "/"])
 def test_a_path_that_leads_elsewhere_is_only_no_model(tmp_path, monkeypatch, path):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ModelLoadError, match="no whole model"):
+    with pytest.raises(ModelLoadError, match="is incomplete"):
         locate(path)
 
 
@@ -212,16 +233,26 @@ REFUSED = {
     "a part with code": ("model_index.json", {"unet": ["my_code", "UNet2DConditionModel"]}, "no code is loaded"),
     "an unknown part": ("model_index.json", {"controlnet": ["diffusers", "X"]}, "'controlnet'"),
     "another class in the index": ("model_index.json", {"vae": ["diffusers", "Evil"]}, "not 'Evil'"),
-    "an inpainting model": ("unet/config.json", {"in_channels": 9}, "in_channels must be 4, not 9"),
+    "an inpainting model": (
+        "unet/config.json",
+        {"in_channels": 9},
+        "must be 4, as the autoencoder's latents have, not 9",
+    ),
     "another UNet": ("unet/config.json", {"_class_name": "UNet3DConditionModel"}, "not 'UNet3DConditionModel'"),
     "class labels": ("unet/config.json", {"class_embed_type": "timestep"}, "class_embed_type must not be set"),
-    "added embeddings": ("unet/config.json", {"addition_embed_type": "text_time"}, "addition_embed_type"),
+    "added embeddings": (
+        "unet/config.json",
+        {"addition_embed_type": "text_time"},
+        "must be text or not set, not 'text_time'",
+    ),
     "no size": ("unet/config.json", {"sample_size": None}, "sample_size must be"),
     "an absurd size": ("unet/config.json", {"sample_size": [8, 10**12]}, "sample_size must be"),
     "another text encoder": ("unet/config.json", {"cross_attention_dim": 1024}, "not of the same model"),
     "another autoencoder": ("vae/config.json", {"_class_name": "AutoencoderDC"}, "not 'AutoencoderDC'"),
-    "sixteen channels": ("vae/config.json", {"latent_channels": 16}, "latent_channels must be 4, not 16"),
-    "larger latents": ("vae/config.json", {"block_out_channels": [8, 8]}, "a latent is 8x8 pixels"),
+    "other latents than the UNet's": ("vae/config.json", {"latent_channels": 16}, "in_channels must be 16"),
+    "no latents": ("vae/config.json", {"latent_channels": 0}, "latent_channels must be a whole number from 1"),
+    "no smaller latents": ("vae/config.json", {"block_out_channels": [8]}, "must have 2 to 6 entries"),
+    "vast latents": ("vae/config.json", {"block_out_channels": [8] * 7}, "must have 2 to 6 entries"),
     "code for the text encoder": ("text_encoder/config.json", {"architectures": ["Evil"]}, "not 'Evil'"),
     "short prompts": ("text_encoder/config.json", {"max_position_embeddings": 32}, "must be 77"),
     "flow matching": ("scheduler/scheduler_config.json", {"prediction_type": "flow_prediction"}, "v_prediction"),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from engine.engine import Engine
 from engine.errors import InvalidParamsError
+from engine.models.fake import FakeModel
 from tests.engine.drawing import Params
 
 
@@ -24,7 +26,7 @@ from tests.engine.drawing import Params
         ("guidance_scale", float("inf")),
         ("height", 56),
         ("height", 2056),
-        ("width", 65),
+        ("width", 63),
         ("seed", -1),
         ("seed", 2**63),
         ("num_images", 0),
@@ -40,6 +42,19 @@ def test_a_wish_beyond_the_limits_is_refused_by_field_rule_and_value(params: Par
     assert caught.value.field == field
     assert repr(caught.value.value).strip("'") in repr(value)
     assert str(caught.value).startswith(f"{field} must ")
+
+
+@pytest.mark.parametrize(("model_id", "factor"), [("fake", 8), ("fake-16", 16)])
+@pytest.mark.parametrize("field", ["height", "width"])
+def test_a_size_is_a_multiple_of_what_a_latent_of_the_model_stands_for(
+    params: Params, model_id: str, factor: int, field: str
+):
+    engine = Engine(FakeModel(model_id))
+    for size in (64, 64 + factor, 160):
+        assert engine.prepare("a", params(**{field: size})).pictures
+    for size in (65, 64 + factor // 2, 160 - 4):
+        with pytest.raises(InvalidParamsError, match=f"^{field} must be a multiple of {factor}, not {size}$"):
+            engine.prepare("a", params(**{field: size}))
 
 
 def test_the_seed_of_the_last_picture_counts_too(params: Params):

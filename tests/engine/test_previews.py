@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
 from engine.engine import Engine
 from engine.events import ImageDrawn, PreviewTaken
 from engine.models.fake import FakeModel
 from engine.models.latent_to_rgb import STABLE_DIFFUSION_1, LatentToRgb, fit_latent_to_rgb
+from engine.models.locate import FAKE_MODELS
+from engine.models.options import Options
 from engine.models.stable_diffusion import StableDiffusion
+from engine.networks.autoencoder import AutoencoderKL
 from engine.previews import PREVIEW_INTERVAL_S
 from tests.engine.drawing import Params, images, run
 
@@ -51,8 +54,8 @@ class Knowing(FakeModel):
         self.predicts_velocity = prediction_type == "v_prediction"
         self.picture = torch.rand(4, 8, 8, generator=torch.Generator().manual_seed(1)) - 0.5
 
-    def denoise(self, latents: torch.Tensor, timesteps: torch.Tensor, prompt_embeds: torch.Tensor) -> torch.Tensor:
-        signal, noise = self._levels(timesteps)
+    def denoise(self, latents: torch.Tensor, time: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
+        signal, noise = time[:, 0].view(-1, 1, 1, 1), time[:, 1].view(-1, 1, 1, 1)
         epsilon = (latents - signal * self.picture) / noise
         return signal * epsilon - noise * self.picture if self.predicts_velocity else epsilon
 
@@ -100,8 +103,9 @@ def test_a_late_preview_resembles_the_picture(dreamlet: StableDiffusion, params:
     late = previews(events)[-1].picture.pixels()
     finished = next(event for event in events if isinstance(event, ImageDrawn)).pixels
     height, width, _ = late.shape
-    averaged = finished.reshape(height, 8, width, 8, 3).mean(axis=(1, 3))
-    assert np.corrcoef(late.ravel(), averaged.ravel())[0, 1] > 0.8
+    factor = info.pixels_per_latent
+    averaged = finished.reshape(height, factor, width, factor, 3).mean(axis=(1, 3))
+    assert np.corrcoef(late.ravel(), averaged.ravel())[0, 1] > 0.85
 
 
 @pytest.mark.parametrize("model", ["fake", "tiny"])
@@ -129,25 +133,53 @@ def test_previews_come_no_more_often_than_one_looks(params: Params):
     assert 2 <= len(previews(events)) <= clock.now / PREVIEW_INTERVAL_S + 1
 
 
+def test_colours_that_are_not_learnt_yet_delay_no_short_picture(params: Params):
+    """
+    Learning them decodes a few pictures: previews begin once they are known, or a request has been drawn for a while.
+    """
+
+    class Unlearnt(FakeModel):
+        @property
+        def latent_to_rgb(self) -> LatentToRgb:
+            asked.append(clock.now)
+            return super().latent_to_rgb
+
+    asked: list[float] = []
+    clock = Ticking(0.1)
+    engine = Engine(Unlearnt(), unlearnt_colours_wait_s=2.0, clock=clock)
+    assert not previews(drawn(engine, params(num_inference_steps=4)))
+    assert not asked
+    began = clock.now
+    seen = previews(drawn(engine, params(num_inference_steps=20)))
+    assert seen
+    assert asked[0] >= began + 2.0
+    engine.learn_colours()
+    assert previews(drawn(engine, params(num_inference_steps=4)))[0].step == 1
+
+
 def test_no_preview_comes_after_the_last_step(params: Params):
     clock = Ticking(PREVIEW_INTERVAL_S)
     events = drawn(Engine(FakeModel(), clock=clock), params(num_inference_steps=4), params(num_inference_steps=1))
     assert [(event.request_id, event.step) for event in previews(events)] == [("0", 1), ("0", 2), ("0", 3)]
 
 
-def test_the_fake_s_colours_are_those_it_decodes():
-    model = FakeModel()
-    latents = torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(0))
-    decoded = model.decode(latents).numpy()[::8, ::8].astype(int)
+@pytest.mark.parametrize("model_id", FAKE_MODELS)
+def test_the_fake_s_colours_are_those_it_decodes(model_id: str):
+    model = FakeModel(model_id)
+    info = model.info
+    latents = torch.randn(info.latent_channels, 8, 8, generator=torch.Generator().manual_seed(0))
+    decoded = model.decode(latents).numpy()[:: info.pixels_per_latent, :: info.pixels_per_latent].astype(int)
     assert np.abs(model.latent_to_rgb(latents.numpy()).astype(int) - decoded).max() <= 1  # rounded, not cut
 
 
-def test_a_fit_finds_the_colours_of_a_decoder_that_is_linear():
-    model = FakeModel()
-    fitted = fit_latent_to_rgb(model.decode, 4, torch.device("cpu"))
+@pytest.mark.parametrize("model_id", FAKE_MODELS)
+def test_a_fit_finds_the_colours_of_a_decoder_that_is_linear(model_id: str):
+    model = FakeModel(model_id)
+    channels = model.info.latent_channels
+    fitted = fit_latent_to_rgb(model.decode, channels, torch.device("cpu"))
     np.testing.assert_allclose(fitted.factors, model.latent_to_rgb.factors, atol=0.01)
     np.testing.assert_allclose(fitted.offset, model.latent_to_rgb.offset, atol=0.01)
-    again = fit_latent_to_rgb(model.decode, 4, torch.device("cpu"))
+    again = fit_latent_to_rgb(model.decode, channels, torch.device("cpu"))
     np.testing.assert_array_equal(again.factors, fitted.factors)
 
 
@@ -155,14 +187,15 @@ def test_stable_diffusion_s_own_autoencoder_is_recognized(tiny_model: StableDiff
     """
     Its colours are known from real pictures, and decoding some on a CPU would take long.
     """
+    config = {
+        "down_block_types": ["DownEncoderBlock2D"] * 4,
+        "up_block_types": ["UpDecoderBlock2D"] * 4,
+        "block_out_channels": [128, 256, 512, 512],
+        "scaling_factor": 0.18215,
+    }
     with torch.device("meta"):
-        vae = AutoencoderKL(
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            block_out_channels=(128, 256, 512, 512),
-            scaling_factor=0.18215,
-        )
-    model = StableDiffusion(info=tiny_model.info, tokenizer=None, text_encoder=None, unet=None, vae=vae)
+        vae = AutoencoderKL(Options(Path("vae/config.json"), config))
+    model = StableDiffusion(info=tiny_model.info, tokenizer=None, text_encoder={}, unet={}, vae={}, vae_layout=vae)
     assert model.latent_to_rgb is STABLE_DIFFUSION_1
     assert tiny_model.latent_to_rgb is not STABLE_DIFFUSION_1
 

@@ -6,11 +6,13 @@ import pytest
 import torch
 
 from engine.engine import Engine
+from engine.models.base import EncodedPrompt
 from engine.models.fake import FakeModel
 from engine.prompts import MAX_REMEMBERED, PromptEncoder
 from tests.engine.drawing import Params
 
 LONG = "a very " * 40
+STEPS = (999.0, 500.5)
 
 
 @pytest.mark.parametrize(
@@ -20,8 +22,8 @@ def test_texts_that_differ_anywhere_are_read_apart(one: str, other: str):
     """Whether case, spaces or a far end matter is for the model's tokenizer to say."""
     model = FakeModel()
     prompts = PromptEncoder(model)
-    prompts.encode(one)
-    assert torch.equal(prompts.encode(other), model.encode_prompt(other))
+    prompts.encode(one, STEPS)
+    assert torch.equal(prompts.encode(other, STEPS).prompt, model.encode_prompt(other).attended)
 
 
 def test_the_text_that_was_not_used_for_longest_is_forgotten():
@@ -29,14 +31,64 @@ def test_the_text_that_was_not_used_for_longest_is_forgotten():
     model = FakeModel()
     prompts = PromptEncoder(model)
     for index in range(MAX_REMEMBERED):
-        prompts.encode(f"text {index}")
-    prompts.encode("text 0")
-    prompts.encode("one more")
+        prompts.encode(f"text {index}", STEPS)
+    prompts.encode("text 0", STEPS)
+    prompts.encode("one more", STEPS)
     assert model.num_prompts == MAX_REMEMBERED + 1
-    prompts.encode("text 0")
+    prompts.encode("text 0", STEPS)
     assert model.num_prompts == MAX_REMEMBERED + 1, "the text used last but one was forgotten"
-    prompts.encode("text 1")
+    prompts.encode("text 1", STEPS)
     assert model.num_prompts == MAX_REMEMBERED + 2, "nothing was forgotten"
+
+
+class Large(FakeModel):
+    """Makes a hundred megabytes of each text, without having them: one number, repeated."""
+
+    def encode_prompt(self, prompt: str) -> EncodedPrompt:
+        return EncodedPrompt(super().encode_prompt(prompt).attended[:1, :1].expand(10_000, 2_500))
+
+
+def test_large_texts_are_forgotten_sooner():
+    """A text of Stable Diffusion XL is 26 MB: 64 of them would fill a small GPU."""
+    model = Large()
+    prompts = PromptEncoder(model)
+    for text in ("one", "two", "three", "three", "two", "one"):
+        prompts.encode(text, STEPS)
+    assert model.num_prompts == 4, "two of them fit into 256 MiB"
+
+
+class Reading(FakeModel):
+    """Its time embedding depends on the prompt, as that of the built-in model does."""
+
+    def encode_prompt(self, prompt: str) -> EncodedPrompt:
+        attended = super().encode_prompt(prompt).attended
+        return EncodedPrompt(attended, attended[:1])
+
+    def embed_time(self, timesteps: torch.Tensor, prompt: EncodedPrompt) -> torch.Tensor:
+        assert prompt.addition is not None
+        return super().embed_time(timesteps, prompt) + prompt.addition[:, :1]
+
+
+def test_each_text_has_the_time_embedding_of_its_own_words_and_timesteps():
+    model = Reading()
+    prompts = PromptEncoder(model)
+    for text in ("a cat", "a dog", "a cat"):
+        for steps in (STEPS, (999.0, 400.0), STEPS):
+            expected = model.embed_time(torch.tensor(steps), model.encode_prompt(text))
+            assert torch.equal(prompts.encode(text, steps).time, expected), (text, steps)
+
+
+def test_pictures_that_are_told_the_same_share_it(params: Params):
+    """Four pictures of a request would otherwise hold four times the keys and values."""
+    engine = Engine(FakeModel(), rows_per_call=8)
+    request = engine.prepare("0", params(num_images=4, negative_prompt="a dog"))
+    engine.add(request)
+    while not all(picture.is_ready for picture in request.pictures):
+        engine.step()
+    for kind in ("conditioning", "negative_conditioning"):
+        told = [getattr(picture.leg, kind) for picture in request.pictures]
+        assert len({one.prompt.data_ptr() for one in told}) == 1
+        assert len({one.time.data_ptr() for one in told}) == 1
 
 
 def test_truncated_tokens_of_both_texts_are_counted_and_only_of_those_that_are_read(params: Params):

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
+from dataclasses import replace
 
 import diffusers.schedulers.scheduling_euler_ancestral_discrete
 import pytest
 import torch
 
 from engine.errors import InvalidParamsError
-from engine.journey import JourneyCache
+from engine.journey_cache import JourneyCache
 from engine.models.fake import SCHEDULER_CONFIG
+from engine.probing import probe
 from engine.samplers import SAMPLERS, Sampler
+from engine.schedulers import make_scheduler, set_timesteps
 from tests.engine.sampler_table import (
     COEFFICIENTS,
     DOCUMENT,
@@ -24,6 +28,9 @@ from tests.engine.sampler_table import (
     route,
     table_loop,
 )
+
+ROUNDING = 1e-4
+"""Relative: twice what half a unit in the last place of every noise level makes of the worst fingerprint."""
 
 by_sampler = pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS.keys())
 
@@ -58,8 +65,40 @@ def test_no_coefficient_has_changed_under_us(sampler: Sampler):
     """A diffusers that steps otherwise than the one our pictures were drawn with; see `make sampler-coefficients`."""
     recorded = json.loads(COEFFICIENTS.read_text())
     for schedule in sampler.noise_schedules:
-        expected = recorded[f"{sampler.name} / {schedule}"]
-        assert fingerprint(sampler, schedule) == pytest.approx(expected, rel=1e-5), f"{sampler.name} / {schedule}"
+        found = fingerprint(JourneyCache(SCHEDULER_CONFIG).get(route(sampler, schedule, 7, 0)))
+        assert found == pytest.approx(recorded[f"{sampler.name} / {schedule}"], rel=ROUNDING), schedule
+
+
+@by_sampler
+def test_the_last_bit_of_a_processor_changes_no_fingerprint(sampler: Sampler):
+    """
+    Another processor rounds another logarithm up. Every level of noise is moved by half a unit in its last place, at
+    random: a schedule that jumps at a rounding, and not only the two that are known, shows here on any machine.
+    """
+    generator = torch.Generator().manual_seed(0)
+    for schedule in sampler.noise_schedules:
+        usual = make_scheduler(sampler, schedule, SCHEDULER_CONFIG)
+        wanted = route(sampler, schedule, 7, 0)
+        expected = fingerprint(JourneyCache(SCHEDULER_CONFIG).get(wanted))
+        for _ in range(4):
+            other = copy.deepcopy(usual)
+            jitter = torch.rand(len(other.alphas_cumprod), generator=generator) - 0.5
+            other.alphas_cumprod = other.alphas_cumprod * (1 + 2 * torch.finfo(torch.float32).eps * jitter)
+            if hasattr(other, "final_alpha_cumprod"):
+                other.final_alpha_cumprod = other.alphas_cumprod[0]
+            found = fingerprint(probe(other, set_timesteps(other, sampler, schedule, 7), wanted))
+            assert found == pytest.approx(expected, rel=ROUNDING), schedule
+
+
+@pytest.mark.parametrize("part", ["timesteps", "input_scales", "matrices"])
+def test_a_changed_number_of_a_table_changes_its_fingerprint(part: str):
+    journey = JourneyCache(SCHEDULER_CONFIG).get(route(SAMPLERS["DPMSolver++"], "default", 7, 0))
+    numbers = getattr(journey, part).flatten()
+    for index in numbers.nonzero().flatten().tolist():
+        changed = numbers.clone()
+        changed[index] -= 2.0 if part == "timesteps" else 0.1
+        found = fingerprint(replace(journey, **{part: changed.view_as(getattr(journey, part))}))
+        assert found != pytest.approx(fingerprint(journey), rel=ROUNDING), index
 
 
 @pytest.mark.parametrize("name", ["DDIM", "DPMSolver++", "PNDM", "LMS", "Heun", "UniPC", "DEIS", "DPM2"])

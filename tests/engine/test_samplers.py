@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from engine.errors import InvalidParamsError
+from engine.models.fake import SCHEDULER_CONFIG
 from engine.samplers import SAMPLERS, resolve_sampler
+from engine.schedulers import make_scheduler
 
 
 @pytest.mark.parametrize(
@@ -55,3 +57,13 @@ def test_a_label_and_a_schedule_that_disagree_are_refused():
 def test_no_two_samplers_share_a_name():
     labels = [label.casefold() for sampler in SAMPLERS.values() for label in (sampler.name, *sampler.aliases)]
     assert len(labels) == len(set(labels))
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_the_sampler_that_a_checkpoint_was_saved_with_leaks_into_no_other(name: str):
+    sampler = SAMPLERS[name]
+    saved = {"algorithm_type": "sde-dpmsolver++", "solver_type": "heun", "solver_order": 3}
+    plain, leaky = (
+        make_scheduler(sampler, "default", config) for config in (SCHEDULER_CONFIG, {**SCHEDULER_CONFIG, **saved})
+    )
+    assert dict(leaky.config) == dict(plain.config)

@@ -1,0 +1,164 @@
+"""One leg of a picture while it is drawn: its tables, its noise, what it remembers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+from engine.journey import Journey
+from engine.leg import Leg
+from engine.models.base import ModelInfo
+from engine.noise import Noise
+from engine.picture_params import MaskedContent
+from engine.prompts import Conditioning
+
+__all__ = ["LegState", "make_leg_state"]
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class LegState:
+    """A leg on its way. Owned by the engine's thread. Tensors are float32 and on the device, where nothing is said."""
+
+    plan: Leg
+    shape: tuple[int, int, int]
+    """(C, h, w)."""
+    guidance_scale: torch.Tensor
+    """(1, 1, 1)."""
+    num_calls: int
+    timesteps: tuple[float, ...]
+    """(n,), float32 numbers: what the network is told, and so is whoever looks at previews."""
+    input_scales: torch.Tensor
+    """(n, 1, 1, 1)."""
+    matrices: torch.Tensor
+    """(n, k, k + 2)."""
+    known: torch.Tensor
+    """(n, 2, 1, 1, 1): what the unmasked part becomes after each call, of the image's latents and the first noise."""
+    draws: tuple[bool, ...]
+    entry_blend: tuple[float, float]
+    initial_noise_scale: float
+    noise: Noise
+    """On the host, pinned (150 draws of 2048x2048 are 150 MB) until the leg begins, then on the device."""
+    cells: torch.Tensor | None = None
+    """(h, w), bool: which latents are drawn; None: all."""
+    content: MaskedContent = "original"
+    """Of the cells, before they are noised."""
+    image: torch.Tensor | None = None
+    """(C, h, w), the latents of what is drawn over; kept where there are cells."""
+    slots: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    """(k, C, h, w), the latents first; set when the leg begins."""
+    conditioning: Conditioning | None = None
+    """What the network is told beside the latents; set before the first step."""
+    negative_conditioning: Conditioning | None = None
+    """The same in the row of the negative prompt; stays None if unguided."""
+    call_index: int = 0
+    """Model calls already taken."""
+    noise_index: int = 0
+    """Draws of steps already used."""
+
+    @property
+    def num_rows(self) -> int:
+        """Model rows it takes in each call."""
+        return self.plan.num_rows
+
+    @property
+    def latents(self) -> torch.Tensor:
+        """(C, h, w)."""
+        return self.slots[0]
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether its first latents are there."""
+        return self.slots.numel() > 0
+
+    @property
+    def is_denoised(self) -> bool:
+        """Whether it has taken its last step."""
+        return self.call_index == self.num_calls
+
+    def send_noise(self) -> None:
+        """Bring the noise to the device."""
+        device, noise = self.matrices.device, self.noise
+        entry = noise.entry if self.cells is None and self.has_begun else noise.entry.to(device, non_blocking=True)
+        self.noise = Noise(noise.image, entry, noise.steps.to(device, non_blocking=True))
+
+    def begin(self, image: torch.Tensor | None) -> None:
+        """Make the first latents.
+
+        Args:
+            image: (C, h, w), latents of what is drawn over; None: noise alone, nothing is kept.
+        """
+        device = self.matrices.device
+        entry = self.noise.entry.to(device, non_blocking=True)
+        if image is None or self.plan.start == "noise":
+            latents = entry * self.initial_noise_scale
+        else:
+            blend = self.entry_blend
+            latents = blend[0] * self._with_content(image, entry) + blend[1] * entry
+        if self.cells is not None:
+            self.image = image
+        slots = latents.new_zeros(self.matrices.shape[1], *self.shape)
+        slots[0] = latents
+        self.slots = slots
+
+    def _with_content(self, image: torch.Tensor, entry: torch.Tensor) -> torch.Tensor:
+        if self.cells is None or self.content in {"original", "fill"}:
+            return image
+        return torch.where(self.cells, entry if self.content == "noise" else torch.zeros_like(entry), image)
+
+    def kept(self, latents: torch.Tensor) -> torch.Tensor:
+        """What was drawn at the current call, and what is known where nothing is masked; as diffusers inpaints.
+
+        Args:
+            latents: (C, h, w), after the call's step.
+        """
+        if self.cells is None or self.image is None:
+            return latents
+        of_image, of_noise = self.known[self.call_index]
+        return torch.where(self.cells, latents, of_image * self.image + of_noise * self.noise.entry)
+
+
+def make_leg_state(
+    plan: Leg,
+    journey: Journey,
+    noise: Noise,
+    info: ModelInfo,
+    *,
+    cells: torch.Tensor | None = None,
+    content: MaskedContent = "original",
+) -> LegState:
+    """Make a leg ready for its prompt and its first latents; text to image has those at once."""
+    device = info.device
+    state = LegState(
+        plan=plan,
+        shape=info.latent_shape(plan.height, plan.width),
+        guidance_scale=_sent(torch.full((1, 1, 1), plan.guidance_scale), device),
+        num_calls=journey.num_calls,
+        timesteps=tuple(journey.timesteps.tolist()),
+        input_scales=_sent(journey.input_scales.view(-1, 1, 1, 1), device),
+        matrices=_sent(journey.matrices, device),
+        known=_sent(journey.known.view(-1, 2, 1, 1, 1), device),
+        draws=journey.draws,
+        entry_blend=journey.entry_blend,
+        initial_noise_scale=journey.initial_noise_scale,
+        noise=Noise(
+            None if noise.image is None else _pinned(noise.image, device),
+            _pinned(noise.entry, device),
+            _pinned(noise.steps, device),
+        ),
+        cells=None if cells is None else _sent(cells, device),
+        content=content,
+    )
+    if plan.start == "noise" and cells is None:
+        state.begin(None)
+    return state
+
+
+def _sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor on its way to the device."""
+    return _pinned(tensor, device).to(device, non_blocking=True)
+
+
+def _pinned(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Where a copy to the device can begin at once; one from pageable memory would wait for the steps before it."""
+    return tensor.pin_memory() if device.type == "cuda" else tensor

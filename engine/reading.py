@@ -1,0 +1,142 @@
+"""What is done for one picture alone before it can step: its prompts and its image are read, or it is enlarged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+import torch
+from torch.nn.functional import interpolate
+
+from engine.errors import NotFiniteError
+from engine.events import EngineEvent, StepTaken, WorkItem, WorkKind
+from engine.models.base import DiffusionModel, EncodedImage
+from engine.picture import Picture
+from engine.picture_params import HiresUpscaler
+from engine.pictures.resize import Pixels, resize
+from engine.pictures.tiles import lanczos_tile, tiles
+from engine.prompts import PromptEncoder
+
+__all__ = ["DOING", "PictureReader", "check_finite"]
+
+DOING: Final[Mapping[WorkKind, str]] = MappingProxyType(
+    {"encode": "reading the prompt", "encode_image": "reading the image", "upscale": "enlarging the image"}
+)
+"""Kind of work -> what a message calls it."""
+
+_INTERPOLATIONS: Final[Mapping[HiresUpscaler, tuple[str, bool]]] = MappingProxyType(
+    {
+        "latent": ("bilinear", False),
+        "latent-antialiased": ("bilinear", True),
+        "latent-bicubic": ("bicubic", False),
+        "latent-nearest": ("nearest-exact", False),
+    }
+)
+"""torch's mode, and whether it smooths; as A1111's latent upscalers of these names."""
+
+
+class PictureReader:
+    """Reads prompts and images, one picture a call: their shapes depend on that picture alone."""
+
+    def __init__(self, model: DiffusionModel, clock: Callable[[], float]) -> None:
+        self._model = model
+        self._prompts = PromptEncoder(model)
+        self._clock = clock
+
+    @staticmethod
+    def next_kind(picture: Picture) -> WorkKind:
+        """What `read` does next, if the picture is not ready."""
+        if not picture.legs:
+            return "upscale"
+        return "encode" if picture.leg.conditioning is None else "encode_image"
+
+    def read(self, picture: Picture) -> list[EngineEvent]:
+        """Do the next thing; nothing has changed if this raises."""
+        match self.next_kind(picture):
+            case "upscale":
+                return self._enlarge(picture)
+            case "encode":
+                return self._read_prompts(picture)
+            case _:
+                return self._read_image(picture)
+
+    def _read_prompts(self, picture: Picture) -> list[EngineEvent]:
+        began, leg = self._clock(), picture.leg
+        negative = leg.plan.negative_prompt
+        conditioning = self._prompts.encode(leg.plan.prompt, leg.timesteps)
+        negative_conditioning = None if negative is None else self._prompts.encode(negative, leg.timesteps)
+        leg.send_noise()
+        if leg.plan.start == "leg" and not picture.params.enlarges_pixels:
+            leg.begin(self._enlarged_latents(picture))
+        leg.conditioning, leg.negative_conditioning = conditioning, negative_conditioning
+        return [_work("encode", self._clock() - began, picture, leg.num_rows, 0, 0)]
+
+    def _enlarged_latents(self, picture: Picture) -> torch.Tensor:
+        hires = picture.params.hires
+        if hires is None:
+            raise AssertionError("a second leg without hires")
+        mode, smooths = _INTERPOLATIONS[hires.upscaler]
+        before, leg = picture.legs[picture.leg_index - 1], picture.leg
+        return interpolate(before.latents[None], size=leg.shape[1:], mode=mode, antialias=smooths)[0]
+
+    def _read_image(self, picture: Picture) -> list[EngineEvent]:
+        events: list[EngineEvent] = []
+        leg, source = picture.leg, picture.source
+        if leg.plan.start == "leg":
+            encoded = self._encode(self._enlarged_pixels(picture, events), picture, events)
+        elif source is None:
+            raise AssertionError("an image is asked for that never came")
+        else:
+            if source.encoded is None:
+                source.encoded = self._encode(source.base.pixels, picture, events)
+            encoded = source.encoded
+        leg.begin(encoded.sampled(leg.noise.image))
+        picture.steps_taken += 1
+        events.append(
+            StepTaken(picture.request_id, picture.image_index, picture.steps_taken, picture.params.progress_steps)
+        )
+        return events
+
+    def _enlarged_pixels(self, picture: Picture, events: list[EngineEvent]) -> Pixels:
+        began, before, plan = self._clock(), picture.legs[picture.leg_index - 1], picture.leg.plan
+        check_finite(before.latents)
+        pixels = resize(self._model.decode(before.latents).cpu().numpy(), plan.height, plan.width)
+        first = before.plan
+        events.append(_work("decode", self._clock() - began, picture, 1, first.height, first.width))
+        return pixels
+
+    def _encode(self, pixels: Pixels, picture: Picture, events: list[EngineEvent]) -> EncodedImage:
+        began = self._clock()
+        # A copy: torch warns of arrays that it may not write to.
+        encoded = self._model.encode_image(torch.from_numpy(pixels.copy()))
+        events.append(_work("encode_image", self._clock() - began, picture, 1, picture.height, picture.width))
+        return encoded
+
+    def _enlarge(self, picture: Picture) -> list[EngineEvent]:
+        """Make one tile."""
+        began, params, source = self._clock(), picture.params, picture.source
+        if source is None:
+            raise AssertionError("an image is asked for that never came")
+        if picture.enlarged is None:
+            picture.enlarged = np.empty((params.height, params.width, 3), np.uint8)
+            picture.tiles = list(tiles(params.height, params.width))
+        tile = picture.tiles[0]
+        tile.of(picture.enlarged)[:] = lanczos_tile(source.base.pixels, params.height, params.width, tile)
+        picture.tiles.pop(0)
+        return [_work("upscale", self._clock() - began, picture, 1, tile.height, tile.width)]
+
+
+def check_finite(latents: torch.Tensor) -> None:
+    """Check latents before they are decoded: a picture or an error, never a black square.
+
+    Raises:
+        NotFiniteError: they hold infinities or NaN.
+    """
+    if not bool(latents.isfinite().all()):
+        raise NotFiniteError("the model produced non-finite values; try another sampler or a lower guidance_scale")
+
+
+def _work(kind: WorkKind, seconds: float, picture: Picture, rows: int, height: int, width: int) -> WorkItem:
+    return WorkItem(kind, seconds, rows, height, width, rows_by_request={picture.request_id: rows})
