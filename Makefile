@@ -85,22 +85,25 @@ benchmarks: install ## Measure speed, start and memory into benchmarks/results; 
 
 .PHONY: changelog
 changelog: install ## Print what is not released yet.
-	@$(PYTHON) scripts/assemble_changelog.py
+	@.venv/bin/towncrier build --draft --version unreleased
 
 DREAMLET_RUN := var/dreamlet
 PRESET := cpu
-MINUTES := 60
+PART := all
+TRAIN_DREAMLET = $(PYTHON) -m training.dreamlet.train $(PART) --preset $(PRESET) --out $(DREAMLET_RUN)
 .PHONY: train-dreamlet
-train-dreamlet: install ## Train the built-in model: autoencoder, judge, diffusion; PRESET=cpu|h100, MINUTES=60 each; resumes.
-	$(PYTHON) -m training.dreamlet.train_autoencoder --preset $(PRESET) --minutes $(MINUTES) --out $(DREAMLET_RUN)/vae
-	$(PYTHON) -m training.dreamlet.judge --preset $(PRESET) --minutes $(MINUTES) --out $(DREAMLET_RUN)/judge.safetensors
-	$(PYTHON) -m training.dreamlet.train_diffusion --preset $(PRESET) --minutes $(MINUTES) --out $(DREAMLET_RUN)/run \
-	  --autoencoder $(DREAMLET_RUN)/vae
+train-dreamlet: install ## Train the built-in model, or go on; PRESET=cpu|gpu, PART=unet, STEPS=80000, FROM=models/dreamlet.
+	OMP_WAIT_POLICY=passive $(TRAIN_DREAMLET) $(if $(STEPS),--steps $(STEPS)) $(if $(FROM),--start-from $(FROM))
 
+.PHONY: decay-dreamlet
+decay-dreamlet: ## Ask the training that runs (PART=unet) to let its learning rate fall to zero and write its result.
+	$(TRAIN_DREAMLET) --ask decay
+
+PIPELINE := models/dreamlet
+JUDGE := $(DREAMLET_RUN)/judge/result/judge.safetensors
 .PHONY: evaluate-dreamlet
-evaluate-dreamlet: install ## Let the judge read 600 pictures of the built-in model, and print the table.
-	$(PYTHON) -m training.dreamlet.evaluate --pipeline models/dreamlet --judge $(DREAMLET_RUN)/judge.safetensors \
-	  --out $(DREAMLET_RUN)/evaluation
+evaluate-dreamlet: install ## Judge 600 pictures of PIPELINE=models/dreamlet, draw its sheets, print the tables.
+	$(PYTHON) -m training.dreamlet.evaluate --pipeline $(PIPELINE) --judge $(JUDGE) --out $(DREAMLET_RUN)/evaluation
 
 .PHONY: screenshots
 screenshots: install ## Draw with the built-in model in Chromium and photograph page and site into docs/images.

@@ -47,6 +47,8 @@ stage format ruff format --check .
 stage lint ruff check .
 stage types mypy
 stage imports lint-imports
+stage client python scripts/generate_sync_client.py --check
+stage messages python scripts/texts.py --check
 if command -v shellcheck >/dev/null; then
   stage shell shellcheck run.sh test.sh .ci/run scripts/*.sh deploy/systemd/semantic-bit deploy/systemd/newdreamflow
 else
@@ -57,7 +59,13 @@ command -v chromium >/dev/null || skipped+=("the page in a browser: chromium is 
 command -v promtool >/dev/null || skipped+=("alerts and rules: promtool is not installed, and apt-get could not fetch it")
 has_postgres || skipped+=("the site on PostgreSQL: it is not installed, and apt-get could not install it")
 command -v redis-server >/dev/null || skipped+=("the site on Celery: redis-server is not installed, and apt-get could not install it")
-stage tests python -m pytest -rfEs --durations=25 --durations-min=5 "$@"
+if (($#)); then
+  stage tests python -m pytest -rfEs "$@"
+else
+  # Files are dealt to two processes; what measures times, floods and kills runs afterwards, with the machine to itself.
+  stage tests python -m pytest -rfEs --durations=25 --durations-min=5 -n "${TEST_WORKERS:-2}" --dist loadfile --ignore tests/chaos
+  stage chaos python -m pytest -rfEs --durations=10 --durations-min=5 tests/chaos
+fi
 
 echo
 if ((${#skipped[@]})); then printf '==> SKIPPED %s\n' "${skipped[@]}"; fi

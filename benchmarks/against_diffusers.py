@@ -71,7 +71,7 @@ def main() -> None:
     asked = parser.parse_args()
     model = ChosenModel.of(parser, asked.model, asked.size)
     report = Report("against_diffusers", {**vars(asked), "height": model.height, "width": model.width})
-    wishes = [
+    requests = [
         GenerationParams(
             prompt=prompt,
             seed=FIRST_SEED + number,
@@ -85,12 +85,12 @@ def main() -> None:
     policies: list[WaitPolicy] = ["passive", "unset"] if asked.omp_wait_policy == "both" else [asked.omp_wait_policy]
     results: dict[str, object] = {}
     for policy in policies:
-        runs = in_fresh_process(policy, measured_runs, model.path, wishes, asked.repeats)
-        results[policy] = told(report, policy, runs)
+        runs = in_fresh_process(policy, measured_runs, model.path, requests, asked.repeats)
+        results[policy] = as_document(report, policy, runs)
     report.finish(results)
 
 
-def measured_runs(folder: Path, wishes: Sequence[GenerationParams], repeats: int) -> Runs:
+def measured_runs(folder: Path, requests: Sequence[GenerationParams], repeats: int) -> Runs:
     """Draw with all contenders, in turn."""
     # Torch and diffusers take seconds to import, and only the process that measures needs them.
     import numpy as np  # noqa: PLC0415 - see above
@@ -99,32 +99,34 @@ def measured_runs(folder: Path, wishes: Sequence[GenerationParams], repeats: int
     from benchmarks.common.diffusers_pipeline import DiffusersPipeline  # noqa: PLC0415 - see above
     from benchmarks.common.engine_in_process import EngineInProcess  # noqa: PLC0415 - see above
 
+    threads = torch.get_num_threads()
     engine = EngineInProcess(Configure(model_id=str(folder), device="cpu", dtype="float32"))
+    torch.set_num_threads(threads)  # which an engine on OpenVINO has lowered for its whole process
     pipeline = DiffusersPipeline(folder)
     pipeline.use("DPM++ 2M Karras")
-    short = [dataclasses.replace(wish, num_inference_steps=1) for wish in wishes]
+    short = [dataclasses.replace(params, num_inference_steps=1) for params in requests]
     pipeline.draw_in_turn(short[:1])  # the first call of a shape chooses kernels; the engine has had its warm-up, too
     pipeline.draw_as_list(short)
     one = interleave(
         {
-            OURS: lambda number: engine.draw(_for_round(number, wishes[:1])),
-            IN_TURN: lambda number: pipeline.draw_in_turn(_for_round(number, wishes[:1])),
+            OURS: lambda number: engine.draw(_for_round(number, requests[:1])),
+            IN_TURN: lambda number: pipeline.draw_in_turn(_for_round(number, requests[:1])),
         },
         repeats,
         "one request",
     )
     several = interleave(
         {
-            OURS: lambda number: engine.draw(_for_round(repeats + number, wishes)),
-            IN_TURN: lambda number: pipeline.draw_in_turn(_for_round(repeats + number, wishes)),
-            AS_LIST: lambda number: pipeline.draw_as_list(_for_round(repeats + number, wishes)),
+            OURS: lambda number: engine.draw(_for_round(repeats + number, requests)),
+            IN_TURN: lambda number: pipeline.draw_in_turn(_for_round(repeats + number, requests)),
+            AS_LIST: lambda number: pipeline.draw_as_list(_for_round(repeats + number, requests)),
         },
         repeats,
-        f"{len(wishes)} requests",
+        f"{len(requests)} requests",
     )
     ours = np.stack(several[OURS][0].pictures).astype(int)
     return Runs(
-        threads=torch.get_num_threads(),
+        threads=threads,
         rows_per_call=engine.info.rows_per_call,
         one=_seconds(one),
         several=_seconds(several),
@@ -134,15 +136,15 @@ def measured_runs(folder: Path, wishes: Sequence[GenerationParams], repeats: int
     )
 
 
-def _for_round(number: int, wishes: Sequence[GenerationParams]) -> list[GenerationParams]:
-    return [dataclasses.replace(wish, prompt=unread(wish.prompt, number)) for wish in wishes]
+def _for_round(number: int, requests: Sequence[GenerationParams]) -> list[GenerationParams]:
+    return [dataclasses.replace(params, prompt=unread(params.prompt, number)) for params in requests]
 
 
 def _seconds(drawn: Mapping[str, Sequence[Drawn]]) -> dict[str, list[list[float]]]:
     return {name: [one_round.finished_s for one_round in rounds] for name, rounds in drawn.items()}
 
 
-def told(report: Report, policy: WaitPolicy, runs: Runs) -> dict[str, object]:
+def as_document(report: Report, policy: WaitPolicy, runs: Runs) -> dict[str, object]:
     """Print what one process measured; for the JSON document."""
     latency = {name: [max(finished) for finished in rounds] for name, rounds in runs.one.items()}
     until_all = {name: [max(finished) for finished in rounds] for name, rounds in runs.several.items()}
@@ -158,7 +160,7 @@ def told(report: Report, policy: WaitPolicy, runs: Runs) -> dict[str, object]:
         f"{title}: one request, seconds",
         ["", "median (min–max)", "ours / theirs"],
         [
-            [name, f"{Summary.of(seconds):.3f}", _told_share(shares["one request"], name)]
+            [name, f"{Summary.of(seconds):.3f}", _share_text(shares["one request"], name)]
             for name, seconds in latency.items()
         ],
     )
@@ -177,10 +179,10 @@ def told(report: Report, policy: WaitPolicy, runs: Runs) -> dict[str, object]:
             [
                 name,
                 f"{Summary.of(until_all[name]):.3f}",
-                _told_share(shares["all finished"], name),
+                _share_text(shares["all finished"], name),
                 f"{num_requests / Summary.of(until_all[name]).median:.3f}",
                 f"{Summary.of(until_mean[name]):.3f}",
-                _told_share(shares["mean completion"], name),
+                _share_text(shares["mean completion"], name),
                 f"{runs.max_difference[name]}/255" if name in runs.max_difference else "",
             ]
             for name in until_all
@@ -206,7 +208,7 @@ def _shares(seconds: Mapping[str, Sequence[float]]) -> dict[str, Summary]:
     return {name: ratios(seconds[OURS], theirs) for name, theirs in seconds.items() if name != OURS}
 
 
-def _told_share(shares: Mapping[str, Summary], name: str) -> str:
+def _share_text(shares: Mapping[str, Summary], name: str) -> str:
     return f"{shares[name]:.3f}" if name in shares else ""
 
 

@@ -25,7 +25,7 @@ from benchmarks.common.drawn import Drawn
 from benchmarks.common.pairs import Summary, interleave, percentile, ratios
 from benchmarks.common.prompts import unread
 from benchmarks.common.report import Report
-from benchmarks.device.contenders import ChannelsLastPipeline, Contender, draw, fitting, wishes
+from benchmarks.device.contenders import ChannelsLastPipeline, Contender, draw, fitting, make_requests
 from benchmarks.device.facts import Clocks, DeviceFacts
 from benchmarks.device.limits import PictureFlop, matrix_rate
 from benchmarks.device.parts import StepParts, decode_seconds, file_seconds, rows_curve, step_parts
@@ -244,14 +244,14 @@ def _race(
     """Let everyone draw the same requests in turn; a short untimed round comes first."""
     info = engine.model.info
     requests, short = (
-        wishes(count, num_inference_steps=steps, height=info.native_height, width=info.native_width)
+        make_requests(count, num_inference_steps=steps, height=info.native_height, width=info.native_width)
         for steps in (options.steps, 2)
     )
     for contender in contenders.values():
         contender(short)
 
     def in_round(contender: Contender) -> Callable[[int], Drawn]:
-        return lambda number: contender([replace(wish, prompt=unread(wish.prompt, number)) for wish in requests])
+        return lambda number: contender([replace(params, prompt=unread(params.prompt, number)) for params in requests])
 
     racers = {name: in_round(contender) for name, contender in contenders.items()}
     return interleave(racers, options.repeats, what)

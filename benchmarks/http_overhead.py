@@ -16,7 +16,6 @@ from benchmarks.common.fresh_process import in_fresh_process
 from benchmarks.common.pairs import percentile
 from benchmarks.common.report import Report
 from benchmarks.common.serving import RunningServer, client, server_timing
-from engine.models.locate import FAKE_MODEL_ID
 from engine.params import GenerationParams
 from server.executors.messages import Configure
 
@@ -54,10 +53,10 @@ def main() -> None:
     """Send, draw, and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.http_overhead", description=__doc__)
     parser.add_argument("--repeats", type=int, default=200, help="requests of each size (default: %(default)s)")
-    wishes = parser.parse_args()
-    report = Report("http_overhead", {**vars(wishes), "steps": STEPS})
-    with RunningServer.started(MODEL_ID=FAKE_MODEL_ID) as server:
-        pairs = in_fresh_process("unset", measured_pairs, server, wishes.repeats)
+    options = parser.parse_args()
+    report = Report("http_overhead", {**vars(options), "steps": STEPS})
+    with RunningServer.started(MODEL_ID="fake") as server:
+        pairs = in_fresh_process("unset", measured_pairs, server, options.repeats)
     results = {f"{size}x{size}": summarized(of_size) for size, of_size in pairs.items()}
     for title, figures in results.items():
         report.table(
@@ -74,22 +73,22 @@ def measured_pairs(server: RunningServer, repeats: int) -> dict[int, list[Pair]]
     """Send and give the same requests, in turn, both sizes in every round. Size -> pairs."""
     # Torch takes seconds to import, and only the process that measures needs it.
     from benchmarks.common.engine_in_process import EngineInProcess  # noqa: PLC0415 - see above
-    from server.images import encode_image  # noqa: PLC0415 - the same for what it imports
+    from server.worker.image_files import encode_image  # noqa: PLC0415 - the same for what it imports
 
-    engine = EngineInProcess(Configure(model_id=FAKE_MODEL_ID, device="cpu", dtype="float32"))
+    engine = EngineInProcess(Configure(model_id="fake", device="cpu", dtype="float32"))
 
     def pair(number: int, size: int) -> Pair:
-        wish = GenerationParams(
+        params = GenerationParams(
             prompt=f"picture {number}", seed=number, height=size, width=size, num_inference_steps=STEPS
         )
         asked = time.perf_counter()
         http.get(f"{server.url}/livez").raise_for_status()
         began = time.perf_counter()
         answer = server.draw(
-            http, prompt=wish.prompt, seed=wish.seed, height=size, width=size, num_inference_steps=STEPS
+            http, prompt=params.prompt, seed=params.seed, height=size, width=size, num_inference_steps=STEPS
         )
         answered = time.perf_counter()
-        file = encode_image(engine.draw([wish]).pictures[0], "png")
+        file = encode_image(engine.draw([params]).pictures[0], "png")
         ended = time.perf_counter()
         if answer.content != file.data:
             raise RuntimeError("server and engine drew different pictures: there is nothing to compare")
@@ -104,7 +103,7 @@ def measured_pairs(server: RunningServer, repeats: int) -> dict[int, list[Pair]]
         )
 
     with client() as http:
-        server.wait_until_ready(http)
+        server.wait_until_warm(http)
         for number in range(WARM_UP_PAIRS):
             for size in SIZES:
                 pair(number, size)

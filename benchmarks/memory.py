@@ -24,9 +24,9 @@ def main() -> None:
     parser.add_argument("--model", default=DEFAULT_MODEL_ID, help="folder, id or fake (default: %(default)s)")
     parser.add_argument("--pictures", type=int, default=8, help="one after the other (default: %(default)s)")
     parser.add_argument("--burst", type=int, default=16, help="requests at once, at most 100 (default: %(default)s)")
-    wishes = parser.parse_args()
-    report = Report("memory", vars(wishes))
-    peaks = measured_peaks(wishes.model, wishes.pictures, wishes.burst)
+    options = parser.parse_args()
+    report = Report("memory", vars(options))
+    peaks = measured_peaks(options.model, options.pictures, options.burst)
     report.table(
         "Peak of resident memory so far, MB (10^6 bytes)",
         ["", "gateway", "engine"],

@@ -16,11 +16,10 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 from benchmarks.common.report import Report
 from engine.batch import Batch
-from engine.journey import JourneyCache, Route
-from engine.models.fake import SCHEDULER_CONFIG
+from engine.engine import Engine
+from engine.models.fake import FakeModel
 from engine.params import GenerationParams
-from engine.samplers import SAMPLERS
-from engine.state import DenoisingState, make_state
+from engine.picture import Picture
 
 NUM_IMAGES = 16
 MIXED = ("DPMSolver++", "DPM++ 3M SDE", "Euler a", "Heun", "PNDM", "UniPC", "DDIM", "SA-Solver")
@@ -30,16 +29,16 @@ GOAL = 0.02
 def main() -> None:
     """Measure in turn, and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.mixed_update", description=__doc__)
-    parser.add_argument("--repeats", type=int, default=5, help="rounds; medians are told (default: %(default)s)")
-    wishes = parser.parse_args()
-    report = Report("mixed_update", {"pictures": NUM_IMAGES, "samplers": len(MIXED), "repeats": wishes.repeats})
+    parser.add_argument("--repeats", type=int, default=5, help="rounds; medians are reported (default: %(default)s)")
+    options = parser.parse_args()
+    report = Report("mixed_update", {"pictures": NUM_IMAGES, "samplers": len(MIXED), "repeats": options.repeats})
     unet = _full_size_unet()
     prediction = torch.randn(2 * NUM_IMAGES, 4, 64, 64)
     update_s, call_s = [], []
     with torch.inference_mode():
-        states = _states()
-        for _ in range(wishes.repeats):
-            update_s.append(median(_seconds(lambda: _update(states, prediction)) for _ in range(10)))
+        pictures = _pictures()
+        for _ in range(options.repeats):
+            update_s.append(median(_seconds(lambda: _update(pictures, prediction)) for _ in range(10)))
             call_s.append(_seconds(lambda: unet(torch.randn(2, 4, 64, 64), 500.0, torch.randn(2, 77, 768))))
     update, call = median(update_s), median(call_s)
     report.table(
@@ -61,23 +60,20 @@ def _full_size_unet() -> UNet2DConditionModel:
     return unet.eval().to(memory_format=torch.channels_last)
 
 
-def _states() -> list[DenoisingState]:
-    journeys = JourneyCache(SCHEDULER_CONFIG)
-    states = []
+def _pictures() -> list[Picture]:
+    engine = Engine(FakeModel())
+    pictures: list[Picture] = []
     for index in range(NUM_IMAGES):
-        sampler = SAMPLERS[MIXED[index % len(MIXED)]]
-        params = GenerationParams(prompt="x", seed=index, sampler=sampler.name, noise_schedule="default")
-        route = Route(sampler=sampler, noise_schedule="default", num_inference_steps=28, eta=sampler.default_eta)
-        journey = journeys.get(route)
-        states.append(make_state("x", params, 0, journey, latent_channels=4, device=torch.device("cpu")))
-    return states
+        params = GenerationParams(prompt="x", seed=index, sampler=MIXED[index % len(MIXED)], noise_schedule="default")
+        pictures += engine.prepare(str(index), params).pictures
+    return pictures
 
 
-def _update(states: list[DenoisingState], prediction: torch.Tensor) -> None:
+def _update(pictures: list[Picture], prediction: torch.Tensor) -> None:
     """One whole scatter: guidance, noise, the fused update; from the tenth call of each picture."""
-    for state in states:
-        state.call_index, state.noise_index = 10, 10 * any(state.draws)
-    Batch.of(states, prediction.shape[0]).scatter(prediction)
+    for leg in (picture.leg for picture in pictures):
+        leg.call_index, leg.noise_index = 10, 10 * any(leg.draws)
+    Batch.of(pictures, prediction.shape[0]).scatter(prediction)
 
 
 def _seconds(work: Callable[[], object]) -> float:

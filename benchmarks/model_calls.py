@@ -21,9 +21,9 @@ ARRIVES_EVERY = 3
 ALIKE = [GenerationParams(prompt=f"picture {number}", seed=number, height=64, width=64) for number in range(8)]
 MIXED = [
     dataclasses.replace(
-        wish, num_inference_steps=steps, guidance_scale=guidance_scale, sampler=sampler, noise_schedule=noise
+        params, num_inference_steps=steps, guidance_scale=guidance_scale, sampler=sampler, noise_schedule=noise
     )
-    for wish, steps, guidance_scale, (sampler, noise) in zip(
+    for params, steps, guidance_scale, (sampler, noise) in zip(
         ALIKE,
         (20, 22, 24, 26, 28, 30, 32, 34),
         (1.0, 5.0, 7.0, 7.5, 1.0, 9.0, 3.0, 7.0),
@@ -43,7 +43,7 @@ def main() -> None:
     """Count, and print."""
     argparse.ArgumentParser(prog="python -m benchmarks.model_calls", description=__doc__).parse_args()
     report = Report("model_calls", {"rows_per_call": ROWS_PER_CALL, "requests": len(ALIKE)})
-    counts = {name: (in_turn(wishes), together(wishes, every)) for name, (wishes, every) in SCENARIOS.items()}
+    counts = {name: (in_turn(requests), together(requests, every)) for name, (requests, every) in SCENARIOS.items()}
     report.table(
         "Model calls of eight requests",
         ["requests", "in turn", "together", "share"],
@@ -54,26 +54,26 @@ def main() -> None:
     report.finish({name: {"in_turn": turn, "together": both} for name, (turn, both) in counts.items()})
 
 
-def in_turn(wishes: Sequence[GenerationParams]) -> int:
+def in_turn(requests: Sequence[GenerationParams]) -> int:
     """Model calls where each request is sent when the one before it is finished."""
     model = FakeModel()
     engine = Engine(model, rows_per_call=ROWS_PER_CALL)
-    for wish in wishes:
-        engine.add(engine.prepare(wish.prompt, wish))
+    for params in requests:
+        engine.add(engine.prepare(params.prompt, params))
         while engine.has_work:
             engine.step()
     return model.num_calls
 
 
-def together(wishes: Sequence[GenerationParams], arrives_every: int) -> int:
+def together(requests: Sequence[GenerationParams], arrives_every: int) -> int:
     """Model calls where the requests come while others are drawn, `arrives_every` calls apart."""
     model = FakeModel()
     engine = Engine(model, rows_per_call=ROWS_PER_CALL)
-    waiting = list(wishes)
+    waiting = list(requests)
     while waiting or engine.has_work:
-        while waiting and model.num_calls >= arrives_every * (len(wishes) - len(waiting)):
-            wish = waiting.pop(0)
-            engine.add(engine.prepare(wish.prompt, wish))
+        while waiting and model.num_calls >= arrives_every * (len(requests) - len(waiting)):
+            params = waiting.pop(0)
+            engine.add(engine.prepare(params.prompt, params))
         engine.step()
     return model.num_calls
 

@@ -13,7 +13,8 @@ import diffusers
 import torch
 
 from benchmarks.common.report import Report
-from engine.journey import JourneyCache, Route
+from engine.journey import Route
+from engine.journey_cache import JourneyCache
 from engine.models.fake import SCHEDULER_CONFIG
 from engine.samplers import SAMPLERS
 
@@ -26,9 +27,9 @@ SLOWEST = 10
 def main() -> None:
     """Make every table anew, and print the slowest."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sampler_tables", description=__doc__)
-    parser.add_argument("--repeats", type=int, default=5, help="rounds; medians are told (default: %(default)s)")
-    wishes = parser.parse_args()
-    report = Report("sampler_tables", {"steps": STEPS, "repeats": wishes.repeats})
+    parser.add_argument("--repeats", type=int, default=5, help="rounds; medians are reported (default: %(default)s)")
+    options = parser.parse_args()
+    report = Report("sampler_tables", {"steps": STEPS, "repeats": options.repeats})
     diffusers.utils.logging.set_verbosity_error()
     torch.set_num_threads(1)
     routes = [
@@ -38,7 +39,7 @@ def main() -> None:
     ]
     for route in routes:  # the first of each class imports its module
         JourneyCache(SCHEDULER_CONFIG).get(route)
-    rounds = [{route.key: _seconds(route) for route in routes} for _ in range(wishes.repeats)]
+    rounds = [{route.key: _seconds(route) for route in routes} for _ in range(options.repeats)]
     medians = {
         f"{route.sampler.name} / {route.noise_schedule}": median(seconds[route.key] for seconds in rounds)
         for route in routes

@@ -27,13 +27,13 @@ def main() -> None:
     """Start the site, dream, and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.site_overhead", description=__doc__)
     parser.add_argument("--repeats", type=int, default=30, help="dreams of the one visitor (default: %(default)s)")
-    wishes = parser.parse_args()
-    report = Report("site_overhead", vars(wishes))
+    options = parser.parse_args()
+    report = Report("site_overhead", vars(options))
     with tempfile.TemporaryDirectory() as folder, whole_site(Path(folder), MODEL_ID="fake-engine:1") as site:
         # Not more than may sign up from one address.
         visitors = [Visitor(site.url, f"visitor{number}") for number in range(AT_ONCE)]
         visitors[0].dream()
-        visits = [visitors[0].dream() for _ in range(wishes.repeats)]
+        visits = [visitors[0].dream() for _ in range(options.repeats)]
         with ThreadPoolExecutor(AT_ONCE) as threads:
             at_once = list(threads.map(lambda visitor: visitor.dream(), visitors))
         for visitor in visitors:

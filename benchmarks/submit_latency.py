@@ -24,14 +24,14 @@ from benchmarks.common.pairs import interleave, percentile
 from benchmarks.common.report import Report
 from benchmarks.common.serving import RunningServer, client
 from engine.params import GenerationParams
-from server.jobs import statements
-from server.jobs.database import database_opened
-from server.jobs.record import LOCAL_KEY, NewJob, Outcome
+from server.store import job_table
+from server.store.database import database_opened
+from server.store.record import LOCAL_KEY, NewJob, Outcome
 
 GOAL_MS = 15.0
 GOAL_RATIO = 1.2
 MODEL_ID = "fake-engine:1"
-WISH = {"prompt": "a cat on a mat", "num_inference_steps": 5, "height": 64, "width": 64}
+BODY = {"prompt": "a cat on a mat", "num_inference_steps": 5, "height": 64, "width": 64}
 WARM_UP_ROUNDS = 5
 
 
@@ -48,20 +48,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.submit_latency", description=__doc__)
     parser.add_argument("--repeats", type=int, default=200, help="jobs for each server (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=100_000, help="finished jobs in the store (default: %(default)s)")
-    wishes = parser.parse_args()
-    report = Report("submit_latency", vars(wishes))
+    options = parser.parse_args()
+    report = Report("submit_latency", vars(options))
     with contextlib.ExitStack() as stack:
         http = stack.enter_context(client())
         servers = {}
-        for name, num_jobs in (("empty store", 0), (f"{wishes.jobs} jobs", wishes.jobs)):
+        for name, num_jobs in (("empty store", 0), (f"{options.jobs} jobs", options.jobs)):
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             fill(folder / "server", num_jobs)
             servers[name] = stack.enter_context(RunningServer.started(MODEL_ID=MODEL_ID, DATA_DIR=str(folder)))
         for server in servers.values():
-            server.wait_until_ready(http)
+            server.wait_until_warm(http)
         contenders = {name: lambda _, server=server: submitted(http, server) for name, server in servers.items()}
         interleave(contenders, WARM_UP_ROUNDS, "warm-up")
-        submits = interleave(contenders, wishes.repeats, "submit")
+        submits = interleave(contenders, options.repeats, "submit")
     results = {name: summarized(of_server) for name, of_server in submits.items()}
     report.table(
         "milliseconds a job",
@@ -83,7 +83,7 @@ def main() -> None:
 def submitted(http: httpx2.Client, server: RunningServer) -> Submit:
     """Submit a job, hear of its first step, and wait until it is done: the next one finds the server idle."""
     began = time.perf_counter()
-    links = http.post(f"{server.url}/v1/jobs", json=WISH).raise_for_status().json()["links"]
+    links = http.post(f"{server.url}/v1/jobs", json=BODY).raise_for_status().json()["links"]
     accepted = time.perf_counter()
     first_step = None
     with http.stream("GET", server.url + links["events"]) as stream:
@@ -99,7 +99,7 @@ def fill(folder: Path, num_jobs: int) -> None:
     """Keep so many finished jobs in a store: one that has lived as jobs do, and copies of it."""
     if not num_jobs:
         return
-    params = GenerationParams(prompt=str(WISH["prompt"]), num_inference_steps=5, height=64, width=64, seed=1)
+    params = GenerationParams(prompt=str(BODY["prompt"]), num_inference_steps=5, height=64, width=64, seed=1)
     new = NewJob(
         id=f"{0:016x}",
         key_id=LOCAL_KEY,
@@ -113,9 +113,9 @@ def fill(folder: Path, num_jobs: int) -> None:
     )
     with database_opened(folder) as connection:
         connection.execute("BEGIN")
-        statements.add(connection, new)
-        statements.begin(connection, new.id, time.time())
-        statements.finish(connection, new.id, 1, Outcome(status="done", finished_at=time.time()))
+        job_table.add(connection, new, {})
+        job_table.begin(connection, new.id, time.time())
+        job_table.finish(connection, new.id, 1, Outcome(status="done", finished_at=time.time()))
         columns = [row["name"] for row in connection.execute("PRAGMA table_info(jobs)")]
         copied = ", ".join(column for column in columns if column not in {"seq", "id"})
         connection.execute(

@@ -45,7 +45,7 @@ def main() -> None:
     report = Report("three_prompts", {**vars(asked), "height": model.height, "width": model.width})
     settings = {"MODEL_ID": from_any_folder(asked.model), "DEVICE": asked.device, "REQUEST_TIMEOUT": "86400"}
     with RunningServer.started(**settings) as server, client() as http:
-        health = server.wait_until_ready(http)
+        health = server.wait_until_warm(http)
         info = health["generator_info"]
         seconds = in_fresh_process(
             "unset", measured_seconds, server, model, info["device"], info["dtype"], asked.repeats
@@ -80,24 +80,24 @@ def measured_seconds(
     pipeline.use("PNDM")
     with client() as http:
 
-        def with_diffusers(wish: GenerationParams) -> None:
-            pipeline.draw_in_turn([wish])
+        def with_diffusers(params: GenerationParams) -> None:
+            pipeline.draw_in_turn([params])
 
-        def over_http(wish: GenerationParams) -> None:
+        def over_http(params: GenerationParams) -> None:
             server.draw(
                 http,
-                prompt=wish.prompt,
-                negative_prompt=wish.negative_prompt,
-                num_inference_steps=wish.num_inference_steps,
-                guidance_scale=wish.guidance_scale,
-                height=wish.height,
-                width=wish.width,
-                seed=wish.seed,
+                prompt=params.prompt,
+                negative_prompt=params.negative_prompt,
+                num_inference_steps=params.num_inference_steps,
+                guidance_scale=params.guidance_scale,
+                height=params.height,
+                width=params.width,
+                seed=params.seed,
             )
 
         def timed(name: str, draw: Callable[[GenerationParams], None], image: int) -> Callable[[int], float]:
             def run(number: int) -> float:
-                wish = GenerationParams(
+                params = GenerationParams(
                     prompt=unread(PROMPTS[image], number),
                     negative_prompt=NEGATIVE_PROMPT,
                     num_inference_steps=STEPS[name],
@@ -107,7 +107,7 @@ def measured_seconds(
                     seed=FIRST_SEED + image,
                 )
                 began = time.perf_counter()
-                draw(wish)
+                draw(params)
                 return time.perf_counter() - began
 
             return run

@@ -1,6 +1,6 @@
 """Draw one prompt with many seeds, to choose from. Standard library only.
 
-python examples/many_seeds.py "a cat on a mat, digital art" --count 12 --folder cats
+python3 examples/many_seeds.py "a cat on a mat, digital art" --count 12 --folder cats
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ import argparse
 import base64
 import json
 import sys
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
+from urllib.parse import SplitResult, urlsplit
 
 MOST_AT_ONCE = 8
 """Pictures that one request may ask for."""
@@ -23,36 +24,39 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=8, help="how many pictures (default: 8)")
     parser.add_argument("--first-seed", type=int, default=1, help="the others follow (default: 1)")
     parser.add_argument("--folder", type=Path, default=Path("pictures"), help="(default: pictures)")
-    parser.add_argument("--server", default="127.0.0.1:8000", help="host and port (default: 127.0.0.1:8000)")
-    wishes = parser.parse_args()
+    parser.add_argument("--url", default="http://127.0.0.1:8000", help="the server (default: http://127.0.0.1:8000)")
+    options = parser.parse_args()
+    url = urlsplit(options.url)
+    if url.scheme not in {"http", "https"} or not url.netloc:
+        parser.error(f"--url must be like http://127.0.0.1:8000, not {options.url!r}")
 
-    wishes.folder.mkdir(parents=True, exist_ok=True)
-    for done in range(0, wishes.count, MOST_AT_ONCE):
-        num_images = min(MOST_AT_ONCE, wishes.count - done)
-        for seed, file in draw(wishes.server, wishes.prompt, wishes.first_seed + done, num_images):
-            path = wishes.folder / f"{seed}.png"
+    options.folder.mkdir(parents=True, exist_ok=True)
+    for done in range(0, options.count, MOST_AT_ONCE):
+        num_images = min(MOST_AT_ONCE, options.count - done)
+        for seed, file in draw(url, options.prompt, options.first_seed + done, num_images):
+            path = options.folder / f"{seed}.png"
             path.write_bytes(file)
             print(path)
 
 
-def draw(server: str, prompt: str, seed: int, num_images: int) -> list[tuple[int, bytes]]:
+def draw(url: SplitResult, prompt: str, seed: int, num_images: int) -> list[tuple[int, bytes]]:
     """Draw pictures with the seeds `seed`, `seed + 1`, ...; each is the same as if it had been asked for alone.
 
     Returns:
         Seed and PNG file of each.
 
     Raises:
-        SystemExit: the server said no, or nothing; one line.
+        SystemExit: the server refused, or did not answer; one line.
     """
     body = {"prompt": prompt, "seed": seed, "num_images": num_images}
     headers = {"Content-Type": "application/json", "Accept": "application/json"}
-    connection = HTTPConnection(server, timeout=90)
+    connection = (HTTPSConnection if url.scheme == "https" else HTTPConnection)(url.netloc, timeout=90)
     try:
         connection.request("POST", "/generate", json.dumps(body), headers)
         response = connection.getresponse()
         answer = json.loads(response.read())
     except OSError as error:
-        sys.exit(f"no answer from {server}: {error}")
+        sys.exit(f"no answer from {url.geturl()}: {error}")
     if response.status != 200:
         sys.exit(f"{response.status} {answer['code']}: {answer['detail']}")
     return [(image["seed"], base64.b64decode(image["b64"])) for image in answer["images"]]

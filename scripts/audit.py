@@ -66,8 +66,8 @@ def _too_old() -> Iterator[Finding]:
         for name, (least, reason) in SAFE_FROM.items():
             if name in pins and _numbers(pins[name]) < _numbers(least):
                 yield Finding(f"{lock}: {name} {pins[name]} is older than {least}: {reason}", FAULTS)
-    told = ", ".join(f"{name} {least}" for name, (least, _) in SAFE_FROM.items())
-    yield Finding(f"looked for releases older than {told}", 0)
+    names = ", ".join(f"{name} {least}" for name, (least, _) in SAFE_FROM.items())
+    yield Finding(f"looked for releases older than {names}", 0)
 
 
 def _licences() -> Iterator[Finding]:
@@ -92,8 +92,8 @@ def _licences() -> Iterator[Finding]:
 
 def _consistent(run: Run) -> Iterator[Finding]:
     checked = run([sys.executable, "-m", "pip", "check"])
-    told = checked.stdout.strip() or checked.stderr.strip()
-    yield Finding(f"pip check: {told}", FAULTS if checked.returncode else 0)
+    output = checked.stdout.strip() or checked.stderr.strip()
+    yield Finding(f"pip check: {output}", FAULTS if checked.returncode else 0)
 
 
 def _withdrawn(run: Run) -> Iterator[Finding]:

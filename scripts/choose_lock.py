@@ -64,10 +64,10 @@ def find_driver(
 ) -> str | None:
     """Read the NVIDIA driver's version, or None where there is no driver that answers."""
     try:
-        told = kernel_module_version.read_text(encoding="utf-8", errors="replace")
+        text = kernel_module_version.read_text(encoding="utf-8", errors="replace")
     except OSError:
-        told = _ask_nvidia_smi(wsl_nvidia_smi)
-    found = re.search(r"\b\d{3,4}\.\d+(?:\.\d+)?\b", told)
+        text = _ask_nvidia_smi(wsl_nvidia_smi)
+    found = re.search(r"\b\d{3,4}\.\d+(?:\.\d+)?\b", text)
     return found.group() if found else None
 
 

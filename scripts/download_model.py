@@ -52,10 +52,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model_id", metavar="ID", help="OWNER/NAME, as in stable-diffusion-v1-5/stable-diffusion-v1-5")
     parser.add_argument("--variant", choices=("fp16",), help="half the size, all that a GPU needs; if it is there")
-    wishes = parser.parse_args()
+    options = parser.parse_args()
     try:
-        download(wishes.model_id, prefer_fp16=wishes.variant == "fp16")
-        found = locate(wishes.model_id)
+        download(options.model_id, prefer_fp16=options.variant == "fp16")
+        found = locate(options.model_id)
     except (CannotDownloadError, EngineError) as error:
         print(f"download_model: {error}", file=sys.stderr)
         return 1

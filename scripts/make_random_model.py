@@ -33,21 +33,21 @@ def main() -> None:
     parser.add_argument("--prediction-type", choices=get_args(PredictionType), default="epsilon")
     parser.add_argument("--vae", choices=get_args(AutoencoderKind), default="kl")
     parser.add_argument("--dtype", choices=("float16", "float32"), default="float32", help="of the weights on disk")
-    wishes = parser.parse_args()
-    if wishes.output.exists() and (not wishes.output.is_dir() or any(wishes.output.iterdir())):
-        parser.error(f"{wishes.output} is not an empty folder")
+    options = parser.parse_args()
+    if options.output.exists() and (not options.output.is_dir() or any(options.output.iterdir())):
+        parser.error(f"{options.output} is not an empty folder")
 
     started = time.monotonic()
     make_random_model(
-        wishes.output,
-        arch=wishes.arch,
-        seed=wishes.seed,
-        prediction_type=wishes.prediction_type,
-        vae=wishes.vae,
-        dtype=torch.float16 if wishes.dtype == "float16" else torch.float32,
+        options.output,
+        arch=options.arch,
+        seed=options.seed,
+        prediction_type=options.prediction_type,
+        vae=options.vae,
+        dtype=torch.float16 if options.dtype == "float16" else torch.float32,
     )
-    size = sum(path.stat().st_size for path in wishes.output.rglob("*") if path.is_file())
-    print(f"{wishes.output}: {size / 1e6:.1f} MB in {time.monotonic() - started:.1f} s")
+    size = sum(path.stat().st_size for path in options.output.rglob("*") if path.is_file())
+    print(f"{options.output}: {size / 1e6:.1f} MB in {time.monotonic() - started:.1f} s")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Would the tests notice? Plants the bugs of `mutations.py`, one at a time, and sees whether the named test fails.
+"""Would the tests notice? Plants the bugs of `mutations*.py`, one at a time, and sees whether the named test fails.
 
 python scripts/mutate.py [--jobs 2] [--only NAME ...]
 
@@ -24,8 +24,11 @@ from pathlib import Path
 from typing import Final, Literal
 
 from mutations import MUTATIONS, Mutation
+from mutations_networks import NETWORK_MUTATIONS
 
-__all__ = ["main", "planted", "rot"]
+__all__ = ["ALL_MUTATIONS", "main", "planted", "rot"]
+
+ALL_MUTATIONS: Final = (*MUTATIONS, *NETWORK_MUTATIONS)
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 
@@ -71,12 +74,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--only",
         nargs="+",
-        choices=[mutation.name for mutation in MUTATIONS],
+        choices=[mutation.name for mutation in ALL_MUTATIONS],
         metavar="NAME",
         help="plant these alone, and show what the tests say to them",
     )
     options = parser.parse_args(arguments)
-    mutations = [mutation for mutation in MUTATIONS if not options.only or mutation.name in options.only]
+    mutations = [mutation for mutation in ALL_MUTATIONS if not options.only or mutation.name in options.only]
     began = time.monotonic()
     # For the processes that run the tests: threads that wait for each other's cores make a step a hundred times slower.
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
@@ -86,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _copy_tree(pristine)
         complaints = rot(mutations, pristine)
         if complaints:
-            print("scripts/mutations.py no longer fits the code:", *complaints, sep="\n  ")
+            print("scripts/mutations*.py no longer fits the code:", *complaints, sep="\n  ")
             return 2
         tests = sorted({mutation.test for mutation in mutations})
         exit_code, output = _run_tests(pristine, tests, ALL_TESTS_TIMEOUT_S)
@@ -142,8 +145,8 @@ def _try_all(mutations: Sequence[Mutation], pristine: Path, jobs: int, *, is_tal
                 mutation = outcome.mutation
                 if is_talkative:
                     print(outcome.output)
-                told = f"{outcome.verdict:8}  {outcome.seconds:5.1f} s  {mutation.name:{width}}  {mutation.test}"
-                print(told, flush=True)
+                line = f"{outcome.verdict:8}  {outcome.seconds:5.1f} s  {mutation.name:{width}}  {mutation.test}"
+                print(line, flush=True)
         except KeyboardInterrupt:
             pool.shutdown(cancel_futures=True)
             raise

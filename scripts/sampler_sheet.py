@@ -30,30 +30,30 @@ def main() -> int:
     """Draw the sheet; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", default="http://127.0.0.1:8000", help="the server (default: %(default)s)")
-    parser.add_argument("--prompt", default="a red ball on a mat, digital art")
-    parser.add_argument("--seed", type=int, default=2)
+    parser.add_argument("--prompt", default="a cat on a mat, digital art")
+    parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--steps", type=int, nargs="+", default=[6, 12, 28])
     parser.add_argument("--output", type=Path, required=True, help="where the sheet goes; JPEG or PNG by its ending")
-    wishes = parser.parse_args()
+    options = parser.parse_args()
     try:
-        samplers = [sampler["name"] for sampler in json.loads(_ask(f"{wishes.url}/v1/samplers"))["samplers"]]
+        samplers = [sampler["name"] for sampler in json.loads(_ask(f"{options.url}/v1/samplers"))["samplers"]]
         pictures = {
-            (sampler, steps): _draw(wishes.url, wishes.prompt, wishes.seed, sampler, steps)
+            (sampler, steps): _draw(options.url, options.prompt, options.seed, sampler, steps)
             for sampler in samplers
-            for steps in wishes.steps
+            for steps in options.steps
         }
     except urllib.error.URLError as error:
-        print(f"error: {wishes.url}: {error}", file=sys.stderr)
+        print(f"error: {options.url}: {error}", file=sys.stderr)
         return 1
-    _sheet(samplers, wishes.steps, pictures, f"{wishes.prompt}, seed {wishes.seed}").save(wishes.output, quality=88)
-    print(f"{len(pictures)} pictures: {wishes.output}")
+    _sheet(samplers, options.steps, pictures, f"{options.prompt}, seed {options.seed}").save(options.output, quality=88)
+    print(f"{len(pictures)} pictures: {options.output}")
     return 0
 
 
 def _draw(url: str, prompt: str, seed: int, sampler: str, steps: int) -> Image.Image:
     print(f"{sampler}, {steps} steps")
-    wish = {"prompt": prompt, "seed": seed, "sampler": sampler, "num_inference_steps": steps}
-    data = _ask(f"{url}/generate", json.dumps(wish).encode())
+    body = {"prompt": prompt, "seed": seed, "sampler": sampler, "num_inference_steps": steps}
+    data = _ask(f"{url}/generate", json.dumps(body).encode())
     return Image.open(io.BytesIO(data), formats=["PNG"]).convert("RGB")
 
 

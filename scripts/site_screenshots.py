@@ -55,11 +55,11 @@ class Site:
 
     def make_staff(self, name: str) -> None:
         """Let an account see the page for staff."""
-        told = (
+        code = (
             "from newdreamflow.accounts.models import User; "
             f"User.objects.filter(username={name!r}).update(is_staff=True)"
         )
-        command = [sys.executable, "newdreamflow/manage.py", "shell", "-v0", "-c", told]
+        command = [sys.executable, "newdreamflow/manage.py", "shell", "-v0", "-c", code]
         subprocess.run(command, cwd=REPOSITORY, env=self.environment, check=True)  # noqa: S603 -- our own command
 
 

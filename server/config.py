@@ -7,6 +7,7 @@ its own values, as arguments.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Mapping
 from decimal import Decimal
@@ -21,9 +22,17 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from engine.errors import InvalidParamsError
 from engine.params import LIMITS
 from engine.samplers import resolve_sampler
-from server.phrases import rule_of, shortened
+from server.error_wording import rule_of, shortened
 
-__all__ = ["DEFAULT_MODEL_ID", "REPOSITORY", "Settings", "StartError", "load_settings", "misspelt_names"]
+__all__ = [
+    "DEFAULT_MODEL_ID",
+    "REPOSITORY",
+    "Settings",
+    "StartError",
+    "load_settings",
+    "misspelt_names",
+    "unknown_names",
+]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 """The folder that relative model folders start from, whatever the working directory is."""
@@ -36,11 +45,11 @@ _DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,2})?")
 _ORIGIN = re.compile(r"(http(?!.*:80$)|https(?!.*:443$))://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[1-9]\d{0,4})?")
 """Of RFC 6454; what browsers leave out (default ports) or never send (a slash, capitals) would never match."""
 
-_Size = Annotated[int, Field(ge=LIMITS.min_size, le=LIMITS.max_size, multiple_of=LIMITS.size_multiple)]
+_Size = Annotated[int, Field(ge=LIMITS.min_size, le=LIMITS.max_size)]
 
 
 class StartError(Exception):
-    """The server cannot start like this. The message is one line for whoever starts it."""
+    """The server cannot start like this. The message is one line for the operator."""
 
 
 class Settings(BaseSettings):
@@ -75,8 +84,8 @@ class Settings(BaseSettings):
     hsts_seconds: int = Field(default=0, ge=0, le=10**9)
     """Seconds for which browsers shall use nothing but HTTPS for this host name, on every port; 0 does not say."""
     max_connections: int = Field(default=1000, ge=1, le=100_000)
-    """Connections held at a time by `python -m server serve`; beyond that those are closed that ask for nothing or do
-    not read, and where there are none requests are answered with 503. One key has a quarter of them at most."""
+    """Connections held at a time by `python -m server serve`; beyond them a request is answered with 503 and its
+    connection closed. One key has a quarter of them at most."""
 
     model_id: str = Field(default=DEFAULT_MODEL_ID, min_length=1)
     """The model: a folder in diffusers layout, the id of a model in the local Hugging Face cache, or `fake`. A relative
@@ -85,15 +94,20 @@ class Settings(BaseSettings):
     """`auto` (cuda if there is one, else cpu), `cpu`, `cuda` or `cuda:N`."""
     torch_dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """Numbers the model computes with. `auto` is float16 on cuda and float32 on cpu."""
+    backend: Literal["auto", "torch", "openvino"] = "auto"
+    """What runs the networks: `torch`, `openvino` (on a CPU, in float32), or `auto`: OpenVINO where it is installed and
+    can, else torch."""
 
     default_steps: int = Field(default=28, ge=1, le=LIMITS.max_num_inference_steps)
     """Denoising steps of a request that does not say."""
     default_guidance_scale: float = Field(default=7.0, ge=0, le=LIMITS.max_guidance_scale, allow_inf_nan=False)
     """Classifier-free guidance of a request that does not say; 1 or less is off."""
     default_height: _Size | None = None
-    """Pixels, a multiple of 8, for a request that does not say. Unset: the size that the model was trained at."""
+    """Pixels for a request that does not say; a multiple of the model's pixels per latent (16 for the built-in model, 8
+    for Stable Diffusion 1.x). Unset: the size that the model was trained at."""
     default_width: _Size | None = None
-    """Pixels, a multiple of 8, for a request that does not say. Unset: the size that the model was trained at."""
+    """Pixels for a request that does not say; a multiple of the model's pixels per latent (16 for the built-in model, 8
+    for Stable Diffusion 1.x). Unset: the size that the model was trained at."""
 
     scheduler_type: str = "DPMSolver++"
     """Sampler of a request that does not say: any name or alias of a sampler, with its noise schedule if wanted."""
@@ -118,8 +132,6 @@ class Settings(BaseSettings):
     """Work units of the jobs that are accepted from each API key in any hour; 0 is no limit."""
     limit_jobs: int = Field(default=50, ge=0, le=100_000)
     """Jobs of each API key that may wait and run at the same time; 0 is no limit."""
-    limit_failed_authentications_per_minute: int = Field(default=30, ge=0, le=100_000)
-    """Failed authentications of each address in any minute, after which its keys are not looked at; 0 is no limit."""
     price_per_work_unit: Decimal = Field(default=Decimal(0), ge=0, le=1000, allow_inf_nan=False)
     """Price of a work unit, in whatever currency; only jobs that are done are charged."""
 
@@ -149,7 +161,7 @@ class Settings(BaseSettings):
     log_prompts: bool = False
     """Log prompts and negative prompts, and errors that could quote them: whoever reads logs then reads them."""
 
-    @field_validator("log_level", "log_format", "torch_dtype", mode="before")
+    @field_validator("backend", "log_level", "log_format", "torch_dtype", mode="before")
     @classmethod
     def _ignore_case(cls, word: object) -> object:
         return word.lower() if isinstance(word, str) else word
@@ -158,7 +170,7 @@ class Settings(BaseSettings):
     @classmethod
     def _is_an_api_key(cls, key: SecretStr | None) -> SecretStr | None:
         if key is not None and not _API_KEY.fullmatch(key.get_secret_value()):
-            raise ValueError("must have 32 characters or more, printable ASCII, with no space at its ends")
+            raise ValueError("must have 32 characters or more, printable ASCII, without leading or trailing spaces")
         return key
 
     @field_validator("trusted_proxies", mode="before")
@@ -169,7 +181,7 @@ class Settings(BaseSettings):
         except ValueError:
             raise ValueError("must be addresses or networks, like 127.0.0.1,10.0.0.2") from None
         if not all(network.prefixlen for network in networks):
-            raise ValueError("must not be everybody")
+            raise ValueError("must not include every address (a network of /0)")
         return networks
 
     @field_validator("cors_origins", mode="before")
@@ -208,9 +220,20 @@ class Settings(BaseSettings):
         return is_offline
 
     @property
+    def model_name(self) -> str:
+        """MODEL_ID as it is shown to callers: of a folder elsewhere on this machine, its own name alone."""
+        path = Path(self.model_id)
+        return path.name if path.is_absolute() or path.parts[:1] in {("~",), ("..",)} else self.model_id
+
+    @property
     def server_folder(self) -> Path:
         """Where the server keeps its own things."""
         return REPOSITORY / self.data_dir / "server"
+
+    @property
+    def cache_folder(self) -> Path:
+        """For what is made again when it is missing."""
+        return REPOSITORY / self.data_dir / "cache"
 
     @property
     def sampler(self) -> str:
@@ -235,30 +258,62 @@ def load_settings(env_file: Path = Path(".env")) -> Settings:
         StartError: a value is wrong, or the file cannot be read; one line that names each setting, rule and value.
     """
     try:
-        return Settings(_env_file=env_file)  # type: ignore[call-arg]  # pydantic-settings adds it at run time
+        _take_hub_cache(env_file)
+        # pydantic-settings adds these arguments at run time
+        return Settings(_env_file=env_file, _env_file_encoding=_ENCODING)  # type: ignore[call-arg]
     except ValidationError as error:
-        raise StartError("; ".join(_told(finding) for finding in error.errors())) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise StartError(f"{env_file} cannot be read: {error}") from None
+        raise StartError("; ".join(_setting_error(finding) for finding in error.errors())) from None
+    except UnicodeError:
+        raise StartError(f"{env_file} cannot be read: it must be text in UTF-8; save it as UTF-8") from None
+    except OSError as error:
+        raise StartError(f"{env_file} cannot be read: {error.strerror}") from None
 
+
+def _values_of(env_file: Path) -> Mapping[str, str | None]:
+    """What stands in the file, as the site reads it too: UTF-8, with or without a byte order mark."""
+    if env_file.is_file() and b"\0" in env_file.read_bytes():
+        raise StartError(f"{env_file} must be text in UTF-8, and looks like UTF-16; save it as UTF-8")
+    return dotenv_values(env_file, encoding=_ENCODING)
+
+
+def _take_hub_cache(env_file: Path) -> None:
+    """Let the model hub's own names count in the file as they do in the environment, for gateway and engine alike."""
+    found = _values_of(env_file)
+    for name in _HUB_NAMES:
+        if value := found.get(name):
+            os.environ.setdefault(name, value)
+
+
+_ENCODING = "utf-8-sig"
+
+_HUB_NAMES = ("HF_HOME", "HF_HUB_CACHE")
+"""Where the model hub's library keeps what it has fetched."""
+
+_OF_THE_SITE = ("SITE_", "EMAIL_", "GPU_SERVER_")
+"""How the names begin that the site reads from the same file, and warns about."""
 
 _SECRETS = frozenset({"API_KEY"})
 """Settings whose values are never repeated, not even a wrong one."""
 
 
+def unknown_names(env_file: Path = Path(".env")) -> Mapping[str, str | None]:
+    """Names in `env_file` that are no settings -> the setting they look like, if any. Without the site's."""
+    ours = [*(name.upper() for name in Settings.model_fields), *_HUB_NAMES]
+    names = [name for name in _values_of(env_file) if name.upper() not in ours]
+    close = {name: difflib.get_close_matches(name.upper(), ours, n=1, cutoff=0.8) for name in names}
+    return {name: next(iter(close[name]), None) for name in names if not name.upper().startswith(_OF_THE_SITE)}
+
+
 def misspelt_names(env_file: Path = Path(".env")) -> Mapping[str, str]:
-    """Names in `env_file` that are no settings and look like one -> the setting they look like."""
-    ours = [name.upper() for name in Settings.model_fields]
-    unknown = (name for name in dotenv_values(env_file) if name.upper() not in ours)
-    close = {name: difflib.get_close_matches(name.upper(), ours, n=1, cutoff=0.8) for name in unknown}
-    return {name: matches[0] for name, matches in close.items() if matches}
+    """Those of them that look like a setting."""
+    return {name: setting for name, setting in unknown_names(env_file).items() if setting is not None}
 
 
 def _split(names: str) -> list[str]:
     return [name for name in re.split(r"[,\s]+", names) if name]
 
 
-def _told(finding: Mapping[str, object]) -> str:
+def _setting_error(finding: Mapping[str, object]) -> str:
     name = str(finding["loc"][0]).upper()  # type: ignore[index]  # pydantic's `loc` is a tuple
     if name in _SECRETS:
         return f"{name} {rule_of(finding)}"

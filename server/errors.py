@@ -1,12 +1,17 @@
-"""What can go wrong in the service, and the status, code and title that each error has over HTTP. No web framework.
+"""Errors of the service, with the HTTP status, code and title of each. No web framework.
 
     ServerError                     the message is fit for the caller's eyes
-    ├── UnauthorizedError           nobody knows who asks: no key, or none that is taken
+    ├── NotAuthorisedError           nobody knows who asks: no key, or none that is taken
     ├── InsufficientScopeError      this key may not do this
     ├── KeyNotFoundError            there is no such API key
     ├── KeyNotActiveError           the API key has expired or was revoked
     ├── NotAcceptableError          no representation that the caller accepts
     ├── UnsupportedMediaTypeError   the body is not JSON
+    ├── UnsupportedImageError       a picture that came is not one that can be read
+    ├── UploadTooLargeError         a request with pictures, or one of them, is too large
+    ├── UploadsFullError            as many uploads are in hand as may be
+    ├── ForeignPageError            a page of another site has sent this
+    ├── InputExpiredError           the pictures that the job starts from are not kept any more
     ├── MalformedRequestError       what came is not HTTP
     ├── TooManyConnectionsError     every connection that there may be has a request in hand
     ├── IdempotencyKeyError         the header Idempotency-Key cannot be used like this
@@ -53,8 +58,10 @@ __all__ = [
     "DrainingError",
     "EngineFailedError",
     "EngineLostError",
+    "ForeignPageError",
     "IdempotencyKeyError",
     "IdempotencyMismatchError",
+    "InputExpiredError",
     "InsufficientScopeError",
     "JobCancelledError",
     "JobDeadError",
@@ -64,6 +71,7 @@ __all__ = [
     "KeyNotFoundError",
     "MalformedRequestError",
     "NotAcceptableError",
+    "NotAuthorisedError",
     "NotDeadError",
     "NotDoneError",
     "OperatorOnlyError",
@@ -75,22 +83,27 @@ __all__ = [
     "ServerError",
     "StoreTroubleError",
     "TooManyConnectionsError",
-    "UnauthorizedError",
+    "UnsupportedImageError",
     "UnsupportedMediaTypeError",
+    "UploadTooLargeError",
+    "UploadsFullError",
     "kind_of",
 ]
 
 
 class ServerError(Exception):
-    """The service could not do what was asked. The message is written for whoever asked."""
+    """The service could not do what was asked. The message is written for the caller."""
 
-    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, retry_after_s: float | None = None, field: str | None = None) -> None:
+        super().__init__(message if field is None else f"{field} {message}")
         self.retry_after_s = retry_after_s
         """Seconds after which the same request has a good chance; None where waiting does not help."""
+        self.field = field
+        """The field of the request that is at fault, if it is one; the message is then the rule that it breaks."""
+        self.rule = message
 
 
-class UnauthorizedError(ServerError):
+class NotAuthorisedError(ServerError):
     """The caller has not shown who it is."""
 
 
@@ -99,7 +112,7 @@ class InsufficientScopeError(ServerError):
 
 
 class KeyNotFoundError(ServerError):
-    """There is no API key with this id."""
+    """No API key has this id."""
 
 
 class KeyNotActiveError(ServerError):
@@ -114,12 +127,32 @@ class UnsupportedMediaTypeError(ServerError):
     """The body is declared to be something other than JSON."""
 
 
+class UnsupportedImageError(ServerError):
+    """What came as a picture is not a PNG, JPEG or WebP file, or cannot be decoded."""
+
+
+class UploadTooLargeError(ServerError):
+    """A request with pictures, or one of its pictures, has too many bytes."""
+
+
+class UploadsFullError(ServerError):
+    """As many bytes of uploads are in hand as may be."""
+
+
+class ForeignPageError(ServerError):
+    """A page of another site has let a browser send this request."""
+
+
+class InputExpiredError(ServerError):
+    """The pictures that the job starts from were deleted."""
+
+
 class MalformedRequestError(ServerError):
     """What came over the connection is not HTTP, or not of a kind that is spoken here."""
 
 
 class TooManyConnectionsError(ServerError):
-    """As many connections as there may be have a request in hand."""
+    """The connection limit (`MAX_CONNECTIONS`) is reached."""
 
 
 class IdempotencyKeyError(ServerError):
@@ -131,7 +164,7 @@ class IdempotencyMismatchError(ServerError):
 
 
 class JobNotFoundError(ServerError):
-    """There is no such job or picture for this caller."""
+    """This caller has no job or picture with this id."""
 
 
 class NotDoneError(ServerError):
@@ -151,7 +184,7 @@ class JobCancelledError(ServerError):
 
 
 class JobDeadError(ServerError):
-    """The job was given up after it had lost its engine too often."""
+    """The job failed repeatedly and is not retried after it had lost its engine too often."""
 
 
 class JobFailedError(ServerError):
@@ -167,7 +200,7 @@ class OperatorOnlyError(ServerError):
 
 
 class RateLimitedError(ServerError):
-    """The API key has asked, or the address has failed to authenticate, as often as it may for now."""
+    """A rate limit is reached: requests or work of an API key, or failed authentications of an address."""
 
     def __init__(
         self, message: str, *, limit: str, headers: Mapping[str, str], retry_after_s: float | None = None
@@ -208,7 +241,7 @@ class ClientGoneError(ServerError):
 
 
 class ProblemKind(NamedTuple):
-    """How one kind of error is told over HTTP."""
+    """How one kind of error is reported over HTTP."""
 
     status: int
     code: str
@@ -219,43 +252,48 @@ class ProblemKind(NamedTuple):
 
 PROBLEMS: Mapping[type[Exception], ProblemKind] = MappingProxyType(
     {
-        InvalidParamsError: ProblemKind(422, "invalid_request", "The request asks for something that cannot be"),
+        InvalidParamsError: ProblemKind(422, "invalid_request", "Invalid request"),
         DoesNotFitError: ProblemKind(422, "does_not_fit", "The picture does not fit into the device's memory"),
-        NotFiniteError: ProblemKind(500, "not_finite", "The network's arithmetic broke down"),
+        NotFiniteError: ProblemKind(500, "not_finite", "The model produced non-finite values"),
         ModelNotFoundError: ProblemKind(503, "engine_failed", "The model cannot be served"),
         ModelLoadError: ProblemKind(503, "engine_failed", "The model cannot be served"),
         DeviceError: ProblemKind(503, "engine_lost", "The engine failed while drawing"),
         EngineError: ProblemKind(500, "engine_error", "The engine could not draw this"),
-        UnauthorizedError: ProblemKind(401, "unauthorized", "Not authorized"),
-        InsufficientScopeError: ProblemKind(403, "insufficient_scope", "The API key may not do this"),
+        NotAuthorisedError: ProblemKind(401, "unauthorized", "Not authorised"),
+        InsufficientScopeError: ProblemKind(403, "insufficient_scope", "The API key lacks a required scope"),
         KeyNotFoundError: ProblemKind(404, "key_not_found", "No such API key"),
         KeyNotActiveError: ProblemKind(409, "key_not_active", "The API key is not active"),
-        NotAcceptableError: ProblemKind(406, "not_acceptable", "Nothing that the Accept header allows"),
-        UnsupportedMediaTypeError: ProblemKind(415, "unsupported_media_type", "The body must be JSON"),
-        MalformedRequestError: ProblemKind(400, "malformed_request", "This is no HTTP request"),
+        NotAcceptableError: ProblemKind(406, "not_acceptable", "No acceptable media type"),
+        UnsupportedMediaTypeError: ProblemKind(415, "unsupported_media_type", "Unsupported media type"),
+        UnsupportedImageError: ProblemKind(415, "unsupported_image", "The picture cannot be read"),
+        UploadTooLargeError: ProblemKind(413, "upload_too_large", "The upload is too large"),
+        UploadsFullError: ProblemKind(503, "too_many_uploads", "Too many uploads at the same time"),
+        ForeignPageError: ProblemKind(403, "foreign_page", "Requests from pages of other sites are refused"),
+        InputExpiredError: ProblemKind(410, "input_expired", "The pictures that the job starts from have expired"),
+        MalformedRequestError: ProblemKind(400, "malformed_request", "Malformed HTTP request"),
         TooManyConnectionsError: ProblemKind(503, "too_many_connections", "Too many connections"),
-        IdempotencyKeyError: ProblemKind(422, "invalid_idempotency_key", "The Idempotency-Key cannot be used"),
+        IdempotencyKeyError: ProblemKind(422, "invalid_idempotency_key", "Invalid Idempotency-Key"),
         IdempotencyMismatchError: ProblemKind(
-            422, "idempotency_key_reused", "The Idempotency-Key was used for another request"
+            422, "idempotency_key_reused", "The Idempotency-Key was already used for another request"
         ),
         JobNotFoundError: ProblemKind(404, "job_not_found", "No such job"),
         NotDoneError: ProblemKind(409, "job_not_done", "The job has no pictures"),
         NotDeadError: ProblemKind(409, "job_not_dead", "The job is not dead"),
-        ResultExpiredError: ProblemKind(410, "result_expired", "The pictures are not kept any more"),
+        ResultExpiredError: ProblemKind(410, "result_expired", "The pictures have expired"),
         JobCancelledError: ProblemKind(409, "cancelled", "The job was cancelled"),
-        JobDeadError: ProblemKind(500, "job_dead", "The job was given up"),
+        JobDeadError: ProblemKind(500, "job_dead", "The job failed repeatedly and is not retried"),
         JobFailedError: ProblemKind(500, "job_failed", "The job failed"),
-        OperatorOnlyError: ProblemKind(403, "operator_only", "Only for the operator"),
-        RateLimitedError: ProblemKind(429, "rate_limited", "Too much in too short a time"),
-        StoreTroubleError: ProblemKind(503, "store_unavailable", "Nothing can be written down right now"),
+        OperatorOnlyError: ProblemKind(403, "operator_only", "Reserved for the operator"),
+        RateLimitedError: ProblemKind(429, "rate_limited", "Rate limit exceeded"),
+        StoreTroubleError: ProblemKind(503, "store_unavailable", "Storage unavailable"),
         QueueFullError: ProblemKind(503, "queue_full", "The queue is full"),
         DrainingError: ProblemKind(503, "draining", "The server is shutting down"),
         EngineFailedError: ProblemKind(503, "engine_failed", "The model cannot be served"),
         EngineLostError: ProblemKind(503, "engine_lost", "The engine failed while drawing"),
-        RequestTimeoutError: ProblemKind(504, "request_timeout", "Not finished in time"),
+        RequestTimeoutError: ProblemKind(504, "request_timeout", "Request timed out"),
         # 499 is nginx's word for it; it is seen in logs only, since nobody is left to read the answer.
-        ClientGoneError: ProblemKind(499, "client_closed_request", "The client hung up"),
-        ServerError: ProblemKind(500, "internal_error", "The server made a mistake"),
+        ClientGoneError: ProblemKind(499, "client_closed_request", "Client closed the request"),
+        ServerError: ProblemKind(500, "internal_error", "Internal server error"),
     }
 )
 """Error type -> what HTTP says. An error that is not here is looked up by its nearest parent."""

@@ -1,4 +1,4 @@
-"""HEAD, wherever GET answers with something that is there anyway: pages, files, health, pictures."""
+"""HEAD requests, for pages, files, health and pictures."""
 
 from __future__ import annotations
 

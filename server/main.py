@@ -1,4 +1,4 @@
-"""The service as an ASGI app: `uvicorn server.main:app`, or `create_app()` for those who bring their own settings.
+"""The service as an ASGI app: `uvicorn server.main:app`, or `create_app()` with other settings.
 
 Importing this module does nothing. Asking it for `app` reads the settings, once, and makes the app; the model begins to
 load when the app's lifespan begins.
@@ -12,44 +12,51 @@ import functools
 import multiprocessing
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 import structlog
-from fastapi import FastAPI
-from fastapi.middleware.cors import CORSMiddleware
+from fastapi import Depends, FastAPI
 
 from engine.errors import EngineError
-from engine.models.locate import locate
+from engine.models.locate import ModelFolder, locate
 from server.access.authentication import Authentication
 from server.access.body_limit import BodyLimit
-from server.access.headers import CORS, SecurityHeaders
+from server.access.client_timeouts import ClientTimeouts
+from server.access.cors import CORS, Cors
+from server.access.headers import SecurityHeaders
 from server.access.key_ring import KeyRing
-from server.access.limits import FailedAttempts, KeyLimits
 from server.access.open_host import refuse_open_host
 from server.access.proxies import TrustedProxies
-from server.access.request_limits import RequestLimits
-from server.access.timeouts import Patience
-from server.config import Settings, StartError, load_settings, misspelt_names
+from server.access.rate_limit_middleware import RateLimitMiddleware
+from server.access.rate_limits import KeyLimits
+from server.config import Settings, StartError, load_settings, unknown_names
+from server.errors import ServerError
 from server.executors.base import Executor
 from server.executors.child_process import ChildProcessExecutor
-from server.executors.messages import Configure
+from server.executors.engine_process import EngineProcess, configuration_of
 from server.generator import ImageGenerator
 from server.head_requests import HeadRequests
-from server.jobs.database import database_opened
-from server.jobs.keeping import Retention
-from server.jobs.store_errors import StoreError
+from server.log_format import configure_logging, log_loop_error
 from server.metrics_readings import Readings
 from server.openapi import openapi_of
 from server.problems import add_problem_handlers
-from server.routes import backup, generate, health, info, jobs, samplers
+from server.routes import backup, generate, health, info, jobs, samplers, upscale
 from server.routes import keys as key_routes
 from server.routes import metrics as metrics_route
 from server.routes import usage as usage_routes
 from server.routes.dependencies import Service
-from server.schemas import Defaults
+from server.routes.strict_requests import refuse_unknown_query
+from server.routes.upload_route import paths_with_uploads
+from server.schemas.generation import Defaults
+from server.store.database import database_opened
+from server.store.errors import StoreError
+from server.store.input_files import INPUTS_FOLDER
+from server.store.storage import Retention, Storage
 from server.telemetry import RequestLog
-from server.telemetry_logs import configure_logging, log_loop_error
+from server.thumbnails import Thumbnails
+from server.uploads.uploads import Uploads
 
 __all__ = ["STARTUP_FAILURE", "app_from_environment", "create_app"]
 
@@ -60,21 +67,30 @@ _log = structlog.get_logger("server")
 
 
 def create_app(
-    settings: Settings | None = None, *, executor: Executor | None = None, patience: Patience | None = None
+    settings: Settings | None = None,
+    *,
+    executor: Executor | None = None,
+    begun: EngineProcess | None = None,
+    model: ModelFolder | None = None,
+    timeouts: ClientTimeouts | None = None,
+    open_storage: Callable[[Path], Awaitable[Storage]] = Storage.open,
 ) -> FastAPI:
     """Make the app. Nothing is started before its lifespan begins.
 
     Args:
         settings: None reads them from the environment and `.env`.
         executor: where jobs are drawn; None is a child process with the model of the settings.
-        patience: with bodies that are slow to come; heads and connections are the listener's (`listening.py`).
+        begun: that child process, where it has been started already.
+        model: whose native size is the default; None is the model of the settings.
+        timeouts: for bodies that come slowly; heads and connections are the listener's (`access/connections.py`).
+        open_storage: opens the folder of jobs and pictures.
 
     Raises:
         StartError: it cannot start like this; one line.
     """
     settings = settings or load_settings()
     try:
-        model = locate(settings.model_id)
+        model = model or locate(settings.model_id)
     except EngineError as error:
         raise StartError(f"MODEL_ID: {error}") from None
     defaults = Defaults(
@@ -82,17 +98,19 @@ def create_app(
         guidance_scale=settings.default_guidance_scale,
         height=settings.default_height or model.native_height,
         width=settings.default_width or model.native_width,
+        pixels_per_latent=model.pixels_per_latent,
         sampler=settings.sampler,
         noise_schedule=settings.noise_schedule,
         prefer_karras=settings.use_karras_sigmas,
     )
+    _check_default_size(settings, model)
     limits = KeyLimits(
         requests_per_minute=settings.limit_requests_per_minute,
         work_units_per_hour=settings.limit_work_units_per_hour,
         jobs=settings.limit_jobs,
     )
     generator = ImageGenerator(
-        executor or ChildProcessExecutor(_configure(settings), watchdog_s=settings.watchdog_min),
+        executor or ChildProcessExecutor(configuration_of(settings), begun=begun, watchdog_s=settings.watchdog_min),
         settings.server_folder,
         max_queued_requests=settings.max_queued_requests,
         request_timeout_s=settings.request_timeout,
@@ -103,15 +121,17 @@ def create_app(
         ),
         limits=limits,
         price_per_work_unit=settings.price_per_work_unit,
+        open_storage=open_storage,
     )
     app = FastAPI(
         title=info.NAME,
         version=info.VERSION,
-        summary="Prompts in, pictures out, on your own GPU.",
+        summary="Text to image with Stable Diffusion, on your own GPU.",
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         lifespan=_lifespan,
+        dependencies=[Depends(refuse_unknown_query)],
         telemetry={"auto_configure": False, "tracing": False, "metrics": False, "logs": False},
     )
     keys = KeyRing(settings.api_key.get_secret_value() if settings.api_key else None)
@@ -121,47 +141,73 @@ def create_app(
         defaults=defaults,
         keys=keys,
         started_at=time.monotonic(),
-        readings=Readings(generator, folder=settings.server_folder, model_id=settings.model_id, version=info.VERSION),
+        readings=Readings(generator, model_id=settings.model_id, version=info.VERSION),
+        thumbnails=Thumbnails(),
+        uploads=Uploads(settings.server_folder / INPUTS_FOLDER),
     )
+    routers = [
+        routes.router
+        for routes in (info, health, samplers, generate, jobs, upscale, usage_routes, key_routes, backup, metrics_route)
+    ]
+    upload_paths = paths_with_uploads(route for router in routers for route in router.routes)
     # The last one added is the outermost.
     app.add_middleware(HeadRequests)
-    failed_attempts = FailedAttempts(settings.limit_failed_authentications_per_minute)
     # A quarter: with what it may have at most, no key closes the server to the others.
-    app.add_middleware(RequestLimits, limits=limits, max_in_hand=max(1, settings.max_connections // 4))
-    app.add_middleware(Authentication, keys=keys, failed_attempts=failed_attempts)
-    app.add_middleware(BodyLimit, patience=patience)
+    app.add_middleware(RateLimitMiddleware, limits=limits, max_in_hand=max(1, settings.max_connections // 4))
+    app.add_middleware(Authentication, keys=keys)
+    app.add_middleware(BodyLimit, timeouts=timeouts, upload_paths=upload_paths)
     app.add_middleware(RequestLog, metrics=generator.metrics)
     if settings.cors_origins:
-        app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins, **CORS)
+        app.add_middleware(Cors, allow_origins=settings.cors_origins, **CORS)
     app.add_middleware(SecurityHeaders, hsts_s=settings.hsts_seconds)
     if settings.trusted_proxies:
         app.add_middleware(TrustedProxies, networks=settings.trusted_proxies)
     add_problem_handlers(app)
-    for routes in (info, health, samplers, generate, jobs, usage_routes, key_routes, backup, metrics_route):
-        app.include_router(routes.router)
+    for router in routers:
+        app.include_router(router)
     app.mount("/static", info.OwnFiles(directory=info.STATIC_FOLDER))
     app.openapi = functools.partial(openapi_of, app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return app
 
 
-def app_from_environment() -> FastAPI:
+def _check_default_size(settings: Settings, model: ModelFolder) -> None:
+    """Check the sizes of the settings against the model, which they come without.
+
+    Raises:
+        StartError: the model cannot draw such a size.
+    """
+    for name, pixels in (("DEFAULT_HEIGHT", settings.default_height), ("DEFAULT_WIDTH", settings.default_width)):
+        if pixels is not None and pixels % model.pixels_per_latent:
+            rule = f"must be a multiple of {model.pixels_per_latent} with {model.model_id}"
+            raise StartError(f"{name} {rule}, not {pixels}")
+
+
+def app_from_environment(begun: EngineProcess | None = None) -> FastAPI:
     """Make the app of this process, with its logging, from the environment and `.env`.
+
+    Args:
+        begun: the engine process, where it has been started already.
 
     Raises:
         StartError: it cannot start like this; one line.
     """
     _refuse_workers()
     settings = load_settings()
-    configure_logging(settings.log_level, settings.log_format, shows_prompts=settings.log_prompts)
-    for name, setting in misspelt_names().items():
-        _log.warning("a name in .env is no setting", name=name, did_you_mean=setting)
+    configure_logging(
+        settings.log_level,
+        settings.log_format,
+        shows_prompts=settings.log_prompts,
+        safe_errors=(ServerError, StoreError),
+    )
+    for name, setting in unknown_names().items():
+        _log.warning("unknown setting in .env, ignored", name=name, did_you_mean=setting)
     refuse_open_host(settings)
-    app = create_app(settings)
+    app = create_app(settings, begun=begun)
     _refuse_unusable_store(settings)
     return app
 
 
-def _tell_and_exit(error: StartError) -> NoReturn:
+def _print_and_exit(error: StartError) -> NoReturn:
     """End the process with the error's one line."""
     # Every worker finds the same fault at the same time; the first one tells it for all.
     if multiprocessing.parent_process() is None or multiprocessing.current_process().name.endswith("-1"):
@@ -181,7 +227,7 @@ def _app() -> FastAPI:
     try:
         return app_from_environment()
     except StartError as error:
-        _tell_and_exit(error)
+        _print_and_exit(error)
 
 
 @contextlib.asynccontextmanager
@@ -190,10 +236,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     asyncio.get_running_loop().set_exception_handler(log_loop_error)
     await service.generator.start()
     try:
-        await service.keys.open(service.generator.store)
+        await service.keys.open(service.generator.storage.store)
         yield
     finally:
         await service.keys.close()
+        service.thumbnails.close()
+        service.uploads.close()
         await service.generator.stop()
 
 
@@ -212,7 +260,7 @@ def _refuse_workers() -> None:
 
 
 def _refuse_unusable_store(settings: Settings) -> None:
-    """Look at the job store before anything is started, while what is wrong with it can still be told in one line.
+    """Look at the job store before anything is started, while a fault in it can still be reported in one line.
 
     Raises:
         StartError: another server has it, it is damaged, or it cannot be written.
@@ -222,20 +270,3 @@ def _refuse_unusable_store(settings: Settings) -> None:
             pass
     except StoreError as error:
         raise StartError(f"DATA_DIR: {error}") from None
-
-
-def _configure(settings: Settings) -> Configure:
-    return Configure(
-        model_id=settings.model_id,
-        device=settings.device,
-        dtype=settings.torch_dtype,
-        rows_per_call=settings.rows_per_call,
-        max_images_in_flight=settings.max_concurrent_requests,
-        reproducible=settings.reproducible,
-        sampler=settings.sampler,
-        noise_schedule=settings.noise_schedule,
-        num_inference_steps=settings.default_steps,
-        log_level=settings.log_level,
-        log_format=settings.log_format,
-        log_prompts=settings.log_prompts,
-    )

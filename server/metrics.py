@@ -1,4 +1,4 @@
-"""What is counted while the server works, for `GET /metrics`. Every name is explained in docs/telemetry.md.
+"""Prometheus counters and histograms of `GET /metrics`. Every name is explained in docs/telemetry.md.
 
 What can be looked up whenever somebody asks (queue depth, memory) is not counted: see `metrics_readings.py`.
 """
@@ -14,16 +14,16 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from engine.params import GenerationParams
-from server.executors.messages import WorkDone
-from server.jobs.record import TERMINAL, JobRecord
 
 __all__ = ["Metrics"]
 
 _HTTP_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 """Methods that are told apart; a caller can invent as many others as it likes."""
 
-_LIMITS: Final = ("requests", "work-units", "jobs", "concurrent-requests", "failed-authentications")
-"""Those of `access/limits.py`."""
+_TERMINAL: Final = ("cancelled", "dead", "done", "failed")
+"""How a job can end: `TERMINAL` of `store/record.py`. This module imports nothing of the server."""
+_LIMITS: Final = ("requests", "work-units", "jobs", "concurrent-requests")
+"""Those of `access/rate_limits.py`."""
 _RECENT_JOBS: Final = 200
 """Jobs that the averages of late are made from: a few minutes of a busy server, a few days of an idle one."""
 _MOST_EXACT_ROWS: Final = 16
@@ -44,35 +44,47 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._recent_seconds: deque[float] = deque(maxlen=_RECENT_JOBS)
         self._recent_successes: deque[bool] = deque(maxlen=_RECENT_JOBS)
-        self._accepted = self._counter("jobs_accepted", "Jobs that were accepted and written down.")
-        self._jobs = self._counter("jobs", "Jobs that have ended, by how they did.", "status")
-        self._images = self._counter("images", "Pictures of jobs that have ended, by how those did.", "status")
-        self._failures = self._counter("job_failures", "Jobs that failed or were given up, by error code.", "code")
+        self._accepted = self._counter("jobs_accepted", "Jobs accepted and stored.")
+        self._jobs = self._counter("jobs", "Jobs that have ended, by final status.", "status")
+        self._images = self._counter(
+            "images", "Pictures of jobs that have ended, by final status of the job.", "status"
+        )
+        self._failures = self._counter("job_failures", "Jobs that failed or died, by error code.", "code")
         self._work_units = self._counter("work_units", "Work units of jobs that are done; 28 steps at 512x512 are 1.")
         self._waits = self._histogram(
-            "queue_wait_seconds", "From a job's acceptance to the begin of its first attempt.", _WAIT_SECONDS
+            "queue_wait_seconds", "Time from a job's acceptance to the start of its first attempt.", _WAIT_SECONDS
         )
         self._generations = self._histogram(
-            "generation_seconds", "From a job's acceptance to its pictures on the disk.", _JOB_SECONDS
+            "generation_seconds", "Time from a job's acceptance to its pictures being stored.", _JOB_SECONDS
         )
         self._work_items = self._histogram(
-            "work_item_seconds", "The engine's work items, by kind and model rows.", _WORK_SECONDS, "kind", "rows"
+            "work_item_seconds",
+            "Duration of the engine's work items, by kind and model rows.",
+            _WORK_SECONDS,
+            "kind",
+            "rows",
         )
         self._commits = self._histogram(
-            "store_commit_seconds", "Transactions of the job store, the wait for the disk included.", _COMMIT_SECONDS
+            "store_commit_seconds", "Duration of the job store's transactions, disk writes included.", _COMMIT_SECONDS
         )
         self._requests = self._counter(
-            "http_requests", "Requests that have ended, by the route's template.", "route", "method", "status"
+            "http_requests", "Finished HTTP requests, by route template.", "route", "method", "status"
         )
         self._request_seconds = self._histogram(
-            "http_request_seconds", "From a request to the begin of its answer.", _HTTP_SECONDS, "route", "method"
+            "http_request_seconds",
+            "Time from a request to the start of its response.",
+            _HTTP_SECONDS,
+            "route",
+            "method",
         )
         self._requests_in_progress = Gauge(
-            "semantic_bit_http_requests_in_progress", "Requests being served, streams included.", registry=self.registry
+            "semantic_bit_http_requests_in_progress",
+            "HTTP requests in progress, event streams included.",
+            registry=self.registry,
         )
-        self._errors = self._counter("errors", "Problem documents that were answered, by code.", "code")
-        self._rate_limited = self._counter("rate_limited", "Requests beyond a limit, by limit.", "limit")
-        for status in sorted(TERMINAL):
+        self._errors = self._counter("errors", "Error responses (problem documents), by code.", "code")
+        self._rate_limited = self._counter("rate_limited", "Requests refused by a rate limit, by limit.", "limit")
+        for status in _TERMINAL:
             self._jobs.labels(status)
             self._images.labels(status)
         for limit in _LIMITS:
@@ -88,23 +100,29 @@ class Metrics:
         """A job's first attempt begins, so long after it was accepted."""
         self._waits.observe(wait_s)
 
-    def job_ended(self, record: JobRecord, seconds: float) -> None:
-        """A job has reached its terminal state, so long after it was accepted."""
-        params: GenerationParams = record.new.params
-        self._jobs.labels(record.status).inc()
-        self._images.labels(record.status).inc(params.num_images)
-        if record.status == "done":
+    def job_ended(self, status: str, params: GenerationParams, seconds: float, failure_code: str | None) -> None:
+        """A job has reached its terminal state, so long after it was accepted.
+
+        Args:
+            status: `done`, `failed`, `dead` or `cancelled`.
+            params: what was to be drawn.
+            seconds: since it was accepted.
+            failure_code: why there are no pictures; None if there are.
+        """
+        self._jobs.labels(status).inc()
+        self._images.labels(status).inc(params.num_images)
+        if status == "done":
             self._work_units.inc(params.work_units)
             self._generations.observe(seconds)
             self._recent_seconds.append(seconds)
-        elif record.status in {"failed", "dead"} and record.outcome is not None and record.outcome.failure is not None:
-            self._failures.labels(record.outcome.failure.code).inc()
-        if record.status != "cancelled":
-            self._recent_successes.append(record.status == "done")
+        elif status != "cancelled" and failure_code is not None:
+            self._failures.labels(failure_code).inc()
+        if status != "cancelled":
+            self._recent_successes.append(status == "done")
 
-    def work_done(self, item: WorkDone) -> None:
-        """The engine has ended a work item."""
-        self._work_items.labels(item.kind, _rows_label(item.rows)).observe(item.seconds)
+    def work_done(self, kind: str, rows: int, seconds: float) -> None:
+        """The engine has ended a work item of so many model rows."""
+        self._work_items.labels(kind, _rows_label(rows)).observe(seconds)
 
     def committed(self, seconds: float) -> None:
         """The job store has ended a transaction."""
@@ -130,7 +148,7 @@ class Metrics:
         self._requests.labels(route, known_method, status).inc()
         self._request_seconds.labels(route, known_method).observe(seconds)
 
-    def error_told(self, code: str) -> None:
+    def error_answered(self, code: str) -> None:
         """A request was answered with the problem document of this code."""
         self._errors.labels(code).inc()
 

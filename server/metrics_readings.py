@@ -1,13 +1,10 @@
-"""What is looked up when somebody asks for `GET /metrics`: queue, engine, memory, disk. Counts are in `metrics.py`."""
+"""Prometheus gauges, read at each `GET /metrics`: queue, engine, memory, disk. Counters: `metrics.py`."""
 
 from __future__ import annotations
 
-import asyncio
 import platform
-import shutil
 import time
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Final, TypeVar
 
 from prometheus_client import ProcessCollector
@@ -26,9 +23,8 @@ _STATUSES: Final = ("loading", "healthy", "degraded", "failed", "draining")
 class Readings:
     """Looks at one generator. Belongs to the event loop's thread."""
 
-    def __init__(self, generator: ImageGenerator, *, folder: Path, model_id: str, version: str) -> None:
+    def __init__(self, generator: ImageGenerator, *, model_id: str, version: str) -> None:
         self._generator = generator
-        self._folder = folder
         self._model_id = model_id
         self._version = version
         self._processes = (
@@ -44,72 +40,84 @@ class Readings:
         Args:
             status: what `/health` says.
         """
-        disk = await asyncio.to_thread(_disk_bytes, self._folder)
+        disk = await self._generator.storage.disk.state()
         return [
             *self._what_it_is(status),
             *self._queue(),
             *self._engine(),
             *self._device_memory(),
-            _gauge("disk_free_bytes", "Free bytes where jobs and pictures are kept.", disk and disk[0]),
-            _gauge("disk_size_bytes", "Size of that file system.", disk and disk[1]),
+            _gauge("disk_free_bytes", "Free bytes on the file system of DATA_DIR.", disk.free_bytes),
+            _gauge("disk_size_bytes", "Size of the file system of DATA_DIR.", disk.total_bytes),
             *(metric for process in self._processes for metric in process.collect()),
         ]
 
     def _what_it_is(self, status: str) -> Iterable[Metric]:
         info = self._generator.executor.info
         is_known = info is not None and self._generator.executor.state == "ready"
-        yield _gauge("ready", "1 if a request sent now would be drawn soon, as at /readyz.", float(status == "healthy"))
+        yield _gauge("ready", "1 if the server is ready, as at /readyz.", float(status == "healthy"))
         yield _labelled(
-            GaugeMetricFamily("semantic_bit_status", "1 for the word that /health says.", labels=["status"]),
+            GaugeMetricFamily("semantic_bit_status", "1 for the current status of /health.", labels=["status"]),
             {word: float(word == status) for word in _STATUSES},
         )
-        build = GaugeMetricFamily("semantic_bit_build_info", "What runs; always 1.", labels=["version", "python"])
+        build = GaugeMetricFamily(
+            "semantic_bit_build_info", "Version of the server and of Python; always 1.", labels=["version", "python"]
+        )
         build.add_metric([self._version, platform.python_version()], 1)
         yield build
         engine = GaugeMetricFamily(
             "semantic_bit_engine_info",
-            "What draws; 1 while it is loaded.",
-            labels=["model", "device", "device_name", "dtype"],
+            "Model and device; 1 while the model is loaded.",
+            labels=["model", "device", "device_name", "dtype", "backend"],
         )
         if info is not None and is_known:
-            engine.add_metric([self._model_id, info.device, info.device_name, info.dtype], 1)
+            engine.add_metric([self._model_id, info.device, info.device_name, info.dtype, info.backend], 1)
         yield engine
 
     def _queue(self) -> Iterable[Metric]:
         generator, info = self._generator, self._generator.executor.info
-        yield _gauge("queue_jobs", "Jobs that wait their turn.", generator.num_waiting)
-        yield _gauge("queue_jobs_max", "Jobs that may wait.", generator.max_waiting)
-        yield _gauge("queue_oldest_seconds", "How long the job has waited that has waited longest.", generator.oldest_s)
-        yield _gauge("jobs_running", "Jobs that are being drawn.", generator.num_running)
-        yield _gauge("images_in_flight", "Pictures that are being drawn.", generator.num_images_in_flight)
+        yield _gauge("queue_jobs", "Waiting jobs.", generator.dispatcher.num_waiting)
+        yield _gauge("queue_jobs_max", "Limit of waiting jobs (MAX_QUEUED_REQUESTS).", generator.admission.max_waiting)
+        yield _gauge(
+            "queue_oldest_seconds",
+            "Age of the oldest waiting job.",
+            generator.dispatcher.oldest_s(),
+        )
+        yield _gauge("jobs_running", "Running jobs.", generator.dispatcher.num_running)
+        yield _gauge("images_in_flight", "Pictures being drawn.", generator.dispatcher.num_images_in_flight)
         most = None if info is None else info.max_images_in_flight
-        yield _gauge("images_in_flight_max", "Pictures that are drawn together at most.", most)
+        yield _gauge("images_in_flight_max", "Limit of pictures drawn at the same time.", most)
 
     def _engine(self) -> Iterable[Metric]:
         executor = self._generator.executor
         vitals, worked_at = executor.vitals, executor.work_times.last_at
         yield _labelled(
-            CounterMetricFamily("semantic_bit_engine_restarts", "Engines that were replaced.", labels=["reason"]),
+            CounterMetricFamily(
+                "semantic_bit_engine_restarts", "Restarts of the engine process, by reason.", labels=["reason"]
+            ),
             vitals.restarts,
         )
         yield _labelled(
             CounterMetricFamily(
-                "semantic_bit_engine_out_of_memory", "Times that the device had no room, by what for.", labels=["kind"]
+                "semantic_bit_engine_out_of_memory", "Out-of-memory events, by kind of work.", labels=["kind"]
             ),
             vitals.out_of_memory,
         )
         since_s = None if worked_at is None else time.monotonic() - worked_at
-        yield _gauge("engine_since_work_item_seconds", "Since the engine last ended a work item.", since_s)
-        yield _gauge("engine_silence_seconds", "Since its last sign of life; 0 while loading.", executor.silence_s)
-        yield _gauge("engine_silence_max_seconds", "Silence after which it is replaced.", executor.allowed_silence_s)
+        yield _gauge("engine_since_work_item_seconds", "Time since the engine last finished a work item.", since_s)
+        yield _gauge(
+            "engine_silence_seconds", "Time since the engine's last message; 0 while loading.", executor.silence_s
+        )
+        yield _gauge(
+            "engine_silence_max_seconds", "Silence after which the engine is restarted.", executor.allowed_silence_s
+        )
 
     def _device_memory(self) -> Iterable[Metric]:
         memory = self._generator.executor.vitals.device_memory
         for name, documentation in (
-            ("total", "Memory of the GPU."),
-            ("free", "GPU memory that no process has taken."),
-            ("reserved", "GPU memory that the engine has taken, to use it again."),
-            ("allocated", "GPU memory of the engine that holds something."),
+            ("total", "Total GPU memory."),
+            ("free", "GPU memory not used by any process."),
+            ("reserved", "GPU memory reserved by the engine's allocator."),
+            ("allocated", "GPU memory allocated by the engine."),
         ):
             value = None if memory is None else getattr(memory, f"{name}_bytes")
             yield _gauge(f"device_memory_{name}_bytes", documentation, value)
@@ -124,12 +132,3 @@ def _labelled(family: GaugeMetricFamily | CounterMetricFamily, values: Mapping[_
     for label, value in values.items():
         family.add_metric([label], value)
     return family
-
-
-def _disk_bytes(folder: Path) -> tuple[int, int] | None:
-    """Free for this user, and in all; None where the folder cannot be asked."""
-    try:
-        usage = shutil.disk_usage(folder)
-    except OSError:
-        return None
-    return usage.free, usage.total

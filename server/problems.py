@@ -1,4 +1,4 @@
-"""Any error -> the problem document (RFC 9457) that the caller gets. Status and code come from `errors.py`.
+"""Error responses: makes the problem document (RFC 9457) of any error. Status and code come from `errors.py`.
 
 Nothing of a traceback, a file or a caller's whole value ever gets into a document.
 """
@@ -18,22 +18,22 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from engine.errors import EngineError, InvalidParamsError
-from server.errors import PROBLEMS, ProblemKind, RateLimitedError, ServerError, UnauthorizedError, kind_of
-from server.phrases import harmless, path_without_secrets, rule_of
-from server.schemas import GenerateRequest, Problem, ProblemEntry
+from server.error_wording import harmless, path_without_secrets, rule_of
+from server.errors import PROBLEMS, NotAuthorisedError, ProblemKind, RateLimitedError, ServerError, kind_of
+from server.schemas.generation import GenerateRequest, Problem, ProblemEntry
 
 __all__ = ["PROBLEM_MEDIA_TYPE", "add_problem_handlers", "problem_of", "problem_response"]
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 
 _MOST_ENTRIES = 20
-"""Wrong values told about; a body of a thousand unknown fields is not echoed."""
+"""Wrong values that one document lists; a body of a thousand unknown fields is not echoed."""
 
 _HTTP_CODES = {
-    400: ProblemKind(400, "malformed_body", "The body cannot be read"),
-    404: ProblemKind(404, "not_found", "No such path"),
-    405: ProblemKind(405, "method_not_allowed", "The path does not take this method"),
-    408: ProblemKind(408, "request_too_slow", "The request did not come in time"),
+    400: ProblemKind(400, "malformed_body", "Malformed request body"),
+    404: ProblemKind(404, "not_found", "Path not found"),
+    405: ProblemKind(405, "method_not_allowed", "Method not allowed"),
+    408: ProblemKind(408, "request_too_slow", "The request arrived too slowly"),
     413: ProblemKind(413, "content_too_large", "The body is too large"),
     414: ProblemKind(414, "target_too_long", "The path and query are too long"),
     431: ProblemKind(431, "headers_too_large", "The headers are too large"),
@@ -44,13 +44,13 @@ _INVALID = PROBLEMS[InvalidParamsError]
 
 _FIELD_NAME = re.compile(r"[\w-]{1,31}(\.[\w-]{1,31})*", re.ASCII)
 """Names short enough to be no API key."""
-_WORD_FIELDS = GenerateRequest.model_fields.keys() - {"prompt", "negative_prompt"}
+_WORD_FIELDS = GenerateRequest.model_fields.keys() - {"prompt", "negative_prompt", "image", "mask"}
 """Where text is a word that was chosen, so that it helps to see it again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Told:
-    """What is told about one error, before it is bound to a request."""
+class _Content:
+    """The content of a problem document, before it is bound to a request."""
 
     kind: ProblemKind
     detail: str
@@ -70,7 +70,7 @@ def add_problem_handlers(app: FastAPI) -> None:
 
 
 def problem_response(request: Request, error: Exception) -> JSONResponse:
-    """The answer to a request that ended in `error`; an error nobody expected is a 500 that says nothing."""
+    """The answer to a request that ended in `error`; an unexpected error is a 500 without details."""
     problem, headers = problem_of(error, instance=request.url.path, request_id=request.state.request_id)
     request.state.log["code"] = problem.code
     if isinstance(error, RateLimitedError):
@@ -86,57 +86,60 @@ def problem_of(error: Exception, *, instance: str, request_id: str) -> tuple[Pro
         instance: the path that was asked; empty where it never became known.
         request_id: of the request or, if it never became one, of its refusal.
     """
-    told = _told(error)
+    content = _content_of(error)
     problem = Problem(
-        type=f"urn:semantic-bit:problem:{told.kind.code}",
-        title=told.kind.title,
-        status=told.kind.status,
-        detail=told.detail,
+        type=f"urn:semantic-bit:problem:{content.kind.code}",
+        title=content.kind.title,
+        status=content.kind.status,
+        detail=content.detail,
         instance=path_without_secrets(instance),
-        code=told.kind.code,
+        code=content.kind.code,
         request_id=request_id,
-        errors=told.entries,
-        retry_after=None if told.retry_after_s is None else max(1, math.ceil(told.retry_after_s)),
+        errors=content.entries,
+        retry_after=None if content.retry_after_s is None else max(1, math.ceil(content.retry_after_s)),
     )
-    headers = dict(told.headers)
+    headers = dict(content.headers)
     if problem.retry_after is not None:
         headers["Retry-After"] = str(problem.retry_after)
     return problem, headers
 
 
-def _told(error: Exception) -> _Told:
+def _content_of(error: Exception) -> _Content:
     match error:
         case InvalidParamsError():
             entry = ProblemEntry(field=error.field, rule=error.rule, value=_repeated(error.field, error.value))
             is_quoted = entry.value == error.value
             detail = str(error) if is_quoted else f"{error.field} {error.rule}"
-            return _Told(kind=_INVALID, detail=detail, entries=[entry])
+            return _Content(kind=_INVALID, detail=detail, entries=[entry])
         case RequestValidationError():
-            return _told_of_validation(error)
+            return _content_of_validation(error)
         case HTTPException():
             kind = _HTTP_CODES.get(error.status_code)
             if kind is None:
                 kind = ProblemKind(error.status_code, "http_error", HTTPStatus(error.status_code).phrase)
-            return _Told(kind=kind, detail=str(error.detail), headers=error.headers or {})
+            return _Content(kind=kind, detail=str(error.detail), headers=error.headers or {})
         case RateLimitedError():
-            return _Told(
+            return _Content(
                 kind=kind_of(error), detail=str(error), retry_after_s=error.retry_after_s, headers=error.headers
             )
+        case ServerError(field=str(field)):
+            entries = [ProblemEntry(field=field, rule=error.rule, value=None)]
+            return _Content(kind=kind_of(error), detail=str(error), entries=entries)
         case ServerError() | EngineError():
             # RFC 9110 wants every 401 to name a way to authenticate.
-            headers = {"WWW-Authenticate": "Bearer"} if isinstance(error, UnauthorizedError) else {}
+            headers = {"WWW-Authenticate": "Bearer"} if isinstance(error, NotAuthorisedError) else {}
             retry_after_s = error.retry_after_s if isinstance(error, ServerError) else None
-            return _Told(kind=kind_of(error), detail=str(error), retry_after_s=retry_after_s, headers=headers)
+            return _Content(kind=kind_of(error), detail=str(error), retry_after_s=retry_after_s, headers=headers)
         case _:
-            detail = "something went wrong that should not; the server's log has more under this request_id"
-            return _Told(kind=PROBLEMS[ServerError], detail=detail)
+            detail = "unexpected error; look up this request_id in the server's log"
+            return _Content(kind=PROBLEMS[ServerError], detail=detail)
 
 
-def _told_of_validation(error: RequestValidationError) -> _Told:
+def _content_of_validation(error: RequestValidationError) -> _Content:
     findings = error.errors()
     if findings[0]["type"] == "json_invalid":
         why = f"{findings[0]['ctx']['error']} at character {findings[0]['loc'][-1]}"
-        return _Told(kind=_HTTP_CODES[400], detail=f"the body must be valid JSON: {why}")
+        return _Content(kind=_HTTP_CODES[400], detail=f"the body must be valid JSON: {why}")
     entries = [
         ProblemEntry(
             field=(field := _field_of(finding)),
@@ -146,16 +149,19 @@ def _told_of_validation(error: RequestValidationError) -> _Told:
         for finding in findings[:_MOST_ENTRIES]
     ]
     others = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
-    return _Told(kind=_INVALID, detail=f"{entries[0].field} {entries[0].rule}{others}", entries=entries)
+    return _Content(kind=_INVALID, detail=f"{entries[0].field} {entries[0].rule}{others}", entries=entries)
 
 
 def _field_of(finding: Mapping[str, Any]) -> str:
-    name = ".".join(str(part) for part in finding["loc"][1:]) or "body"
+    where, *parts = finding["loc"]
+    if where == "query":
+        parts = parts[:1]  # a parameter that may be repeated has no places that a caller would know
+    name = ".".join(str(part) for part in parts) or "body"
     return name if _FIELD_NAME.fullmatch(name) else "a field"
 
 
 def _repeated(field: str, value: object) -> str | int | float | bool | None:
-    """A wrong value, as far as it can be told: documents are logged and shown, and must hold no prompt and no key.
+    """A wrong value, as far as it can be repeated: documents are logged and shown, and must hold no prompt and no key.
 
     Where text is meant for something else, in an unknown or misspelt field, it may well be a prompt.
     """

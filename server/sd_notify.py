@@ -1,4 +1,4 @@
-"""What systemd is told: that the server listens, that its event loop turns, how it is, and that it stops.
+"""systemd notifications: ready, watchdog, status, stopping.
 
 The protocol is sd_notify(3): datagrams of `NAME=value` lines to the socket that `NOTIFY_SOCKET` names. Written here
 rather than taken from a package: what there is either has not been released for years or wants systemd's C headers, and
@@ -23,10 +23,10 @@ _PINGS_A_WATCHDOG: Final = 2
 
 
 class ServiceManager:
-    """Whoever started the server and wants to be told. Where nobody does, telling does nothing."""
+    """The service manager that wants notifications. Without one, notifying does nothing."""
 
     def __init__(self, address: str | None, watchdog_s: float | None = None) -> None:
-        """Say who wants to be told.
+        """Set the address to notify.
 
         Args:
             address: of its datagram socket, a path or `@` and an abstract name; None: nobody.
@@ -35,7 +35,7 @@ class ServiceManager:
         is_abstract = address is not None and address.startswith("@")
         self._address = f"\0{address[1:]}" if address and is_abstract else address
         self._interval_s = _STATUS_INTERVAL_S if watchdog_s is None else watchdog_s / _PINGS_A_WATCHDOG
-        self._telling: asyncio.Task[None] | None = None
+        self._notifying: asyncio.Task[None] | None = None
 
     @classmethod
     def from_environment(cls, environment: MutableMapping[str, str]) -> Self:
@@ -47,28 +47,28 @@ class ServiceManager:
         return cls(address or None, int(watchdog_us) / 1e6 if is_watched else None)
 
     def ready(self, status: Callable[[], str]) -> None:
-        """The server listens. From now on its event loop tells, again and again, that it turns and how it is."""
+        """Notify that the server listens; from now on the watchdog and the status too, at regular intervals."""
         if self._address is None:
             return
-        self._tell(READY=1, STATUS=status())
-        self._telling = asyncio.create_task(self._keep_telling(status), name="sd_notify")
+        self._notify(READY=1, STATUS=status())
+        self._notifying = asyncio.create_task(self._keep_notifying(status), name="sd_notify")
 
     def stopping(self, timeout_s: float) -> None:
         """The server stops, and takes up to so many seconds for it, whatever TimeoutStopSec says."""
-        self._tell(STOPPING=1, EXTEND_TIMEOUT_USEC=round(timeout_s * 1e6))
+        self._notify(STOPPING=1, EXTEND_TIMEOUT_USEC=round(timeout_s * 1e6))
 
     async def close(self) -> None:
-        """Tell nothing more. Does nothing the second time."""
-        if self._telling is not None:
-            self._telling.cancel()
-            await asyncio.gather(self._telling, return_exceptions=True)
+        """Stop notifying. Does nothing the second time."""
+        if self._notifying is not None:
+            self._notifying.cancel()
+            await asyncio.gather(self._notifying, return_exceptions=True)
 
-    async def _keep_telling(self, status: Callable[[], str]) -> None:
+    async def _keep_notifying(self, status: Callable[[], str]) -> None:
         while True:
             await asyncio.sleep(self._interval_s)
-            self._tell(WATCHDOG=1, STATUS=status())
+            self._notify(WATCHDOG=1, STATUS=status())
 
-    def _tell(self, **values: object) -> None:
+    def _notify(self, **values: object) -> None:
         if self._address is None:
             return
         message = "\n".join(f"{name}={value}" for name, value in values.items())

@@ -1,215 +1,44 @@
-"""How `python -m server serve` runs the app: one process, and an end that loses nothing.
+"""The command `python -m server serve`: starts the engine process, then imports the gateway beside it.
 
-SIGTERM or Ctrl+C: nothing more is accepted, what is being drawn is finished (`DRAIN_TIMEOUT`), and the process ends
-with 0; meanwhile it still answers, so that `/readyz` says 503. A second signal: the process ends at once, with 128 and
-the signal's number (143, 130), and the engine with it; accepted jobs are in the store and go on at the next start.
+The engine's imports take longest on the way to the first picture, so nothing comes before them but the settings.
 """
 
 from __future__ import annotations
 
-import contextlib
+import argparse
 import gc
-import os
-import signal
-import socket
 import sys
-from types import FrameType
-from typing import NoReturn
 
-import uvicorn
-from uvicorn.supervisors import ChangeReload
+from server.config import Settings, StartError, load_settings
+from server.executors.engine_process import EngineProcess, configuration_of
 
-from server.access.open_host import refuse_open_host
-from server.access.operator_socket import OperatorSocket
-from server.access.timeouts import Patience
-from server.access.tls import Certificate
-from server.config import REPOSITORY, Settings, StartError, load_settings
-from server.executors.child_process import ChildProcessExecutor
-from server.listening import GuardedServer, certificate_of, room_for
-from server.main import app_from_environment
-from server.sd_notify import ServiceManager
-from server.telemetry_logs import configure_logging
-
-__all__ = ["DrainingServer", "bound_socket", "serve"]
-
-_GRACE_S = 5
-"""For answers that are still being sent when everything else has been told to stop."""
-_END_S = 25
-"""What the end takes at most beside draining: those answers, what is being written, an engine that must be killed."""
+__all__ = ["serve"]
 
 
-def serve() -> None:
+def serve(_arguments: argparse.Namespace | None = None) -> None:
     """Run the server until SIGTERM or Ctrl+C. Ends the process: 0 after a stop that was asked for."""
+    begun = None
     try:
         settings = load_settings()
-        refuse_open_host(settings)
-        certificate = certificate_of(settings)
-        listener = bound_socket(settings.host, settings.port)
-        _run_reloading(settings, listener) if settings.reload else _run(listener, certificate)
+        begun = _engine_of(settings)
+        # Nothing of what is imported becomes garbage; looking for some takes a tenth of the time.
+        gc.disable()
+        from server.draining_server import run  # noqa: PLC0415 - the web framework, half a second: beside the engine
+
+        gc.enable()
+        run(settings, begun)
     except StartError as error:
         sys.exit(f"error: {error}")
-
-
-def _run(listener: socket.socket, certificate: Certificate | None) -> None:
-    app = app_from_environment()
-    settings: Settings = app.state.service.settings
-    operator_socket = OperatorSocket(settings.server_folder)
-    app.state.operator_socket_name = operator_socket.name
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _exit_quietly)
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        lifespan="on",
-        proxy_headers=False,  # who is a stranger is decided by what really came over the wire
-        server_header=False,
-        timeout_graceful_shutdown=_GRACE_S,
-    )
-    server = DrainingServer(
-        config,
-        operator_socket,
-        ServiceManager.from_environment(os.environ),
-        max_connections=room_for(settings.max_connections),
-        certificate=certificate,
-        has_process=True,
-    )
-    try:
-        server.run(sockets=[listener, operator_socket.listener])
-    except SystemExit:
-        if server.started:
-            raise
-        raise StartError("the server could not start; the log says why") from None
     finally:
-        operator_socket.withdraw()
+        if begun is not None:
+            begun.abandon()
 
 
-def _run_reloading(settings: Settings, listener: socket.socket) -> None:
-    """For development: a child process with the app, started again when a source file changes."""
-    configure_logging(settings.log_level, settings.log_format, shows_prompts=settings.log_prompts)
-    config = uvicorn.Config(
-        "server.main:app",
-        log_config=None,
-        lifespan="on",
-        proxy_headers=False,
-        reload=True,
-        reload_dirs=[str(REPOSITORY / "server"), str(REPOSITORY / "engine")],
-        timeout_graceful_shutdown=_GRACE_S,
-        ssl_certfile=settings.tls_cert and REPOSITORY / settings.tls_cert,
-        ssl_keyfile=settings.tls_key and REPOSITORY / settings.tls_key,
-    )
-    _tell_where(listener, is_tls=settings.tls_cert is not None)
-    ChangeReload(config, target=uvicorn.Server(config).run, sockets=[listener]).run()
-
-
-class DrainingServer(GuardedServer):
-    """A server which finishes what it has begun before it stops to listen."""
-
-    def __init__(
-        self,
-        config: uvicorn.Config,
-        operator_socket: OperatorSocket | None = None,
-        service_manager: ServiceManager | None = None,
-        *,
-        max_connections: int = 1000,
-        certificate: Certificate | None = None,
-        patience: Patience | None = None,
-        has_process: bool = False,
-    ) -> None:
-        """Make it; `has_process` says that nothing else lives in this process."""
-        super().__init__(config, max_connections=max_connections, certificate=certificate, patience=patience)
-        self._has_process = has_process
-        self._operator_socket = operator_socket
-        self._service_manager = service_manager or ServiceManager(None)
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start the app and listen; then say where."""
-        await super().startup(sockets)
-        if self.started and sockets:
-            # Not before: the app has taken the lock of the folder that the socket lies in.
-            if self._operator_socket is not None:
-                self._operator_socket.publish()
-            if self._has_process:
-                # What was made for the start lives as long as the process. Whenever it was looked through for garbage,
-                # all requests stood still for up to 40 ms.
-                gc.collect()
-                gc.freeze()
-            self._service_manager.ready(self._status)
-            _tell_where(sockets[0], is_tls=self._certificate is not None)
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Finish what is being drawn, stop listening, and end the engine."""
-        service = self.config.loaded_app.state.service
-        self._service_manager.stopping(service.settings.drain_timeout + _END_S)
-        await service.generator.drain(service.settings.drain_timeout)
-        # Before the app lets the lock go: another server could have put its own socket there.
-        if self._operator_socket is not None:
-            self._operator_socket.withdraw()
-        await super().shutdown(sockets)
-        await self._service_manager.close()
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to stop; the second time, end."""
-        if self.should_exit:
-            self._end_at_once(sig)
-        super().handle_exit(sig, frame)
-
-    def _status(self) -> str:
-        """How it is, in a line for the operator."""
-        generator = self.config.loaded_app.state.service.generator
-        doing = "draining" if generator.is_draining else f"engine {generator.executor.state}"
-        return f"{doing}; {generator.num_running} jobs run, {generator.num_waiting} wait"
-
-    def _end_at_once(self, sig: int) -> NoReturn:
-        executor = self.config.loaded_app.state.service.generator.executor
-        if isinstance(executor, ChildProcessExecutor) and executor.process_id is not None:
-            # It would notice that we are gone, unless it hangs in the device's driver. It leads a group of its own.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(executor.process_id, signal.SIGKILL)
-        if self._operator_socket is not None:
-            self._operator_socket.withdraw()
-        # In a signal handler: no buffered output, which may be half written just now.
-        with contextlib.suppress(OSError):
-            os.write(sys.stderr.fileno(), b"Stopped at once; accepted jobs go on at the next start.\n")
-        # Not by raising the signal anew: the first process of a container would survive that.
-        os._exit(128 + sig)
-
-
-def bound_socket(host: str, port: int) -> socket.socket:
-    """The bound socket. Bound here, so that a port in use is one line and not a traceback.
-
-    Raises:
-        StartError: somebody else listens there, or the address is not this machine's, or no address.
-    """
+def _engine_of(settings: Settings) -> EngineProcess | None:
+    """Its engine process, begun; None where the app starts one, or that fails and is tried again there."""
+    if settings.reload:
+        return None  # the app is made in another process, and anew after every change
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no name"
-        raise StartError(f"HOST {host!r} is no address that can be listened on: {reason}") from None
-    # Naming the protocol matters: asyncio switches off Nagle's algorithm, which costs 40 ms an answer, only where it is
-    # known to be TCP.
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
-        listener.close()
-        raise StartError(
-            f"cannot listen on {host}:{port}: {error.strerror}; set PORT to another port, or end the "
-            "program that listens there"
-        ) from None
-    listener.set_inheritable(True)
-    return listener
-
-
-def _tell_where(listener: socket.socket, *, is_tls: bool) -> None:
-    host, port = listener.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    address = f"{'https' if is_tls else 'http'}://{shown}:{port}"
-    print(f"Listening on {address} (API: {address}/docs). Ctrl+C ends it.", flush=True)  # noqa: T201 -- for whoever starts the server
-
-
-def _exit_quietly(_number: int, _frame: FrameType | None) -> None:
-    # Before the server runs, a signal simply ends the start. While it runs, uvicorn catches signals itself, shuts down,
-    # and then raises them once more for whoever waits: here, to end with 0 instead of 143.
-    sys.exit(0)
+        return EngineProcess.start(configuration_of(settings))
+    except OSError:
+        return None

@@ -1,4 +1,4 @@
-"""What becomes of every request for its operator: an id, one log line, and the counters. Never a prompt or a key."""
+"""Request telemetry: request id, log line and counters of every request. Never a prompt or a key."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.access.caller import Caller
+from server.error_wording import path_without_secrets
+from server.log_format import type_and_place
 from server.metrics import Metrics
-from server.phrases import path_without_secrets
 from server.problems import problem_response
-from server.telemetry_logs import told_without_message
 
 __all__ = ["RequestLog"]
 
@@ -62,7 +62,7 @@ class RequestLog:
         except Exception as error:  # noqa: BLE001 -- the border: a traceback never leaves the server
             response = problem_response(request, error)
             if request.state.log["code"] == "internal_error":
-                _log.error("unexpected error", request_id=request.state.request_id, **told_without_message(error))
+                _log.error("unexpected error", request_id=request.state.request_id, **type_and_place(error))
             if not status:
                 await response(scope, receive, send_with_id)
         finally:
@@ -83,12 +83,12 @@ class RequestLog:
             structlog.contextvars.clear_contextvars()  # the connection's next request may be served in this context
 
     def _count(self, scope: Scope, request: Request, status: int, seconds: float) -> None:
-        told = request.state.log
+        logged = request.state.log
         self._metrics.request_ended(_route(scope), scope["method"], status, seconds)
-        if "code" in told:
-            self._metrics.error_told(told["code"])
-        if "limit" in told:
-            self._metrics.rate_limited(told["limit"])
+        if "code" in logged:
+            self._metrics.error_answered(logged["code"])
+        if "limit" in logged:
+            self._metrics.rate_limited(logged["limit"])
 
 
 def _request_id(headers: Headers) -> str:

@@ -1,20 +1,45 @@
-"""A picture file -> a small one for lists. Runs on a thread of the gateway; only sees files that the engine wrote."""
+"""Thumbnails of picture files, made on one separate thread, so that jobs never wait for them."""
 
 from __future__ import annotations
 
+import asyncio
 import io
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
-__all__ = ["thumbnail"]
+__all__ = ["Thumbnails", "thumbnail"]
 
 _LONGEST_SIDE = 256
 _QUALITY = 80
+
+
+class Thumbnails:
+    """Makes one thumbnail at a time. Belongs to the event loop's thread."""
+
+    def __init__(self, make: Callable[[bytes], bytes] | None = None) -> None:
+        """Start nothing yet.
+
+        Args:
+            make: how one is made; None is `thumbnail`.
+        """
+        self._make = make or thumbnail
+        # Not asyncio's threads, which read and write the picture files.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="thumbnails")
+
+    async def make(self, data: bytes) -> bytes:
+        """See `thumbnail`."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._make, data)
+
+    def close(self) -> None:
+        """Make no more."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
 
 def thumbnail(data: bytes) -> bytes:
     """The picture as WebP, its longer side 256 pixels at most.
 
     Args:
-        data: a PNG, WebP or JPEG file.
+        data: a PNG, WebP or JPEG file that the engine wrote.
     """
     from PIL import Image  # noqa: PLC0415 -- most gateways never make one, and all would start later for it
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import tempfile
 import threading
@@ -11,12 +12,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
-import uvicorn
+import structlog
+from fastapi import FastAPI
 
+from server.access.connections import guarded_config
 from server.config import Settings
-from server.executors.fake import FakeExecutor
+from server.draining_server import DrainingServer, bound_socket
 from server.main import create_app
-from server.serving import DrainingServer, bound_socket
+from server.worker.fake_executor import FakeExecutor
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -28,6 +31,18 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """Commands that a test runs in this process set up logging for a process of their own; later tests need ours."""
+    root = logging.getLogger()
+    handlers, level, config = root.handlers[:], root.level, structlog.get_config()
+    yield
+    if root.level != level:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        structlog.configure(**config)
+
+
 @dataclass(kw_only=True)
 class RunningServer:
     """The service on a free port, in a thread of its own, with a fake engine."""
@@ -36,6 +51,7 @@ class RunningServer:
     port: int
     executor: FakeExecutor
     loop: asyncio.AbstractEventLoop
+    app: FastAPI = field(repr=False)
     stop: Callable[[], None] = field(repr=False)
 
     def call(self, function, *arguments):
@@ -53,11 +69,8 @@ def _running(executor, guards, settings) -> Iterator[RunningServer]:
     folders = contextlib.ExitStack()
     data_dir = folders.enter_context(tempfile.TemporaryDirectory(prefix="semantic-bit-"))
     settings = {"model_id": "fake", "data_dir": data_dir, "drain_timeout": 0, **settings}
-    app = create_app(Settings(_env_file=None, **settings), executor=executor, patience=guards.get("patience"))
-    config = uvicorn.Config(
-        app, lifespan="on", log_config=None, access_log=False, proxy_headers=False, timeout_graceful_shutdown=2
-    )
-    server = DrainingServer(config, **guards)
+    app = create_app(Settings(_env_file=None, **settings), executor=executor, timeouts=guards.get("timeouts"))
+    server = DrainingServer(guarded_config(app, timeout_graceful_shutdown=2, **guards))
     listener = bound_socket("127.0.0.1", 0)
     port = listener.getsockname()[1]
     loops: list[asyncio.AbstractEventLoop] = []
@@ -78,7 +91,9 @@ def _running(executor, guards, settings) -> Iterator[RunningServer]:
         while not server.started:
             assert thread.is_alive(), "the server did not start"
             thread.join(0.005)
-        yield RunningServer(url=f"http://127.0.0.1:{port}", port=port, executor=executor, loop=loops[0], stop=stop)
+        yield RunningServer(
+            url=f"http://127.0.0.1:{port}", port=port, executor=executor, loop=loops[0], app=app, stop=stop
+        )
     finally:
         stop()
         folders.close()
@@ -88,7 +103,7 @@ def _running(executor, guards, settings) -> Iterator[RunningServer]:
 def serve() -> Iterator[Callable[..., RunningServer]]:
     """Start a server: `serve(FakeExecutor(step_s=0.01), max_queued_requests=2)`.
 
-    `guards` are for `GuardedServer`, patience for the app too: `serve(guards={"patience": Patience(head_s=0.2)})`.
+    `guards` are for `guarded_config`, timeouts for the app too: `serve(guards={"timeouts": ClientTimeouts(head_s=1)})`.
     """
     with contextlib.ExitStack() as servers:
         yield lambda executor=None, guards=None, **settings: servers.enter_context(

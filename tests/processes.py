@@ -1,4 +1,4 @@
-"""Real server processes for tests: `python -m server serve` on a free port, ended by its id."""
+"""Real processes for tests, ended by their ids: `python -m server serve` on a free port, and a Caddy before it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,3 +69,31 @@ def _address(process: subprocess.Popen[bytes], log: Path) -> str:
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def caddy_process(
+    folder: Path, caddyfile: str, *, options: str = "", environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run Caddy with this Caddyfile. It leaves this machine as it was: no trust store, no administration port."""
+    config, log = folder / "Caddyfile", folder / "caddy.log"
+    config.write_text(f"{{\n admin off\n skip_install_trust\n {options}\n}}\n{caddyfile}\n")
+    homes = {"XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            ["caddy", "run", "--adapter", "caddyfile", "--config", config],
+            env={**os.environ, **homes, **(environment or {})},
+            stdout=out,
+            stderr=out,
+        )
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 on which nothing listens just now."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])

@@ -47,31 +47,31 @@ class DiffusersPipeline:
                 self._scheduler_config, use_karras_sigmas=True
             )
 
-    def draw_in_turn(self, wishes: Sequence[GenerationParams]) -> Drawn:
+    def draw_in_turn(self, requests: Sequence[GenerationParams]) -> Drawn:
         """Draw with one call a picture, one after the other."""
         began = time.perf_counter()
         finished_s: list[float] = []
         pictures: list[Pixels] = []
-        for wish in wishes:
-            pictures += self._call([wish])
+        for params in requests:
+            pictures += self._call([params])
             finished_s.append(time.perf_counter() - began)
         return Drawn(finished_s, pictures)
 
-    def draw_as_list(self, wishes: Sequence[GenerationParams]) -> Drawn:
+    def draw_as_list(self, requests: Sequence[GenerationParams]) -> Drawn:
         """Draw with one call for all: each its own prompt and generator; settings and size are the first one's."""
         began = time.perf_counter()
-        pictures = self._call(wishes)
-        return Drawn([time.perf_counter() - began] * len(wishes), pictures)
+        pictures = self._call(requests)
+        return Drawn([time.perf_counter() - began] * len(requests), pictures)
 
-    def _call(self, wishes: Sequence[GenerationParams]) -> list[Pixels]:
-        first = wishes[0]
+    def _call(self, requests: Sequence[GenerationParams]) -> list[Pixels]:
+        first = requests[0]
         images = self._pipeline(
-            [wish.prompt for wish in wishes],
-            negative_prompt=[wish.negative_prompt for wish in wishes],
+            [params.prompt for params in requests],
+            negative_prompt=[params.negative_prompt for params in requests],
             num_inference_steps=first.num_inference_steps,
             guidance_scale=first.guidance_scale,
             height=first.height,
             width=first.width,
-            generator=[torch.Generator().manual_seed(wish.seed) for wish in wishes],
+            generator=[torch.Generator().manual_seed(params.seed) for params in requests],
         ).images
         return [np.asarray(image) for image in images]

@@ -1,4 +1,4 @@
-"""What a run of drawing gives, whoever drew: pictures, and when each was finished."""
+"""The result of a run, by any contender: pictures, and when each was finished."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from benchmarks.common.drawn import Drawn, Pixels
 from engine.events import Failed, ImageDrawn
 from engine.params import GenerationParams
 from server.executors.messages import Configure
-from server.executors.start_up import start_engine
+from server.worker.start_up import start_engine
 
 __all__ = ["EngineInProcess"]
 
@@ -22,13 +22,13 @@ class EngineInProcess:
     def __init__(self, configuration: Configure) -> None:
         self._engine, self.info = start_engine(configuration, lambda _message: None)
 
-    def draw(self, wishes: Sequence[GenerationParams]) -> Drawn:
+    def draw(self, requests: Sequence[GenerationParams]) -> Drawn:
         """Draw requests of one picture each that come all at once."""
         began = time.perf_counter()
-        finished_s = [0.0] * len(wishes)
-        pictures: list[Pixels] = [np.empty(0, np.uint8)] * len(wishes)
-        for index, wish in enumerate(wishes):
-            self._engine.add(self._engine.prepare(str(index), wish))
+        finished_s = [0.0] * len(requests)
+        pictures: list[Pixels] = [np.empty(0, np.uint8)] * len(requests)
+        for index, params in enumerate(requests):
+            self._engine.add(self._engine.prepare(str(index), params))
         while self._engine.has_work:
             for event in self._engine.step():
                 if isinstance(event, Failed):

@@ -49,7 +49,7 @@ class Report:
             f"{machine.cpu}, {machine.cores} cores, {machine.system}, Python {machine.python}, torch {machine.torch}, "
             f"diffusers {machine.diffusers}, OMP_NUM_THREADS {machine.omp_num_threads or 'unset'}"
         )
-        self._tell_activity("before", self._before)
+        self._report_activity("before", self._before)
 
     def table(self, title: str, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print a table."""
@@ -73,7 +73,7 @@ class Report:
         for goal in self._goals:
             verdict = "met" if goal.is_met else "NOT MET"
             print(f"goal: {goal.claim} <= {goal.limit:.3g}{goal.unit}: {goal.value:.3g}{goal.unit}, {verdict}")
-        self._tell_activity("after", after)
+        self._report_activity("after", after)
         document = {
             "benchmark": self._benchmark,
             "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -86,7 +86,7 @@ class Report:
         }
         print(json.dumps(_plain(document), ensure_ascii=False))
 
-    def _tell_activity(self, when: str, activity: Activity) -> None:
+    def _report_activity(self, when: str, activity: Activity) -> None:
         busy = "" if activity.cores_busy is None else f", {activity.cores_busy:.1f} cores busy"
         print(f"load average {when}: {activity.load_average:.2f}{busy}")
         if not activity.is_quiet:

@@ -64,7 +64,7 @@ class RunningServer:
                 _stop(process)
 
     def wait_until_ready(self, http: httpx2.Client) -> dict[str, Any]:
-        """Return what `GET /health` says as soon as the model is warm.
+        """Return what `GET /health` says as soon as the engine is ready. (Its first picture takes longer than others.)
 
         Raises:
             RuntimeError: the model cannot be served.
@@ -76,6 +76,16 @@ class RunningServer:
             if health["status"] == "failed":
                 raise RuntimeError(health["reason"])
             time.sleep(_POLL_S)
+
+    def wait_until_warm(self, http: httpx2.Client) -> dict[str, Any]:
+        """Return what `GET /health` says when a first small picture has been drawn.
+
+        Raises:
+            RuntimeError: the model cannot be served.
+        """
+        health = self.wait_until_ready(http)
+        self.draw(http, prompt="warm-up", num_inference_steps=2)
+        return health
 
     def draw(self, http: httpx2.Client, **fields: object) -> httpx2.Response:
         """Ask for a picture.

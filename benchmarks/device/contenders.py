@@ -14,7 +14,7 @@ from engine.engine import Engine
 from engine.events import Failed, ImageDrawn
 from engine.params import GenerationParams
 
-__all__ = ["ChannelsLastPipeline", "Contender", "draw", "fitting", "wishes"]
+__all__ = ["ChannelsLastPipeline", "Contender", "draw", "fitting", "make_requests"]
 
 Contender = Callable[[Sequence[GenerationParams]], Drawn]
 
@@ -47,7 +47,7 @@ def draw(engine: Engine, requests: Sequence[GenerationParams]) -> Drawn:
 
 
 def fitting(contender: Contender) -> Contender:
-    """The same contender; who has once run out of memory draws nothing any more, which reads as no pictures."""
+    """The same contender; one that has once run out of memory draws nothing any more, which reads as no pictures."""
     has_failed = False
 
     def drawn(requests: Sequence[GenerationParams]) -> Drawn:
@@ -63,7 +63,7 @@ def fitting(contender: Contender) -> Contender:
     return drawn
 
 
-def wishes(count: int, *, num_inference_steps: int, height: int, width: int) -> list[GenerationParams]:
+def make_requests(count: int, *, num_inference_steps: int, height: int, width: int) -> list[GenerationParams]:
     """Requests that differ in seed and prompt, by the default sampler."""
     return [
         GenerationParams(

@@ -13,8 +13,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.device.clock import seconds_per_call
-from engine.models.layout import PROMPT_TOKENS
-from engine.params import LIMITS
+from engine.models.layout import PROMPT_TOKENS, read_configs
 
 __all__ = ["PictureFlop", "matrix_rate"]
 
@@ -42,9 +41,8 @@ class PictureFlop:
         with torch.device("meta"):
             unet = UNet2DConditionModel.from_config(unet_config)
             vae = (AutoencoderTiny if is_tiny else AutoencoderKL).from_config(vae_config)
-            latents = torch.empty(
-                1, unet_config["in_channels"], height // LIMITS.size_multiple, width // LIMITS.size_multiple
-            )
+            factor = read_configs(folder).pixels_per_latent
+            latents = torch.empty(1, unet_config["in_channels"], height // factor, width // factor)
             timesteps = torch.empty(1)
             prompt_embeds = torch.empty(1, PROMPT_TOKENS, unet_config["cross_attention_dim"])
         with torch.inference_mode(), FlopCounterMode(display=False) as counter:

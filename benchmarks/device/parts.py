@@ -14,9 +14,10 @@ from benchmarks.device.clock import Marks, seconds_per_call
 from engine.batch import Batch
 from engine.engine import Engine
 from engine.models.base import DiffusionModel
-from engine.params import LIMITS, GenerationParams
+from engine.params import GenerationParams
+from engine.prompts import PromptEncoder
 from engine.samplers import SAMPLERS
-from server.images import encode_image
+from server.worker.image_files import encode_image
 
 __all__ = ["RowsPoint", "StepParts", "decode_seconds", "file_seconds", "rows_curve", "step_parts"]
 
@@ -43,12 +44,14 @@ def rows_curve(model: DiffusionModel, candidates: Sequence[int], *, calls: int) 
     for rows in candidates:
         latents = torch.randn(rows, *_latent_shape(model), device=device)
         timesteps = torch.linspace(999.0, 1.0, rows, device=device)
-        prompt_embeds = model.encode_prompt("a cat").expand(rows, -1, -1).contiguous()
+        text = model.encode_prompt("a cat")
+        told = model.embed_time(timesteps, text)
+        prompts = text.attended.expand(rows, -1, -1).contiguous()
         before = _start_watching_memory(device)
         try:
             call_s = seconds_per_call(
                 device,
-                lambda given=(latents, timesteps, prompt_embeds): model.denoise(*given),  # type: ignore[misc] # mypy infers no lambda with a default
+                lambda given=(latents, told, prompts): model.denoise(*given),  # type: ignore[misc] # mypy infers no lambda with a default
                 calls=calls,
             )
         except torch.OutOfMemoryError:
@@ -102,11 +105,11 @@ def step_parts(engine: Engine, *, num_images: int, rows: int, calls: int) -> Ste
     """
     model = engine.model
     samplers = list(SAMPLERS)[:NUM_SAMPLERS]
-    prompt_embeds = model.encode_prompt("a cat")
-    states = [
-        state
+    prompts = PromptEncoder(model)
+    pictures = [
+        picture
         for index in range(num_images)
-        for state in engine.prepare(
+        for picture in engine.prepare(
             str(index),
             GenerationParams(
                 prompt="a cat",
@@ -117,11 +120,11 @@ def step_parts(engine: Engine, *, num_images: int, rows: int, calls: int) -> Ste
                 sampler=samplers[index % len(samplers)],
                 noise_schedule="default",
             ),
-        ).states
+        ).pictures
     ]
-    for state in states:
-        state.prompt_embeds = state.negative_prompt_embeds = prompt_embeds
-    batch = Batch.of(states, rows)
+    for leg in (picture.leg for picture in pictures):
+        leg.conditioning = leg.negative_conditioning = prompts.encode("a cat", leg.timesteps)
+    batch = Batch.of(pictures, rows)
 
     marks = Marks(model.info.device)
     for number in range(calls + 1):
@@ -168,7 +171,7 @@ def file_seconds(model: DiffusionModel, *, calls: int) -> Summary:
 
 def _latent_shape(model: DiffusionModel) -> tuple[int, int, int]:
     info = model.info
-    return info.latent_channels, info.native_height // LIMITS.size_multiple, info.native_width // LIMITS.size_multiple
+    return info.latent_shape(info.native_height, info.native_width)
 
 
 def _start_watching_memory(device: torch.device) -> int:

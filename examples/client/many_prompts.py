@@ -1,4 +1,4 @@
-"""Draw several prompts at once: python examples/client/many_prompts.py."""
+"""Draw several prompts at once: .venv/bin/python examples/client/many_prompts.py."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Watch four pictures being drawn: python examples/client/watch_a_job.py."""
+"""Watch four pictures being drawn: .venv/bin/python examples/client/watch_a_job.py."""
 
 import os
 

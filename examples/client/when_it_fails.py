@@ -1,4 +1,4 @@
-"""Tell a wrong request from a server that is away: python examples/client/when_it_fails.py."""
+"""Tell a wrong request from a server that is away: .venv/bin/python examples/client/when_it_fails.py."""
 
 import os
 

@@ -1,1 +1,1 @@
-"""Who may use the service, and how much of it."""
+"""Access control: authentication, scopes, rate limits, size limits, timeouts, TLS, proxies."""

@@ -1,4 +1,4 @@
-"""Who sends a request? The access middleware: it leaves a `Caller` on each, or refuses it with 401.
+"""Authentication middleware: leaves a `Caller` on each request, or refuses it with 401.
 
 With API keys everybody needs one, programs on this machine too. Without any, this machine is served and nobody else
 (`network.py`). The operator's socket needs none, nor do the paths that are open to all.
@@ -12,12 +12,11 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from server.access.caller import LOCAL_CALLER, NOBODY, OPERATOR, Caller
+from server.access.caller import ANONYMOUS, LOCAL_CALLER, OPERATOR, Caller
 from server.access.key_ring import KeyRing
-from server.access.keys import KEY_PREFIX
-from server.access.limits import FailedAttempts
-from server.access.network import is_operator, refuse_strangers
-from server.errors import UnauthorizedError
+from server.access.network import is_operator, refuse_remote
+from server.errors import NotAuthorisedError
+from server.store.api_keys import KEY_PREFIX
 
 __all__ = ["OPEN_PATHS", "Authentication"]
 
@@ -32,19 +31,21 @@ _USE_THE_HEADER: Final = "send it in the header Authorization: Bearer KEY (or X-
 
 
 class Authentication:
-    """Finds out who asks, and answers 401 to those whom nobody knows. Takes microseconds and no I/O."""
+    """Authenticates each request by its API key, or answers 401. Takes microseconds and no I/O.
 
-    def __init__(self, app: ASGIApp, *, keys: KeyRing, failed_attempts: FailedAttempts) -> None:
+    Wrong keys are not counted: a key cannot be guessed (32 characters or more), and an address that fails often is
+    shared with callers whose keys are good.
+    """
+
+    def __init__(self, app: ASGIApp, *, keys: KeyRing) -> None:
         self._app = app
         self._keys = keys
-        self._failed_attempts = failed_attempts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request pass with its caller, or refuse it.
 
         Raises:
-            UnauthorizedError: nobody knows who sends it.
-            RateLimitedError: its address has sent too many keys that were not taken.
+            NotAuthorisedError: it has no key, or a wrong one.
         """
         if scope["type"] == "http":
             scope.setdefault("state", {})["caller"] = self._caller(scope)
@@ -55,26 +56,19 @@ class Authentication:
             return OPERATOR
         _refuse_key_in_url(scope)
         if scope["path"] in OPEN_PATHS or scope["path"].startswith(_OPEN_FOLDER):
-            return NOBODY
+            return ANONYMOUS
         headers = Headers(scope=scope)
         if not self._keys.is_needed:
-            refuse_strangers(scope.get("client"), headers)
+            refuse_remote(scope.get("client"), headers)
             return LOCAL_CALLER
-        text = _presented(headers)
-        address = (scope.get("client") or ("",))[0]
-        self._failed_attempts.check(address)
-        try:
-            return self._keys.caller_of(text)
-        except UnauthorizedError:
-            self._failed_attempts.count(address)
-            raise
+        return self._keys.caller_of(_presented(headers))
 
 
 def _presented(headers: Headers) -> bytes:
     """The text that is sent as a key.
 
     Raises:
-        UnauthorizedError: there is none, or more than one.
+        NotAuthorisedError: there is none, or more than one.
     """
     texts = set(headers.getlist("x-api-key"))
     for authorization in headers.getlist("authorization"):
@@ -84,9 +78,9 @@ def _presented(headers: Headers) -> bytes:
             texts.add(text.strip(" "))
     texts.discard("")
     if not texts:
-        raise UnauthorizedError(f"this needs an API key: {_USE_THE_HEADER}")
+        raise NotAuthorisedError(f"an API key is required: {_USE_THE_HEADER}")
     if len(texts) > 1:
-        raise UnauthorizedError("the headers Authorization and X-API-Key hold different API keys: send one")
+        raise NotAuthorisedError("the headers Authorization and X-API-Key contain different API keys: send only one")
     return texts.pop().encode("latin-1")  # as Starlette has read it: byte by byte
 
 
@@ -94,7 +88,7 @@ def _refuse_key_in_url(scope: Scope) -> None:
     """Addresses are logged, kept in histories and passed on; a key in one is a key given away.
 
     Raises:
-        UnauthorizedError: there is one, it seems.
+        NotAuthorisedError: there is one, it seems.
     """
     query: bytes = scope["query_string"]
     names = [name for name, _ in parse_qsl(query.decode("latin-1"), keep_blank_values=True)] if query else []
@@ -108,4 +102,6 @@ def _refuse_key_in_url(scope: Scope) -> None:
         scope["path"], scope["raw_path"] = "/", b"/"
         is_in_query = True
     if is_in_query:
-        raise UnauthorizedError(f"an API key in an address is given away: rotate it, and {_USE_THE_HEADER}")
+        raise NotAuthorisedError(
+            f"an API key in a URL is exposed (in logs and histories): rotate it, and {_USE_THE_HEADER}"
+        )

@@ -1,21 +1,17 @@
-"""Who asks: what the access middleware has found out about a request's sender, for routes, limits and logs."""
+"""The authenticated caller of a request: its key and scopes, for routes, limits and logs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, get_args
+from typing import TYPE_CHECKING, Final
 
-from server.jobs.record import LOCAL_KEY
+from server.store.api_keys import ALL_SCOPES, Scope
+from server.store.record import LOCAL_KEY
 
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection  # the command line knows scopes, and no web framework
 
-__all__ = ["ALL_SCOPES", "LOCAL_CALLER", "NOBODY", "OPERATOR", "Caller", "Scope", "caller_of"]
-
-Scope = Literal["generate", "read", "metrics", "admin"]
-"""What a key may do: ask for pictures, look, read the metrics, or everything and for every key."""
-
-ALL_SCOPES: Final[frozenset[Scope]] = frozenset(get_args(Scope))
+__all__ = ["ANONYMOUS", "LOCAL_CALLER", "OPERATOR", "Caller", "caller_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,13 +27,13 @@ class Caller:
 
 
 OPERATOR: Final = Caller(key_id=LOCAL_KEY, scopes=ALL_SCOPES, is_operator=True)
-"""Whoever may open the operator's socket."""
+"""The operator: any program that may open the operator's socket."""
 
 LOCAL_CALLER: Final = Caller(key_id=LOCAL_KEY, scopes=ALL_SCOPES - {"admin"})
 """A program on this machine, while there are no keys."""
 
-NOBODY: Final = Caller(key_id="", scopes=frozenset())
-"""Whoever looks at what is open to all; whether there is a key is not looked at."""
+ANONYMOUS: Final = Caller(key_id="", scopes=frozenset())
+"""The caller of a route that is open to all; a key, if there is one, is not checked."""
 
 
 def caller_of(connection: HTTPConnection) -> Caller:

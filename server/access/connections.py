@@ -1,34 +1,41 @@
-"""What one connection may do: how long it may dawdle, how much it may send ahead, and what it is told if it is no use.
+"""Limits of one connection: timeouts, head size, pipelining, how many there may be, and how one is refused.
 
-What uvicorn leaves to whoever stands in front of it is done here: a limit for the head of a request, and for its
-trailers, in bytes, fields and seconds; for connections on which nothing happens; for requests that nobody waits for the
-answer of; and for answers that nobody takes. (How many connections there may be: `connection_count.py`.)
+What uvicorn leaves out and a server on a port of its own needs (ADR 15). Slow readers, the eviction of idle connections
+and the counting of TLS handshakes are the proxy's: `deploy/Caddyfile`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
+import resource
 import secrets
-from collections.abc import Sized
-from typing import Any, Final
+import ssl
+from collections.abc import Callable
+from typing import Any, Final, Literal
 
 import httptools
 import structlog
 import uvicorn
 from starlette.exceptions import HTTPException
-from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, Scope
-from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
-from uvicorn.server import ServerState
 
-from server.access.connection_count import Connections
+from server.access.client_timeouts import ClientTimeouts
 from server.access.headers import SECURITY_HEADERS
-from server.access.timeouts import Patience
 from server.errors import MalformedRequestError, TooManyConnectionsError
 from server.problems import PROBLEM_MEDIA_TYPE, problem_of
 
-__all__ = ["MAX_AHEAD", "MAX_FIELDS", "MAX_HEAD_BYTES", "MAX_TARGET_BYTES", "GuardedProtocol"]
+__all__ = [
+    "MAX_AHEAD",
+    "MAX_FIELDS",
+    "MAX_HEAD_BYTES",
+    "MAX_TARGET_BYTES",
+    "GuardedProtocol",
+    "guarded_config",
+    "room_for",
+]
 
 MAX_HEAD_BYTES: Final = 32 * 1024
 """Request line and headers together. Browsers with many cookies stay below 16 kB."""
@@ -38,98 +45,78 @@ MAX_FIELDS: Final = 100
 MAX_AHEAD: Final = 16
 """Requests that may be sent ahead while one is answered. Browsers send none, clients that do a few."""
 
-_FULL_RETRY_S = 5.0
-_PIECE_BYTES: Final = 64 * 1024
+_MAX_REFUSALS: Final = 64
+"""Connections beyond the limit that get to read their 503; further ones are closed at once."""
+_OTHER_FILES: Final = 128 + _MAX_REFUSALS
+"""Descriptors that are kept for everything else: refusals, the store, pictures, the engine, modules."""
+_FULL_RETRY_S: Final = 5.0
 
 _log = structlog.get_logger("server")
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """One connection. A client that keeps to HTTP and goes on, however slowly, does not notice."""
+    """One connection. A client that keeps to HTTP and goes on, however slowly, does not notice.
 
-    def __init__(
-        self,
-        config: uvicorn.Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        *,
-        connections: Connections,
-        patience: Patience,
-    ) -> None:
-        super().__init__(config, server_state, app_state)
-        self.app = _in_pieces(config.loaded_app)
-        self._siblings = connections
-        self._patience = patience
-        self._has_room = True
+    Overrides hooks that uvicorn does not document: its minor version is pinned, and a test names them.
+    """
+
+    def __init__(self, *arguments: Any, max_connections: int, timeouts: ClientTimeouts, **named: Any) -> None:  # noqa: ANN401 -- uvicorn's own
+        super().__init__(*arguments, **named)
+        self._max_connections = max_connections
+        self._timeouts = timeouts
         self._deadline: asyncio.TimerHandle | None = None
-        self._reading_deadline: asyncio.TimerHandle | None = None
-        self._unread = 0
         self._running: RequestResponseCycle | None = None
         """What the app works on; `cycle` is the request that came last."""
-        self._fruitless_bytes = 0
-        """Received since something was complete: a head, a piece of a body, a message."""
-        self._num_trailers = 0
+        self._is_surplus = False
         self._is_in_head = False
         self._is_in_message = False
-        self._wrong: Exception | None = None
-        """What was found wrong while the parser reads on."""
         self._is_refused = False
         """Whether nothing more is taken from this client."""
+        self._error: Exception | None = None
+        """What was found wrong inside the parser, which cannot say so itself."""
+        self._useless_bytes = 0
+        """Received since something was complete: a head, a piece of a body, a message."""
 
-    # What asyncio tells.
+    # Callbacks of asyncio.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        """A client is there, and has said nothing yet."""
+        """A client has connected, and has sent nothing yet."""
         super().connection_made(transport)
-        self.flow = _Flow(transport, self.pipeline)
-        transport.set_write_buffer_limits(_PIECE_BYTES)  # TLS would hold eight times as much before it says so
-        self._has_room = self._siblings.opened(self)
-        self._expect_within(self._patience.head_s)
+        # Never the operator, whose connections over the unix socket have no address.
+        num_surplus = len(self.connections) - self._max_connections if self.client is not None else 0
+        if num_surplus > _MAX_REFUSALS:
+            transport.abort()
+        self._is_surplus = num_surplus > 0
+        self._expect_within(self._timeouts.linger_s if self._is_surplus else self._timeouts.head_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It is gone."""
+        """It is closed."""
         if self._running is not None and not self._running.response_complete:
-            self._running.disconnected = True  # uvicorn tells the last request alone
+            self._running.disconnected = True  # uvicorn notifies the last request only
             self._running.message_event.set()
         self.pipeline.clear()
         super().connection_lost(exc)
         self._expect_nothing()
-        self.resume_writing()
-        self._siblings.closed(self)
 
     def data_received(self, data: bytes) -> None:
-        """Read on."""
+        """Parse on."""
         if self._is_refused:
             return
-        self._fruitless_bytes += len(data)
+        self._useless_bytes += len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             pass  # to a protocol that is not spoken here: the request itself has been read, and is answered
         except httptools.HttpParserError:
             if not self._is_refused:
-                self._refuse(self._wrong or MalformedRequestError("what came over this connection is no HTTP/1.1"))
+                self._refuse(
+                    self._error or MalformedRequestError("the data received on this connection is not HTTP/1.1")
+                )
             return
-        if self._fruitless_bytes > MAX_HEAD_BYTES:
+        if self._useless_bytes > MAX_HEAD_BYTES:
             self._refuse(_head_too_large())
 
-    def pause_writing(self) -> None:
-        """The client does not keep up with reading."""
-        super().pause_writing()
-        self._siblings.slow(self)
-        self._unread = self.transport.get_write_buffer_size()
-        self._reading_deadline = self._reading_deadline or self._expect_reading()
-
-    def resume_writing(self) -> None:
-        """It has read on."""
-        super().resume_writing()
-        if self._reading_deadline is not None:
-            self._reading_deadline.cancel()
-            self._reading_deadline = None
-        if not self._is_in_hand:
-            self._siblings.idle(self)
-
-    # What the parser tells.
+    # Callbacks of the parser.
 
     def on_message_begin(self) -> None:
         """The first byte of a request."""
@@ -140,82 +127,64 @@ class GuardedProtocol(HttpToolsProtocol):
             raise _TooFarAheadError
         super().on_message_begin()
         self._is_in_head = self._is_in_message = True
-        self._fruitless_bytes = self._num_trailers = 0
-        self._expect_within(self._patience.head_s)
+        self._useless_bytes = 0
+        if not self._is_surplus:
+            self._expect_within(self._timeouts.head_s)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header; or, after the body, a trailer, which is counted and forgotten."""
+        """A header. A trailer, after the body, is passed over: a proxy has not looked at it as at a header."""
         if self._is_in_head:
             super().on_header(name, value)
-            return
-        # Among the headers it could say who asks, after a proxy has looked at them and passed them on.
-        self._num_trailers += 1
-        if self._num_trailers > MAX_FIELDS:
-            self._wrong = _head_too_large()
-            raise self._wrong
 
     def on_headers_complete(self) -> None:
         """The whole head is there: the app begins to work."""
-        self._wrong = self._wrong_with_head()
-        if self._wrong is not None:
-            raise self._wrong  # which ends the parser; it does not say why
+        self._error = self._error_in_head()
+        if self._error is not None:
+            raise self._error  # which ends the parser
         super().on_headers_complete()
         self._is_in_head = False
-        self._fruitless_bytes = 0
+        self._useless_bytes = 0
         self._expect_nothing()
-        self._siblings.busy(self)
 
     def on_body(self, body: bytes) -> None:
-        """A piece of the body."""
-        self._fruitless_bytes = 0
+        """A piece of the body. (How slowly it may come: `body_limit.py`.)"""
+        self._useless_bytes = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """The body is there too."""
+        """The whole request is there."""
         super().on_message_complete()
         self._is_in_message = False
-        self._fruitless_bytes = 0
+        self._useless_bytes = 0
         if not self._is_in_hand:
-            self._expect_within(self._patience.idle_s)
+            self._expect_within(self._timeouts.idle_s)
 
-    # What the app's answer brings.
+    # Callbacks of uvicorn.
 
     def on_response_complete(self) -> None:
-        """It is sent."""
+        """The answer is written."""
         super().on_response_complete()
-        self._unset_keepalive_if_required()  # uvicorn's own timer, which any byte stops for good
         if self._is_in_hand:
             return
-        if not self.flow.write_paused:
-            self._siblings.idle(self)
         if not self._is_in_message:
-            self._expect_within(self._patience.idle_s)
+            self._expect_within(self._timeouts.idle_s)
         elif not self._is_in_head:
             # Not closed at once: what is not read makes the system take the answer back, too.
-            self._expect_within(self._patience.linger_s)
+            self._expect_within(self._timeouts.linger_s)
 
-    def hang_up(self) -> None:
-        """Close it without waiting for the client, which is not asking for anything."""
-        self.transport.abort()
-
-    def shutdown(self) -> None:
-        """The server ends: close it when nothing is on its way."""
-        if self._is_in_hand or self.transport.get_write_buffer_size():
-            super().shutdown()
-        else:
-            self.hang_up()  # over TLS, an idle client would not take part in closing before the time for that is over
-
-    @property
-    def has_unread(self) -> bool:
-        """Whether there is something in this process that the client has not taken."""
-        return self.transport.get_write_buffer_size() > 0
+    def timeout_keep_alive_handler(self) -> None:
+        """Uvicorn's own timer, which any byte stops for good; `_is_late` does its work."""
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running = cycle
         super()._start_asgi_task(cycle, app)
 
-    def _should_upgrade(self) -> bool:
-        return False  # asked by uvicorn: no WebSockets are spoken here
+    def shutdown(self) -> None:
+        """The server ends: close it when no answer is on its way."""
+        if self._is_in_hand or self.transport.get_write_buffer_size():
+            super().shutdown()
+        else:
+            self.transport.abort()  # over TLS, an idle client would not take part in closing before the time is over
 
     @property
     def _is_in_hand(self) -> bool:
@@ -223,10 +192,10 @@ class GuardedProtocol(HttpToolsProtocol):
         cycle: RequestResponseCycle | None = self.cycle
         return cycle is not None and not cycle.response_complete and not cycle.disconnected
 
-    def _wrong_with_head(self) -> Exception | None:
-        if not self._has_room:
+    def _error_in_head(self) -> Exception | None:
+        if self._is_surplus:
             return TooManyConnectionsError(
-                "as many connections as there may be have a request in hand", retry_after_s=_FULL_RETRY_S
+                f"the server has reached its connection limit ({self._max_connections})", retry_after_s=_FULL_RETRY_S
             )
         if len(self.url) > MAX_TARGET_BYTES:
             return HTTPException(414, f"path and query must have at most {MAX_TARGET_BYTES} bytes")
@@ -246,30 +215,19 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _is_late(self) -> None:
         self._deadline = None
-        if self._is_in_hand or self.flow.write_paused:
-            # The next request dawdles while this one is worked on, or its answer read; those have limits of their own.
-            self._expect_within(self._patience.head_s)
+        if self._is_in_hand or self.transport.get_write_buffer_size():
+            # The next request is slow while this one is worked on, or its answer read.
+            self._expect_within(self._timeouts.head_s)
         elif self._is_in_head:
             self._refuse(HTTPException(408, "the request's headers came too slowly, or not at all"))
-        else:
-            self.hang_up()
-
-    def _expect_reading(self) -> asyncio.TimerHandle:
-        return self.loop.call_later(self._patience.read_s, self._is_reading_late)
-
-    def _is_reading_late(self) -> None:
-        unread = self.transport.get_write_buffer_size()
-        if self._unread - unread >= self._patience.read_bytes_per_s * self._patience.read_s:  # slow, but it goes on
-            self._unread = unread
-            self._reading_deadline = self._expect_reading()
         else:
             self.transport.abort()
 
     def _refuse(self, error: Exception) -> None:
-        """Say what is wrong, and take nothing more."""
+        """Answer with the error, and take nothing more."""
         self._is_refused = True
         if self._is_in_message and not self._is_in_head and not self._is_in_hand:
-            return  # it has its answer already, and as long as it may linger
+            return  # it has its answer already, and lingers
         self._is_in_head = False
         if self._is_in_hand:
             if self.pipeline or self.cycle.response_started:
@@ -278,7 +236,6 @@ class GuardedProtocol(HttpToolsProtocol):
             # The app waits for the rest of a body that cannot be read.
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-            self._siblings.idle(self)
         request_id = secrets.token_hex(16)
         problem, headers = problem_of(error, instance="", request_id=request_id)
         _log.info("refused connection", status=problem.status, code=problem.code, request_id=request_id)
@@ -296,7 +253,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.transport.can_write_eof():
             # As above: what the client still sends is read, for a moment, so that it gets to read this.
             self.transport.write_eof()
-            self._expect_within(self._patience.linger_s)
+            self._expect_within(self._timeouts.linger_s)
         else:
             self.transport.close()
 
@@ -305,45 +262,57 @@ class _TooFarAheadError(Exception):
     """Ends the parser, which reads on otherwise to the end of what has come."""
 
 
-class _Flow(FlowControl):
-    """Reads nothing while requests that were sent ahead wait their turn.
+def guarded_config(
+    app: Callable[..., Any],
+    *,
+    max_connections: int = 1000,
+    timeouts: ClientTimeouts | None = None,
+    tls: ssl.SSLContext | None = None,
+    lifespan: Literal["on", "off"] = "on",
+    timeout_graceful_shutdown: int | None = None,
+) -> uvicorn.Config:
+    """How uvicorn serves the app with these limits.
 
-    Uvicorn reads on with each answer, and each reading can bring thousands of requests. What this costs: while some
-    wait, a client that hangs up is noticed only when its next answer is written.
+    Args:
+        app: an ASGI application.
+        max_connections: beyond them a request is answered with 503 and its connection closed.
+        timeouts: of clients; None are the defaults.
+        tls: for HTTPS; None is plain HTTP.
+        lifespan: whether the app is started and stopped as well.
+        timeout_graceful_shutdown: seconds for answers that are still being sent at the end.
     """
+    protocol = functools.partial(
+        GuardedProtocol, max_connections=max_connections, timeouts=timeouts or ClientTimeouts()
+    )
+    return uvicorn.Config(
+        app,
+        http=protocol,  # type: ignore[arg-type]  # only ever called
+        ws="none",
+        lifespan=lifespan,
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,  # who is a stranger is decided by what really came over the wire
+        server_header=False,
+        timeout_graceful_shutdown=timeout_graceful_shutdown,
+        ssl_context_factory=None if tls is None else lambda _config, _default: tls,
+    )
 
-    def __init__(self, transport: asyncio.Transport, waiting: Sized) -> None:
-        super().__init__(transport)
-        self._waiting = waiting
 
-    def resume_reading(self) -> None:
-        if not self._waiting:
-            super().resume_reading()
+def room_for(connections: int) -> int:
+    """How many connections there can be without running out of file descriptors, `connections` at most.
 
-
-def _in_pieces(app: ASGI3Application) -> ASGI3Application:
-    """The same app, whose answers leave it no faster than the client takes them.
-
-    Written at once, an answer would count as sent while it still lies in this process; and over TLS nobody would know
-    that it does.
+    The process' soft limit, which is often no more than 1024, is raised as far as need be.
     """
-
-    async def app_in_pieces(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        async def send_in_pieces(message: ASGISendEvent) -> None:
-            if message["type"] != "http.response.body" or len(message.get("body", b"")) <= _PIECE_BYTES:
-                await send(message)
-                return
-            body, more_body = message["body"], message.get("more_body", False)
-            for start in range(0, len(body), _PIECE_BYTES):
-                end = start + _PIECE_BYTES
-                is_last = end >= len(body)
-                await send(
-                    {"type": "http.response.body", "body": body[start:end], "more_body": more_body or not is_last}
-                )
-
-        await app(scope, receive, send_in_pieces)
-
-    return app_in_pieces
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + _OTHER_FILES
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return connections
+    possible = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, possible), hard))
+    room = max(1, max(soft, possible) - _OTHER_FILES)
+    if room < connections:
+        _log.warning("connection limit is below MAX_CONNECTIONS: the open files limit is too low", connections=room)
+    return room
 
 
 def _head_too_large() -> HTTPException:

@@ -1,13 +1,13 @@
-"""What every answer tells a browser to leave alone, and which foreign pages may read answers (`CORS_ORIGINS`)."""
+"""Security headers of every response."""
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["CORS", "SECURITY_HEADERS", "SecurityHeaders"]
+__all__ = ["SECURITY_HEADERS", "SecurityHeaders"]
 
 SECURITY_HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
@@ -26,38 +26,6 @@ _PAGE_HEADERS: Final = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Permissions-Policy": "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()",
 }
-
-CORS: Final[dict[str, Any]] = {
-    "allow_methods": ("GET", "HEAD", "POST"),
-    "allow_headers": (
-        "Authorization",
-        "Idempotency-Key",
-        "If-None-Match",
-        "Last-Event-ID",
-        "Prefer",
-        "X-API-Key",
-        "X-Request-Id",
-    ),
-    "expose_headers": (
-        "ETag",
-        "Location",
-        "RateLimit",
-        "RateLimit-Policy",
-        "Retry-After",
-        "Server-Timing",
-        "X-Job-Id",
-        "X-Model-Id",
-        "X-Noise-Schedule",
-        "X-Prompt-Truncated",
-        "X-Request-Id",
-        "X-Sampler",
-        "X-Seed",
-    ),
-    # Keys travel in a header that the page sets itself; there is no cookie that a browser could add for it.
-    "allow_credentials": False,
-    "max_age": 7200,
-}
-"""How Starlette's `CORSMiddleware` is set up, but for the origins."""
 
 
 class SecurityHeaders:

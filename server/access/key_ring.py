@@ -1,4 +1,4 @@
-"""The API keys that a running server knows: looked up in memory, changed together with the store. No HTTP."""
+"""API keys of a running server: checked in memory, changed together with the store. No HTTP."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing import Final
 
 import msgspec
 
-from server.access.caller import ALL_SCOPES, Caller, Scope
-from server.access.keys import KEY_PREFIX, ApiKey, digest_of, id_in, new_key, rotated
-from server.errors import KeyNotActiveError, KeyNotFoundError, StoreTroubleError, UnauthorizedError
-from server.jobs.store import JobStore
-from server.jobs.store_errors import StoreError
+from server.access.caller import Caller
+from server.errors import KeyNotActiveError, KeyNotFoundError, NotAuthorisedError, StoreTroubleError
+from server.store.api_keys import ALL_SCOPES, KEY_PREFIX, ApiKey, Scope, digest_of, id_in, new_key, rotated
+from server.store.errors import StoreError
+from server.store.job_store import JobStore
 
 __all__ = ["ENVIRONMENT_KEY", "KeyRing"]
 
@@ -35,8 +35,8 @@ USE_INTERVAL_S: Final = 60.0
 RETRY_S: Final = 0.5
 """Between two tries to write a revocation that the disk did not take."""
 
-_NOT_ACCEPTED: Final = "the API key is not accepted"
-_MALFORMED: Final = "the API key is malformed: it is cut off or mistyped"
+_NOT_ACCEPTED: Final = "the API key is invalid, expired or revoked"
+_MALFORMED: Final = "the API key is malformed: incomplete or mistyped"
 
 
 @dataclass(slots=True)
@@ -51,7 +51,7 @@ class KeyRing:
     """Every key of one server: that of the environment and those of the store. Belongs to the event loop's thread.
 
     Looking one up costs microseconds and no I/O. What is changed is in the store before it holds here;
-    only `revoke_at_once` has it the other way round, and goes on trying until the disk takes it.
+    only `revoke` has it the other way round, and goes on trying until the disk takes it.
     """
 
     def __init__(self, environment_key: str | None = None) -> None:
@@ -91,7 +91,7 @@ class KeyRing:
             await self._write_revocations()
         if self._unwritten_revocations:
             ids = ", ".join(self._unwritten_revocations)
-            logger.error("revoked keys will be taken again after the next start, revoke them then: %s", ids)
+            logger.error("revoked keys were not saved and will be valid after a restart, revoke them again: %s", ids)
         await self._write_uses()
 
     # --- who asks -----------------------------------------------------------------------------------------------------
@@ -107,7 +107,7 @@ class KeyRing:
         """Whose key a text is. Compares exactly one digest, whatever is wrong with the text.
 
         Raises:
-            UnauthorizedError: it is nobody's, or not taken any more.
+            NotAuthorisedError: it is nobody's, or not taken any more.
         """
         at = time.time()
         digest = digest_of(text)
@@ -117,11 +117,11 @@ class KeyRing:
         if not hmac.compare_digest(digest, expected):
             # The form is no secret; which ids there are, and what became of them, is.
             is_malformed = key_id is None and (not self._has_environment_key or text.startswith(KEY_PREFIX.encode()))
-            raise UnauthorizedError(_MALFORMED if is_malformed else _NOT_ACCEPTED)
+            raise NotAuthorisedError(_MALFORMED if is_malformed else _NOT_ACCEPTED)
         if held is None:
             return _ENVIRONMENT_CALLER
         if held.key.state(at) != "active":
-            raise UnauthorizedError(_NOT_ACCEPTED)
+            raise NotAuthorisedError(_NOT_ACCEPTED)
         if at - held.used_at >= USE_INTERVAL_S:
             held.used_at = self._unwritten[held.key.id] = at
         return held.caller
@@ -170,19 +170,7 @@ class KeyRing:
     async def revoke(self, key_id: str) -> ApiKey:
         """Take a key away for good, with what its rotation left. One that was revoked stays as it is.
 
-        Raises:
-            KeyNotFoundError: there is no such key.
-            StoreTroubleError: it could not be written, and is still taken.
-        """
-        async with self._changing:
-            key = self._found(key_id)
-            if key.revoked_at is None:
-                key = msgspec.structs.replace(key, revoked_at=time.time())
-                await self._keep(key)
-        return key
-
-    async def revoke_at_once(self, key_id: str) -> ApiKey:
-        """The same for a server that answers callers meanwhile: the disk is not waited for.
+        It is refused from now on, whatever the disk does.
 
         Raises:
             KeyNotFoundError: there is no such key.
@@ -200,8 +188,8 @@ class KeyRing:
                 if key_id not in self._unwritten_revocations:  # another one's is what was not written
                     return key
                 raise StoreTroubleError(
-                    f"the key {key_id} is revoked here from now on, but that is not on the disk yet ({error}); it is "
-                    "tried again until it is: a server that is killed before will take the key again",
+                    f"the key {key_id} could not be saved as revoked ({error}): a running server refuses it from now "
+                    "on and retries to save that; if none runs, revoke it again",
                     retry_after_s=5,
                 ) from error
             finally:
@@ -235,12 +223,12 @@ class KeyRing:
             self._revoking = asyncio.create_task(self._write_revocations_for_long(), name="revocations")
 
     async def _write_revocations_for_long(self) -> None:
-        logger.error("keys are revoked, and the disk does not take it: %s", ", ".join(self._unwritten_revocations))
+        logger.error("revoked keys could not be saved, retrying: %s", ", ".join(self._unwritten_revocations))
         while self._unwritten_revocations:
             await asyncio.sleep(RETRY_S)
             with contextlib.suppress(StoreError):
                 await self._write_revocations()
-        logger.warning("the revocations are on the disk now")
+        logger.warning("revoked keys are saved now")
 
     async def _write_revocations(self) -> None:
         for key_id, key in list(self._unwritten_revocations.items()):
@@ -261,5 +249,5 @@ class KeyRing:
             try:
                 await self._store.note_key_uses(uses)
             except StoreError as error:
-                logger.warning("when keys were last used could not be written: %s", error)
+                logger.warning("last use of keys could not be saved: %s", error)
                 self._unwritten = uses | self._unwritten

@@ -1,20 +1,20 @@
-"""May the server start on the address in HOST? On one that other machines reach it needs API keys."""
+"""Checks HOST at the start: an address that other machines can reach needs API keys."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from server.access import key_table
 from server.access.network import is_loopback
 from server.config import Settings, StartError
-from server.jobs.database import DATABASE_NAME, database_opened
-from server.jobs.store_errors import StoreError
+from server.store import key_table
+from server.store.database import DATABASE_NAME, database_opened
+from server.store.errors import StoreError
 
 __all__ = ["refuse_open_host"]
 
 
 def refuse_open_host(settings: Settings) -> None:
-    """Do not start where everybody could come and nobody would be asked for a key.
+    """Refuse to start on an address that other machines reach, while no API key exists.
 
     Raises:
         StartError: HOST is not a loopback address, and there are no keys; or whether there are cannot be read.
@@ -22,7 +22,7 @@ def refuse_open_host(settings: Settings) -> None:
     if is_loopback(settings.host) or settings.api_key is not None or _has_key(settings.server_folder):
         return
     raise StartError(
-        f"HOST must be a loopback address as long as the server has no API keys, not {settings.host!r}: make one with "
+        f"HOST must be a loopback address while the server has no API keys, not {settings.host!r}: create one with "
         "`python -m server keys create --name NAME`, or set HOST=127.0.0.1 and reach it from elsewhere through an SSH "
         "tunnel"
     )

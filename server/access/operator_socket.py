@@ -1,4 +1,4 @@
-"""The unix socket over which the operator's command line speaks to the running server: `DATA_DIR/server/admin.sock`.
+"""The unix socket between the operator's command line and the running server: `DATA_DIR/server/admin.sock`.
 
 It is mode 0600 in a folder of mode 0700: whoever can open it is the user the server runs as, or root. That is all the
 authentication there is, so a request that came this way may do what no API key can (see `network.is_operator`).
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from server.config import StartError
 
-__all__ = ["OperatorSocket", "connect_to", "socket_path"]
+__all__ = ["OperatorSocket", "address_of", "connect_to", "socket_path"]
 
 _LONGEST_ADDRESS = 107
 """Bytes of a unix socket's path that Linux takes; `sun_path` in unix(7), less the NUL."""
@@ -49,7 +49,7 @@ class OperatorSocket:
         """Bound; whoever serves calls `listen`."""
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with _address_of(self._half_made) as address:
+            with address_of(self._half_made) as address:
                 self.listener.bind(address)
             self._half_made.chmod(0o600)
         except OSError as error:
@@ -87,7 +87,7 @@ def connect_to(path: Path, timeout_s: float) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         connection.settimeout(timeout_s)
-        with _address_of(path) as address:
+        with address_of(path) as address:
             connection.connect(address)
     except OSError:
         connection.close()
@@ -96,12 +96,12 @@ def connect_to(path: Path, timeout_s: float) -> socket.socket:
 
 
 @contextlib.contextmanager
-def _address_of(path: Path) -> Iterator[str]:
+def address_of(path: Path) -> Iterator[str]:
     """A path to the same socket that is short enough to be an address; good while the context lasts."""
     if len(os.fsencode(path)) <= _LONGEST_ADDRESS:
         yield str(path)
     elif not _DESCRIPTORS.is_dir():
-        raise OSError(f"a socket's path may have {_LONGEST_ADDRESS} bytes here, and {path} is longer")
+        raise OSError(f"a socket path may have at most {_LONGEST_ADDRESS} bytes, and {path} is longer")
     else:
         descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:

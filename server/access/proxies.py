@@ -1,8 +1,7 @@
-"""Whose word is taken for who the client is: the `X-Forwarded-*` headers of `TRUSTED_PROXIES`, and of nobody else."""
+"""Trusted proxies: the client's address from `X-Forwarded-*` headers, only from `TRUSTED_PROXIES`."""
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Collection
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -10,24 +9,13 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from server.access.network import FORWARDING_HEADERS, address_in
+
 __all__ = ["TrustedProxies"]
 
 _Address = IPv4Address | IPv6Address
 
-_SAID_BY_PROXIES = frozenset(
-    {
-        b"forwarded",
-        b"via",
-        b"x-forwarded-for",
-        b"x-forwarded-host",
-        b"x-forwarded-port",
-        b"x-forwarded-proto",
-        b"x-forwarded-server",
-        b"x-real-ip",
-        b"cf-connecting-ip",
-        b"true-client-ip",
-    }
-)
+_SAID_BY_PROXIES = frozenset(name.encode() for name in FORWARDING_HEADERS)
 """Taken off a request whose proxy is believed: it does not mean any more that somebody unknown has forwarded it."""
 
 
@@ -52,7 +40,7 @@ class TrustedProxies:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request as its client sent it."""
         if scope["type"] == "http" and scope.get("client") is not None:
-            peer = _address(scope["client"][0])
+            peer = address_in(scope["client"][0])
             if peer is not None and self._is_trusted(peer):
                 scope = self._as_the_client_sent_it(scope, peer)
         await self._app(scope, receive, send)
@@ -75,10 +63,10 @@ class TrustedProxies:
         }
 
     def _client(self, peer: _Address, hops: str) -> _Address | None:
-        """The last hop that nobody vouches for, else the last; None if something there is no address."""
+        """The last hop that is not a trusted proxy, else the last; None if one of them is not an address."""
         client, nearest = peer, None
         for hop in reversed(hops.split(",")):
-            named = _address(_without_port(hop.strip()))
+            named = address_in(_without_port(hop.strip()))
             if named is None:
                 return None
             client = named
@@ -94,15 +82,6 @@ class TrustedProxies:
 
     def _is_trusted(self, address: _Address) -> bool:
         return any(address in network for network in self._networks)
-
-
-def _address(text: str) -> _Address | None:
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return None
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return mapped or address
 
 
 def _without_port(hop: str) -> str:

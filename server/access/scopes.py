@@ -1,4 +1,4 @@
-"""Which scope a route needs, as a dependency: `dependencies=[needs("read")]`. The OpenAPI document shows the same."""
+"""Authorisation: which scope a route needs, `dependencies=[needs("read")]`. The OpenAPI document shows the same."""
 
 from __future__ import annotations
 
@@ -7,20 +7,31 @@ from fastapi.openapi.models import HTTPBearer as Bearer
 from fastapi.params import Depends
 from fastapi.security.base import SecurityBase
 
-from server.access.caller import Caller, Scope, caller_of
+from server.access.caller import Caller, caller_of
 from server.errors import InsufficientScopeError
+from server.store.api_keys import Scope
 
-__all__ = ["may", "needs"]
+__all__ = ["may", "needs", "require_scope"]
 
 
 def needs(scope: Scope) -> Depends:
-    """Refuse whoever may not do this."""
+    """Refuse a caller without this scope."""
     return Security(_Needs(scope), scopes=[scope])  # type: ignore[no-any-return]  # what FastAPI declares as Any
 
 
 def may(caller: Caller, scope: Scope) -> bool:
     """Whether a caller has a scope: `admin` has all of them."""
     return scope in caller.scopes or "admin" in caller.scopes
+
+
+def require_scope(caller: Caller, scope: Scope) -> None:
+    """Refuse a caller without this scope.
+
+    Raises:
+        InsufficientScopeError: it does not have it.
+    """
+    if not may(caller, scope):
+        raise InsufficientScopeError(f"the scope {scope} is required, and the API key does not have it")
 
 
 class _Needs(SecurityBase):
@@ -37,5 +48,4 @@ class _Needs(SecurityBase):
         Raises:
             InsufficientScopeError: its sender does not have the scope.
         """
-        if not may(caller_of(request), self._scope):
-            raise InsufficientScopeError(f"this needs the scope {self._scope}, which the caller does not have")
+        require_scope(caller_of(request), self._scope)

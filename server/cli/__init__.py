@@ -1,1 +1,1 @@
-"""The operator's command line, `python -m server`: what it can do is in `arguments.py`. Imports no torch."""
+"""The operator's command line, `python -m server`: its commands are in `arguments.py`. Imports no torch."""

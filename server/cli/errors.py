@@ -1,4 +1,4 @@
-"""How a command ends: its exit codes, and the error that carries one."""
+"""Exit codes of the commands, and the error with an exit code."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ exit codes:
   0    done
   1    refused or failed; one line on standard error says why
   2    the command line is wrong
-  3    the server cannot be reached, and its store is in use or not there
+  3    the server cannot be reached, and its store is in use or missing
 """
 
 
 class CommandError(Exception):
-    """A command could not do what was asked. The message is one line for whoever typed it."""
+    """A command could not do what was asked. The message is one line for the operator."""
 
     def __init__(self, message: str, exit_code: int = REFUSED) -> None:
         super().__init__(message)

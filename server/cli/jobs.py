@@ -1,19 +1,16 @@
-"""The commands `jobs list`, `show`, `cancel` and `requeue`: what they ask, and how the answer is printed."""
+"""The commands `jobs list`, `show`, `cancel` and `requeue`: their requests and output."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from server.cli.errors import CommandError
-from server.cli.job_desk import JobDesk, job_desk
-from server.config import StartError, load_settings
+from server.cli.output import as_json, as_table, say, say_note
+from server.cli.server_client import ServerClient, any_server, command_settings
 
-__all__ = ["as_table", "cancel_job", "list_jobs", "requeue_job", "show_job"]
+__all__ = ["cancel_job", "list_jobs", "newest_jobs", "requeue_job", "show_job"]
 
 _COLUMNS = ("ID", "STATUS", "STEP", "CREATED", "PICTURES", "UNITS", "USER", "WHY")
 _PROMPTS = ("prompt", "negative_prompt")
@@ -22,48 +19,56 @@ _PROMPTS = ("prompt", "negative_prompt")
 
 def list_jobs(arguments: argparse.Namespace) -> None:
     """Print the newest jobs, a line each."""
-    with _desk() as desk:
-        jobs = desk.page(statuses=arguments.status, user=arguments.user, limit=arguments.limit)
+    with any_server(command_settings()) as server:
+        jobs = newest_jobs(server, statuses=arguments.status, user=arguments.user, limit=arguments.limit)
     if arguments.json:
-        _print(_as_json([_without_prompts(job) for job in jobs]))
+        say(as_json([_without_prompts(job) for job in jobs]))
     elif jobs:
-        _print(as_table([_COLUMNS, *(_row(job) for job in jobs)]))
+        say(as_table([_COLUMNS, *(_row(job) for job in jobs)]))
     else:
-        print("there are no such jobs", file=sys.stderr)  # noqa: T201 -- for whoever typed the command
+        say_note("no such jobs")
 
 
 def show_job(arguments: argparse.Namespace) -> None:
     """Print everything that is known of a job, its prompts if asked for."""
-    with _desk() as desk:
-        job = desk.show(arguments.id)
-    told = job if arguments.prompt else _without_prompts(job)
-    _print(_as_json(told) if arguments.json else as_table(list(_flat(told))))
+    job = _ask("GET", arguments.id)
+    shown = job if arguments.prompt else _without_prompts(job)
+    say(as_json(shown) if arguments.json else as_table(list(_flat(shown))))
 
 
 def cancel_job(arguments: argparse.Namespace) -> None:
     """Cancel a job before its next step."""
-    with _desk() as desk:
-        job = desk.cancel(arguments.id)
+    job = _ask("POST", f"{arguments.id}/cancel")
     if job["status"] != "cancelled":
         raise CommandError(f"the job has ended already: it is {job['status']}")
-    _print(f"{job['id']} is cancelled")
+    say(f"{job['id']} is cancelled")
 
 
 def requeue_job(arguments: argparse.Namespace) -> None:
     """Let a dead job be tried again."""
-    with _desk() as desk:
-        job = desk.requeue(arguments.id)
-    _print(f"{job['id']} is {job['status']} again")
+    job = _ask("POST", f"{arguments.id}/requeue")
+    say(f"{job['id']} is {job['status']} again")
 
 
-@contextlib.contextmanager
-def _desk() -> Iterator[JobDesk]:
-    try:
-        settings = load_settings()
-    except StartError as error:
-        raise CommandError(str(error)) from None
-    with job_desk(settings.server_folder, settings.model_id) as desk:
-        yield desk
+def newest_jobs(
+    server: ServerClient, *, statuses: Sequence[str], user: str | None, limit: int, page: int = 100
+) -> list[dict[str, Any]]:
+    """The newest `limit` jobs, newest first, asked for in pages; of some statuses or one user only, if asked."""
+    jobs: list[dict[str, Any]] = []
+    wanted = [("status", status) for status in statuses] + ([("user", user)] if user is not None else [])
+    cursor: list[tuple[str, str]] = []
+    while True:
+        limits = [("limit", str(min(limit - len(jobs), page)))]
+        found = server.ask("GET", "/v1/jobs", params=[*wanted, *cursor, *limits])
+        jobs += found["jobs"]
+        if found["next_cursor"] is None or len(jobs) >= limit:
+            return jobs
+        cursor = [("cursor", found["next_cursor"])]
+
+
+def _ask(method: str, path: str) -> dict[str, Any]:
+    with any_server(command_settings()) as server:
+        return server.ask(method, f"/v1/jobs/{path}")
 
 
 def _without_prompts(job: Mapping[str, Any]) -> dict[str, Any]:
@@ -86,14 +91,6 @@ def _row(job: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def as_table(rows: Sequence[Sequence[str]]) -> str:
-    """Lines with their cells in columns, fit for any terminal."""
-    shown = [[_printable(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in shown)
-    return "\n".join(line.rstrip() for line in lines)
-
-
 def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Every known leaf of a JSON object with the dotted path to it."""
     for name, part in value.items():
@@ -102,16 +99,3 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
             yield from _flat(parts, f"{prefix}{name}.")
         elif part is not None:
             yield f"{prefix}{name}", str(part)
-
-
-def _printable(text: str) -> str:
-    """What a caller wrote cannot steer the terminal, nor make lines of its own."""
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
-
-
-def _as_json(value: object) -> str:
-    return json.dumps(value, indent=2)  # escapes whatever is not ASCII, and so all that could steer a terminal
-
-
-def _print(text: str) -> None:
-    print(text)  # noqa: T201 -- a command's answer

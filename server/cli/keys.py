@@ -5,16 +5,11 @@ when there is one, so that `KEY=$(python -m server keys create --name me)` holds
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from server.cli.errors import CommandError
-from server.cli.jobs import as_table
-from server.cli.key_desk import KeyDesk, key_desk
-from server.config import Settings, StartError, load_settings
+from server.cli.output import as_json, as_table, say, say_note
+from server.cli.server_client import ServerClient, any_server, command_settings
 
 __all__ = ["create_key", "list_keys", "revoke_key", "rotate_key"]
 
@@ -23,63 +18,67 @@ _COLUMNS = ("ID", "NAME", "STATE", "SCOPES", "CREATED", "EXPIRES", "LAST USED")
 
 def create_key(arguments: argparse.Namespace) -> None:
     """Make a key and print it, once."""
-    with _desk() as (desk, settings):
-        is_first = settings.api_key is None and not _taken(desk)
-        key = desk.create(arguments.name, arguments.scope or ["generate", "read"], arguments.expires_days)
-    expiry = f", until {key['expires_at']}" if key["expires_at"] else ""
-    _tell(f"key {key['id']} ({key['name']}) may {', '.join(key['scopes'])}{expiry}; it is shown this once:")
-    _print(key["text"])
+    body = {
+        "name": arguments.name,
+        "scopes": arguments.scope or ["generate", "read"],
+        "expires_days": arguments.expires_days,
+        "take_over_local": arguments.take_over_local,
+    }
+    settings = command_settings()
+    with any_server(settings, makes_folder=True) as server:
+        is_first = settings.api_key is None and not _is_key_needed(server)
+        has_jobs = is_first and bool(server.ask("GET", "/v1/jobs", params={"limit": 1})["jobs"])
+        key = server.ask("POST", "/v1/keys", json=body)
+    scopes = f"{'scope' if len(key['scopes']) == 1 else 'scopes'} {', '.join(key['scopes'])}"
+    expiry = f" and expires at {key['expires_at']}" if key["expires_at"] else ""
+    say_note(f"key {key['id']} ({key['name']}) has the {scopes}{expiry}; it is shown this once:")
+    say(key["text"])
     if is_first:
-        _tell("it is the first key: from now on every caller needs one, programs on this machine too")
+        say_note("it is the first key: from now on every caller needs one, programs on this machine too")
+    if has_jobs and not arguments.take_over_local:
+        say_note(
+            "the jobs that were drawn without a key are hidden from now on, but for keys with the scope admin: "
+            "create the key with --take-over-local to give them to it"
+        )
 
 
 def list_keys(arguments: argparse.Namespace) -> None:
     """Print every key that was ever made, without its text."""
-    with _desk() as (desk, _):
-        keys = desk.all()
+    with any_server(command_settings(), makes_folder=True) as server:
+        keys = server.ask("GET", "/v1/keys")["keys"]
     if arguments.json:
-        _print(json.dumps(keys, indent=2))  # escapes whatever is not ASCII, and so all that could steer a terminal
+        say(as_json(keys))
     elif keys:
-        _print(as_table([_COLUMNS, *(_row(key) for key in keys)]))
+        say(as_table([_COLUMNS, *(_row(key) for key in keys)]))
     else:
-        _tell("there are no keys")
+        say_note("there are no keys")
 
 
 def rotate_key(arguments: argparse.Namespace) -> None:
     """Give a key a new text and print that, once."""
-    with _desk() as (desk, _):
-        key = desk.rotate(arguments.id, arguments.grace_hours)
+    with any_server(command_settings(), makes_folder=True) as server:
+        key = server.ask("POST", f"/v1/keys/{arguments.id}/rotate", json={"grace_hours": arguments.grace_hours})
     old = f"until {key['old_until']}" if key["old_until"] else "no more"
-    _tell(f"key {key['id']} ({key['name']}) has a new text, shown this once; the old one is taken {old}:")
-    _print(key["text"])
+    say_note(f"key {key['id']} ({key['name']}) has a new text, shown this once; the old one is taken {old}:")
+    say(key["text"])
 
 
 def revoke_key(arguments: argparse.Namespace) -> None:
     """Take a key away for good."""
-    with _desk() as (desk, settings):
-        key = desk.revoke(arguments.id)
-        is_last = settings.api_key is None and not _taken(desk)
-    _print(f"{key['id']} is revoked")
+    settings = command_settings()
+    with any_server(settings, makes_folder=True) as server:
+        key = server.ask("POST", f"/v1/keys/{arguments.id}/revoke")
+        is_last = settings.api_key is None and not _is_key_needed(server)
+    say(f"{key['id']} is revoked")
     if is_last:
-        _tell(
+        say_note(
             "no key is left: a running server goes on to refuse everybody, and after its next start every program on "
             "this machine is served without a key, and nobody else"
         )
 
 
-@contextlib.contextmanager
-def _desk() -> Iterator[tuple[KeyDesk, Settings]]:
-    try:
-        settings = load_settings()
-    except StartError as error:
-        raise CommandError(str(error)) from None
-    with key_desk(settings.server_folder) as desk:
-        yield desk, settings
-
-
-def _taken(desk: KeyDesk) -> bool:
-    """Whether there is a key for which a server asks everybody for theirs."""
-    return any(key["revoked_at"] is None for key in desk.all())
+def _is_key_needed(server: ServerClient) -> bool:
+    return any(key["revoked_at"] is None for key in server.ask("GET", "/v1/keys")["keys"])
 
 
 def _row(key: Mapping[str, Any]) -> tuple[str, ...]:
@@ -93,11 +92,3 @@ def _row(key: Mapping[str, Any]) -> tuple[str, ...]:
         key["expires_at"] or "never",
         key["last_used_at"] or "never",
     )
-
-
-def _print(text: str) -> None:
-    print(text)  # noqa: T201 -- a command's answer
-
-
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr)  # noqa: T201 -- for whoever typed the command

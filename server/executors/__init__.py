@@ -1,1 +1,1 @@
-"""Where a job runs: in a child process per device, or in this process for tests. All speak `messages`."""
+"""Executors run jobs: in a child process per device, or in this process for tests. All use `messages`."""

@@ -1,4 +1,4 @@
-"""What every place where jobs run has in common: the `Executor` protocol."""
+"""The `Executor` protocol: the interface of everything that runs jobs."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["EngineVitals", "Executor", "ExecutorState", "Job", "JobEvent", "Rest
 
 ExecutorState = Literal["loading", "ready", "failed", "stopped"]
 
-RestartReason = Literal["ended", "silent", "slow_start", "memory", "not_started"]
-"""Why an engine was replaced: it ended, gave no sign of life, did not get on with loading, grew too large, or could not
-be started or listened to.
+RestartReason = Literal["ended", "silent", "slow_start", "not_started"]
+"""Why an engine was replaced: it ended, gave no sign of life, did not get on with loading, or could not be started or
+listened to.
 """
 
 JobEvent = Progress | Preview | ImageReady | WorkDone | JobDone
@@ -31,8 +31,8 @@ class Job:
     params: GenerationParams
     output_format: str
     """`png`, `webp` or `jpeg`."""
-    previews: bool = True
-    """Whether anybody looks while it is drawn."""
+    inputs: Mapping[str, bytes] = field(default_factory=dict)
+    """SHA-256 -> PNG file, of the pictures that the request starts from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +63,11 @@ class Executor(Protocol):
         ...
 
     @property
+    def load_trouble(self) -> str | None:
+        """Why the engine before this one never got ready, in words for the operator; None if it did or is the first."""
+        ...
+
+    @property
     def info(self) -> EngineInfo | None:
         """What is running; None until it was ready once."""
         ...
@@ -74,12 +79,17 @@ class Executor(Protocol):
 
     @property
     def allowed_silence_s(self) -> float:
-        """Seconds of silence after which something is wrong: longer than any work item of late would take."""
+        """Seconds of silence after which something is wrong: longer than any recent work item would take."""
         ...
 
     @property
     def load_seconds(self) -> dict[str, float]:
         """Seconds that each phase of the start took (see `LoadProgress`), as far as they have ended."""
+        ...
+
+    @property
+    def load_phase(self) -> str | None:
+        """What it does of its start just now (see `LoadProgress`); None while it does nothing of it."""
         ...
 
     @property

@@ -1,25 +1,23 @@
-"""The default executor: one supervised engine process, at the other end of an inherited socket pair.
+"""The default executor: supervises one engine process (watchdog, restart backoff) over a socket pair.
 
 The gateway never imports torch and never waits for the device: whatever the engine does, `/health` answers. An engine
-that ends, hangs, does not get on with loading or grows too large is replaced.
+that ends, hangs or does not get on with loading is replaced.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import socket
-import sys
+import signal
 import time
-from pathlib import Path
 from typing import Final, NamedTuple
 
+import msgspec
 import structlog
 
-from engine.models.locate import is_fake_engine
 from server.executors.base import RestartReason
-from server.executors.mailboxes import MessageExecutor
+from server.executors.engine_process import EngineProcess
+from server.executors.message_executor import MessageExecutor
 from server.executors.messages import HEADER, MAX_FRAME_BYTES, Configure, ToEngine, decode_from_engine, frame
 
 __all__ = ["ChildProcessExecutor"]
@@ -38,8 +36,6 @@ MAX_BACKOFF_S: Final = 30.0
 STABLE_AFTER_S: Final = 60.0
 """An engine that was ready this long, even idle, starts the backoff anew."""
 
-_PACKAGE_ROOT: Final = Path(__file__).resolve().parents[2]
-
 
 class _End(NamedTuple):
     """Why an engine is not there any more."""
@@ -56,28 +52,27 @@ class ChildProcessExecutor(MessageExecutor):
         self,
         configuration: Configure,
         *,
+        begun: EngineProcess | None = None,
         watchdog_s: float = 10.0,
         load_timeout_s: float = 600.0,
-        max_rss_bytes: int | None = None,
     ) -> None:
         """Say how it is to be run; `start` runs it.
 
         Args:
             configuration: what the engine process is told.
+            begun: the first engine process, where it has been started already, with this configuration.
             watchdog_s: a ready engine whose thread gives no sign for so long is replaced, unless its work items are
                 known to take long: they are allowed 20 times the usual.
             load_timeout_s: an engine that takes longer over one phase of its start is replaced.
-            max_rss_bytes: an engine with more resident memory is replaced as soon as it has nothing to do; None: never.
-                Linux only.
         """
         super().__init__()
         self._configuration = configuration
+        self._begun = begun
         self._watchdog_s = watchdog_s
         self._load_timeout_s = load_timeout_s
-        self._max_rss_bytes = max_rss_bytes
         self._writer: asyncio.StreamWriter | None = None
         self._supervisor: asyncio.Task[None] | None = None
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: EngineProcess | None = None
 
     @property
     def process_id(self) -> int | None:
@@ -91,7 +86,7 @@ class ChildProcessExecutor(MessageExecutor):
     async def stop(self) -> None:
         """See `Executor.stop`. The engine ends when its line closes; one that loads or hangs is killed."""
         if self._state == "loading" and self._process is not None:
-            _kill(self._process)  # while it imports large libraries it is slow to notice anything
+            self._process.kill()  # while it imports large libraries it is slow to notice anything
         self._state = "stopped"
         if self._supervisor is not None:
             self._supervisor.cancel()
@@ -113,7 +108,7 @@ class ChildProcessExecutor(MessageExecutor):
             try:
                 kind = await self._run_once()
             except Exception:  # noqa: BLE001 -- whatever it was (no descriptors, no memory), the next attempt may succeed
-                _log.exception("the engine process could not be run")
+                _log.exception("the engine process could not be started")
             if self._failure is not None:
                 return
             if self._was_of_use():
@@ -137,40 +132,52 @@ class ChildProcessExecutor(MessageExecutor):
     async def _run_once(self) -> RestartReason:
         """Start an engine process, and stay with it until it ends or must be replaced; which of these it was."""
         self._engine_begins()
-        process, connection = await _start_process(_engine_module(self._configuration.model_id))
+        _log.info(f"loading {self._configuration.model_id}")
+        process, self._begun = self._begun or EngineProcess.start(self._configuration), None
+        # The first engine is ready as soon as it can draw. One that replaces another proves first that it can: its jobs
+        # may be what ended that one, and a hang at its first step would look like a slow start.
+        self._configuration = msgspec.structs.replace(self._configuration, warms_up_first=True)
         self._process = process
+        self._began_at = process.began_at
         end = _End("not_started", "process ended while drawing")
         try:
-            end = await self._converse(process, connection)
+            end = await self._converse(process)
         finally:
             if self._writer is not None:
                 self._writer.close()
             self._writer = self._process = None
+            was_loading = self._state == "loading"
             self._engine_has_ended(
                 "the server is shutting down" if self._state == "stopped" else f"the engine {end.words}"
             )
             await _wait_for_end(process)
-            tell = _log.info if self._state in {"stopped", "failed"} else _log.error
-            tell("the engine process has ended", process_id=process.pid, exit_code=process.returncode)
+            if was_loading:
+                how = _how_it_ended(process.returncode)
+                self._load_trouble = (
+                    f"the engine process ended while loading ({how})"
+                    if end.kind == "ended"
+                    else f"the engine {end.words}"
+                )
+            log = _log.info if self._state in {"stopped", "failed"} else _log.error
+            log("the engine process has ended", process_id=process.pid, exit_code=process.returncode)
         return end.kind
 
-    async def _converse(self, process: asyncio.subprocess.Process, connection: socket.socket) -> _End:
-        """Tell the engine what to run, and listen to it. Returns when that is over, with the reason."""
+    async def _converse(self, process: EngineProcess) -> _End:
+        """Send the engine its work and receive its messages. Returns when the connection ends, with the reason."""
         with contextlib.ExitStack() as unless_open:
-            unless_open.callback(connection.close)
-            reader, self._writer = await asyncio.open_connection(sock=connection, limit=2**20)
+            unless_open.callback(process.connection.close)
+            reader, self._writer = await asyncio.open_connection(sock=process.connection, limit=2**20)
             unless_open.pop_all()
-        self._send(self._configuration)
         listening = asyncio.create_task(self._listen(reader), name="engine-line")
-        watching = asyncio.create_task(self._watch(process.pid), name="engine-watchdog")
+        watching = asyncio.create_task(self._watch(), name="engine-watchdog")
         try:
             await asyncio.wait({listening, watching}, return_when=asyncio.FIRST_COMPLETED)
             if not watching.done():
                 listening.result()
                 return _End("ended", "process ended while drawing")
             kind, words = watching.result()
-            _log.error("the engine process is replaced", process_id=process.pid, reason=kind, words=words)
-            _kill(process)
+            _log.error("restarting the engine process", process_id=process.pid, reason=kind, words=words)
+            process.kill()
             return _End(kind, f"was replaced: it {words}")
         finally:
             listening.cancel()
@@ -188,10 +195,9 @@ class ChildProcessExecutor(MessageExecutor):
 
     # --- watching -----------------------------------------------------------------------------------------------------
 
-    async def _watch(self, process_id: int) -> _End:
+    async def _watch(self) -> _End:
         """Ask for signs of life. Returns when the engine must be replaced, with the reason."""
         interval_s = min(MAX_PING_INTERVAL_S, self._watchdog_s / PINGS_A_WATCHDOG)
-        memory = _MemoryLimit(process_id, self._max_rss_bytes)
         while True:
             asked = time.monotonic()
             if self._state == "ready":
@@ -200,97 +206,40 @@ class ChildProcessExecutor(MessageExecutor):
             # If this process did not run (stopped, or starved of the CPU), the engine's answers lie unread.
             self._forgive_silence(time.monotonic() - asked - interval_s)
             end = self._silent_too_long()
-            if end is None and self._state == "ready":
-                end = memory.exceeded(is_idle=not self._running)
             if end is not None:
                 return end
 
     def _silent_too_long(self) -> _End | None:
         silence_s = self._seconds_without_sign
         if self._state == "loading" and silence_s > self._load_timeout_s:
-            return _End("slow_start", f"got no further with loading for {silence_s:.0f} s")
+            return _End("slow_start", f"made no progress with loading for {silence_s:.0f} s")
         if self._state == "ready" and silence_s > self.allowed_silence_s:
-            return _End("silent", f"gave no sign of life for {silence_s:.1f} s")
+            return _End("silent", f"did not respond for {silence_s:.1f} s")
         return None
 
     @property
     def allowed_silence_s(self) -> float:
         """See `Executor.allowed_silence_s`. Sizes that were never drawn before are included."""
+        if self._unproven:
+            return self._load_timeout_s  # as long as it would have if it had warmed up before it was ready
         times = self.work_times
         rows = 2 if self._info is None else self._info.rows_per_call
         known = [times.longest_median_s()]
         for size in {(running.job.params.height, running.job.params.width) for running in self._running.values()}:
-            known += [times.median_s("step", rows, *size), times.median_s("decode", 1, *size)]
+            known += [times.median_s("step", times.step_rows(*size, otherwise=rows), *size)]
+            known += [times.median_s("decode", 1, *size)]
         return max([self._watchdog_s, *(ALLOWED_MEDIANS * seconds for seconds in known if seconds is not None)])
 
 
-class _MemoryLimit:
-    """Watches the resident memory of one engine process."""
-
-    def __init__(self, process_id: int, max_rss_bytes: int | None) -> None:
-        self._process_id = process_id
-        self._max_rss_bytes = max_rss_bytes
-        self._is_first = True
-
-    def exceeded(self, *, is_idle: bool) -> _End | None:
-        """Why the engine must be replaced; None while it need not be."""
-        if self._max_rss_bytes is None:
-            return None
-        rss_bytes = _resident_bytes(self._process_id)
-        if rss_bytes is None or rss_bytes <= self._max_rss_bytes:
-            self._is_first = False
-            return None
-        if self._is_first:
-            # Its successor would be as large: replacing it would never end.
-            _log.warning(
-                "a fresh engine takes more memory than the limit, which is therefore not kept",
-                resident_mib=rss_bytes >> 20,
-                limit_mib=self._max_rss_bytes >> 20,
-            )
-            self._max_rss_bytes = None
-            return None
-        return _End("memory", f"takes {rss_bytes >> 20} MiB of memory") if is_idle else None
-
-
-def _resident_bytes(process_id: int) -> int | None:
-    """Resident memory of a process; None where it cannot be read."""
-    try:
-        # Source: proc_pid_statm(5); the second number counts resident pages.
-        pages = Path(f"/proc/{process_id}/statm").read_text(encoding="ascii").split()[1]
-    except (OSError, IndexError):
-        return None
-    return int(pages) * os.sysconf("SC_PAGE_SIZE")
-
-
-async def _start_process(module: str) -> tuple[asyncio.subprocess.Process, socket.socket]:
-    """Start a module that speaks on the line it inherits; our end of that line."""
-    ours, theirs = socket.socketpair()
-    with theirs, contextlib.ExitStack() as unless_started:
-        unless_started.callback(ours.close)
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            module,
-            str(theirs.fileno()),
-            pass_fds=[theirs.fileno()],
-            stdin=asyncio.subprocess.DEVNULL,
-            env=_engine_environment(),
-            # Ctrl+C reaches the whole foreground group: the gateway decides when the engine ends.
-            start_new_session=True,
-        )
-        unless_started.pop_all()
-    return process, ours
-
-
-async def _wait_for_end(process: asyncio.subprocess.Process) -> None:
+async def _wait_for_end(process: EngineProcess) -> None:
     """Wait for a process whose line has been closed; kill it if it does not notice."""
     try:
         async with asyncio.timeout(STOP_GRACE_S):
             await process.wait()
     except TimeoutError:
-        _log.warning("the engine process does not end by itself: killed", process_id=process.pid)
+        _log.warning("the engine process did not stop in time: killed", process_id=process.pid)
     finally:
-        _kill(process)
+        process.kill()
         try:
             async with asyncio.timeout(KILL_GRACE_S):
                 await process.wait()
@@ -299,23 +248,9 @@ async def _wait_for_end(process: asyncio.subprocess.Process) -> None:
             _log.critical("the engine process cannot be killed", process_id=process.pid)
 
 
-def _kill(process: asyncio.subprocess.Process) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        process.kill()
-
-
-def _engine_module(model_id: str) -> str:
-    """The program that can run this model."""
-    return "server.executors.fake_engine" if is_fake_engine(model_id) else "server.executors.engine_process"
-
-
-def _engine_environment() -> dict[str, str]:
-    """What the engine process sees: this package importable from any folder, and no way to the network."""
-    paths = [str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH", "")]
-    return {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-        "HF_HUB_OFFLINE": "1",
-        "TRANSFORMERS_OFFLINE": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-    }
+def _how_it_ended(returncode: int | None) -> str:
+    if returncode == -signal.SIGKILL:
+        return "killed by the system, perhaps out of memory"
+    if returncode is not None and returncode < 0:
+        return f"signal {-returncode}"
+    return f"exit code {returncode}; the log above says why"

@@ -1,4 +1,4 @@
-"""What gateway and engine process say to each other: typed messages in length-prefixed msgpack frames.
+"""The protocol between gateway and engine process: typed messages in length-prefixed msgpack frames.
 
 A frame is the body's length (4 bytes, big-endian) and the body. Both ends run the same code, so a message carries no
 version.
@@ -7,6 +7,7 @@ version.
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from typing import Final, Literal
 
 import msgspec
@@ -25,6 +26,7 @@ __all__ = [
     "JobMessage",
     "LoadFailed",
     "LoadProgress",
+    "Loading",
     "OutOfMemory",
     "Ping",
     "Pong",
@@ -59,6 +61,8 @@ class Configure(_Message, frozen=True):
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
     dtype: str
     """`auto`, `float32`, `float16` or `bfloat16`."""
+    backend: str = "auto"
+    """What runs the networks: `auto`, `torch` or `openvino`."""
     rows_per_call: int | None = None
     """Model rows in every call; None: measured at warm-up on a GPU, 2 on a CPU."""
     max_images_in_flight: int | None = None
@@ -69,6 +73,10 @@ class Configure(_Message, frozen=True):
     """The default sampler, whose table is made ready at warm-up (with its noise schedule and step count)."""
     noise_schedule: str = "karras"
     num_inference_steps: int = 28
+    warms_up_first: bool = True
+    """Draw a first small picture before it is ready; if not, it is drawn when nobody waits."""
+    cache_folder: str | None = None
+    """For what the engine makes once and reads at later starts; None: nothing is kept."""
     log_level: str = "info"
     """What the engine process logs, and how: as in `Settings`."""
     log_format: Literal["auto", "json", "pretty"] = "auto"
@@ -82,8 +90,8 @@ class Submit(_Message, frozen=True):
     params: GenerationParams
     output_format: str
     """`png`, `webp` or `jpeg`."""
-    previews: bool = True
-    """Whether anybody looks while it is drawn."""
+    inputs: Mapping[str, bytes] = {}
+    """SHA-256 -> PNG file, of the pictures that the request starts from."""
 
 
 class Cancel(_Message, frozen=True):
@@ -104,8 +112,14 @@ ToEngine = Configure | Submit | Cancel | Ping
 # --- engine -> gateway ------------------------------------------------------------------------------------------------
 
 
+class Loading(_Message, frozen=True):
+    """A phase of the start begins (see `LoadProgress`)."""
+
+    phase: str
+
+
 class LoadProgress(_Message, frozen=True):
-    """A phase of the start has ended (`import`, `import_model`, `load`, `warm_up`)."""
+    """A phase of the start has ended: `import`, `import_model`, `load`, `measure`, `warm_up`, as far as there are."""
 
     phase: str
     seconds: float
@@ -124,12 +138,18 @@ class EngineInfo(msgspec.Struct, frozen=True):
     native_width: int
     rows_per_call: int
     max_images_in_flight: int
+    backend: str = "torch"
+    """What runs the networks: `torch` or `openvino`."""
+    num_threads: int | None = None
+    """CPU threads that compute one call; None on a GPU."""
 
 
 class Ready(_Message, frozen=True):
-    """The model is loaded and warm."""
+    """The model is loaded, and draws."""
 
     info: EngineInfo
+    is_warm: bool = True
+    """Whether each kind of its work has been done and reported. If not, the first of a kind may take long."""
 
 
 class LoadFailed(_Message, frozen=True):
@@ -209,7 +229,7 @@ class WorkDone(_Message, frozen=True):
 
 
 class OutOfMemory(_Message, frozen=True):
-    """Something had no room on the device. What becomes of it is told apart."""
+    """A work item ran out of device memory. Whether its job failed is reported separately."""
 
     kind: str
     """What it was: `prepare` or a work item's kind."""
@@ -236,7 +256,8 @@ class Pong(_Message, frozen=True):
 
 
 FromEngine = (
-    LoadProgress
+    Loading
+    | LoadProgress
     | Ready
     | LoadFailed
     | Progress

@@ -1,4 +1,4 @@
-"""How long an engine's work items take here: the medians of late, for cost models and the watchdog. No torch."""
+"""Measured durations of the engine's work items: recent medians, for estimates and the watchdog. No torch."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class WorkTimes:
             self.on_item(item)
 
     def median_s(self, kind: str, rows: int, height: int, width: int) -> float | None:
-        """Seconds that such an item takes: the median of late, so that one slow item does not matter.
+        """Seconds that such an item takes: the recent median, so that one slow item does not matter.
 
         A shape that was never seen is scaled from the one of its kind whose rows x pixels are nearest.
 
@@ -74,6 +74,19 @@ class WorkTimes:
             return None
         nearest = min(known, key=lambda other: abs(math.log(other.load / shape.load)))
         return median(self._seconds[nearest]) * shape.load / nearest.load
+
+    def step_rows(self, height: int, width: int, *, otherwise: int) -> int:
+        """Model rows, padding included, that the calls of a size have now.
+
+        An engine that ran out of memory takes fewer than it began with.
+
+        Args:
+            height: pixels.
+            width: pixels.
+            otherwise: where no step of this size was seen.
+        """
+        same_size = (shape for shape in reversed(self._seconds) if shape[2:] == (height, width))
+        return next((shape.rows for shape in same_size if shape.kind == "step"), otherwise)
 
     def longest_median_s(self) -> float | None:
         """The median of the shape that takes longest; None while nothing was seen."""

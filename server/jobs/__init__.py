@@ -1,1 +1,1 @@
-"""Accepted requests on their way to an engine: what a job is, who waits, and how long it will take."""
+"""Jobs from acceptance to their end: queue, dispatcher, attempts, ETA estimates."""

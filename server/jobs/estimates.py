@@ -1,16 +1,17 @@
-"""When a job will be done, and when the full queue will have room: from what the engine's own work has taken so far."""
+"""ETA estimates: when a job will be done, when a full queue will have room (`Retry-After`). See `eta_simulation.py`."""
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from typing import Final
 
 from engine.params import GenerationParams
 from server.executors.base import Executor
-from server.jobs.cost_model import CostModel, Foresight, Running
 from server.jobs.dispatcher import Dispatcher
-from server.jobs.life import LiveJob
+from server.jobs.eta_simulation import Running, Simulation, simulate
+from server.jobs.live_job import LiveJob
 
 __all__ = ["Estimates"]
 
@@ -21,13 +22,12 @@ ask: one of 5,000 jobs takes 0.1 s, so what it came to is good for 2 s."""
 
 
 class Estimates:
-    """Seconds, as far as anybody can know. Belongs to the event loop's thread."""
+    """ETAs of one server's jobs, in seconds; None where unknown. Belongs to the event loop's thread."""
 
     def __init__(self, executor: Executor, dispatcher: Dispatcher) -> None:
         self._executor = executor
         self._dispatcher = dispatcher
-        self._cost = CostModel(executor.work_times)
-        self._foresight: Foresight | None = None
+        self._simulation: Simulation | None = None
         self._ends: dict[str, float] = {}
         """Job -> when it will be done, on the clock of `time.monotonic`."""
         self._last_end = -math.inf
@@ -49,14 +49,10 @@ class Estimates:
     def of_new_s(self, params: GenerationParams) -> float | None:
         """Until a job that came now would be done; None if unknown."""
         self._play_if_old()
-        info = self._executor.info
-        if info is None or self._foresight is None:
+        own_s = self._alone_s(params)
+        if own_s is None or self._simulation is None:
             return None
-        own_s = self._cost.engine_seconds(params, info.rows_per_call)
-        end_s = self._cost.end_of_another_s(self._foresight, params, info)
-        if own_s is None or end_s is None:
-            return None
-        end = self._played_at + end_s
+        end = self._played_at + self._simulation.end_of_another(params)
         if self._newest_end is not None:
             end = max(end, self._newest_end + own_s)
         return max(0.0, end - time.monotonic())
@@ -76,21 +72,26 @@ class Estimates:
         return float(max(1, math.ceil(min([left_s, *known]))))
 
     def until_end_of_s(self, key_id: str, latest_s: float) -> float:
-        """Until one of a key's jobs will have ended, counted up to whole seconds; `latest_s` where nobody knows."""
+        """Until one of a key's jobs will have ended, counted up to whole seconds; `latest_s` where that is unknown."""
         running = (live for live in self._dispatcher.running.values() if live.record.new.key_id == key_id)
         known = [seconds for live in running if (seconds := self.of_job_s(live)) is not None]
         return float(max(1, math.ceil(min(known, default=latest_s))))
 
-    def _running(self) -> list[Running]:
-        return [Running(live.record.new.params, live.steps - live.step) for live in self._dispatcher.running.values()]
-
     def _put_last(self, job_id: str, params: GenerationParams) -> None:
         """A job that came since the queue was played through: as if it were behind all others, until the next time."""
-        info = self._executor.info
-        own_s = None if info is None else self._cost.engine_seconds(params, info.rows_per_call)
+        own_s = self._alone_s(params)
         if own_s is not None:
             self._last_end = max(self._last_end, time.monotonic()) + own_s
             self._ends[job_id] = self._newest_end = self._last_end
+
+    def _alone_s(self, params: GenerationParams) -> float | None:
+        """Seconds that a job takes on an idle engine; None if unknown."""
+        idle = self._simulate([], [])
+        return None if idle is None else idle.end_of_another(params)
+
+    def _simulate(self, running: Sequence[Running], waiting: Sequence[GenerationParams]) -> Simulation | None:
+        info = self._executor.info
+        return None if info is None else simulate(running, waiting, info, self._executor.work_times)
 
     def _play_if_old(self) -> None:
         if time.monotonic() >= self._good_until:
@@ -101,15 +102,13 @@ class Estimates:
     def _play(self) -> None:
         """Play through what runs and waits."""
         self._played_at = time.monotonic()
-        self._ends, self._foresight, self._newest_end = {}, None, None
-        info = self._executor.info
-        if info is None:
-            return
+        self._ends, self._newest_end = {}, None
         order = self._dispatcher.queue.order()
         waiting = [self._dispatcher.live[job_id].record.new.params for job_id in order]
-        self._foresight = self._cost.foresee(self._running(), waiting, info)
-        if self._foresight is not None:
+        running = [Running(live.record.new.params, live.calls_left) for live in self._dispatcher.running.values()]
+        self._simulation = self._simulate(running, waiting)
+        if self._simulation is not None:
             job_ids = [*self._dispatcher.running, *order]
-            ends = zip(job_ids, self._foresight.ends, strict=True)
+            ends = zip(job_ids, self._simulation.ends, strict=True)
             self._ends = {job_id: self._played_at + end for job_id, end in ends}
             self._last_end = max(self._ends.values(), default=self._played_at)

@@ -1,4 +1,4 @@
-"""Who is next: start-time fair queueing by work units between keys, then between a key's users. No clock, no asyncio.
+"""Fair queue: start-time fair queueing by work units between keys, then between a key's users. No clock, no asyncio.
 
 After Goyal, Vin and Cheng, "Start-time Fair Queuing: A Scheduling Algorithm for Integrated Services Packet Switching
 Networks" (SIGCOMM 1996), with its hierarchy of two levels. Every owner has a *start tag*: the work it was given so far,
@@ -86,7 +86,7 @@ class FairQueue:
         return True
 
     def peek(self) -> str | None:
-        """Whose turn it is; None if nobody waits."""
+        """The next job; None if the queue is empty."""
         head = self._keys.head()
         return None if head is None else head[0]
 
@@ -106,7 +106,7 @@ class FairQueue:
         return job_id
 
     def forgive(self) -> None:
-        """Forget who had more than its part. For when nothing waits and nothing runs: nobody was kept from anything."""
+        """Reset all shares. For when nothing waits and nothing runs: then no owner had to wait for another."""
         if self._owners:
             raise AssertionError("debts are settled while jobs wait")
         self._keys = _Level()
@@ -136,7 +136,7 @@ class FairQueue:
 
 
 class _Owner(ABC):
-    """Somebody who shares with others."""
+    """A key, or one of its users: a share of the queue."""
 
     start = 0.0
     """Start tag of its next job; while it has none, the finish tag of its last."""
@@ -174,7 +174,7 @@ class _Level(Generic[_OwnerT]):
         self._tidy_owners_at = _FEW
 
     def owner(self, name: str | None, make: Callable[[], _OwnerT]) -> _OwnerT:
-        """Who has this name; a new one if nobody is known by it, or only somebody without jobs and debts."""
+        """The owner with this name; a new one if there is none, or only one without jobs and debts."""
         known = self.owners.get(name)
         if known is None or self._is_forgettable(known):
             known = self.owners[name] = make()
@@ -185,7 +185,7 @@ class _Level(Generic[_OwnerT]):
         return self._waiting[0][2]
 
     def head(self) -> tuple[str, float] | None:
-        """The next job and its work units; None if nobody waits."""
+        """The next job and its work units; None if none waits."""
         return self.next_owner().head() if self._waiting else None
 
     def jobs(self) -> Iterator[tuple[str, float]]:

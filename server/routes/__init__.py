@@ -1,1 +1,1 @@
-"""The routes, a file for each subject. They ask `ImageGenerator` for pictures and know nothing of engines."""
+"""HTTP routes, a file for each subject. They use `ImageGenerator` and do not depend on engines."""

@@ -1,4 +1,4 @@
-"""`GET /v1/backup`: a copy of the job store for the operator's command line. Not for anybody else, nor in the API."""
+"""`GET /v1/backup`: a copy of the job store for the operator's command line. Not for other callers, not in the API."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ async def backup(request: Request, service: ServiceOf) -> StreamingResponse:
     """The database as it is now: everything that was acknowledged before this was asked."""
     if not caller_of(request).is_operator:
         raise OperatorOnlyError("use `python -m server backup FILE` on the server's machine")
-    return StreamingResponse(_chunks(await service.generator.snapshot()), media_type="application/vnd.sqlite3")
+    storage = service.generator.storage
+    copy = await storage.ask(storage.store.snapshot(service.settings.server_folder), timeout_s=None)
+    return StreamingResponse(_chunks(copy), media_type="application/vnd.sqlite3")
 
 
 def _chunks(file: BinaryIO) -> Iterator[bytes]:

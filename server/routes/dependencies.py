@@ -1,4 +1,4 @@
-"""What routes ask the app for: settings, defaults, the generator and the API keys."""
+"""Dependencies of routes: settings, defaults, the generator and the API keys."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from server.access.key_ring import KeyRing
 from server.config import Settings
 from server.generator import ImageGenerator
 from server.metrics_readings import Readings
-from server.schemas import Defaults
+from server.schemas.generation import Defaults
+from server.thumbnails import Thumbnails
+from server.uploads.uploads import Uploads
 
 __all__ = ["Service", "ServiceOf"]
 
@@ -28,6 +30,8 @@ class Service:
     """`time.monotonic()` when the app was made."""
     readings: Readings
     """What `GET /metrics` looks up."""
+    thumbnails: Thumbnails
+    uploads: Uploads
 
 
 async def _service(request: Request) -> Service:

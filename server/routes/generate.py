@@ -1,4 +1,4 @@
-"""`POST /generate`: a prompt in, a picture out, while the caller waits."""
+"""`POST /generate`: draws pictures while the caller waits."""
 
 from __future__ import annotations
 
@@ -7,29 +7,22 @@ from collections.abc import Coroutine
 from typing import Annotated, Any, TypeVar
 from urllib.parse import quote
 
-from fastapi import APIRouter, Body, Depends, Request, Response
+from fastapi import APIRouter, Body, Request, Response
 from fastapi.responses import JSONResponse
 
 from engine.params import GenerationParams
 from server.access.scopes import needs
 from server.errors import ClientGoneError, NotAcceptableError
-from server.generator import JobState
-from server.job_schemas import JobView
-from server.jobs.record import JobRecord
-from server.problems import PROBLEM_MEDIA_TYPE
-from server.routes.accept import preferred, preferred_wait_s
 from server.routes.dependencies import ServiceOf
+from server.routes.idempotency import IDEMPOTENCY_HEADER, idempotency_key
+from server.routes.job_requests import EXAMPLES, job_of, note
 from server.routes.jobs import accepted
-from server.routes.wishes import (
-    EXAMPLES,
-    IDEMPOTENCY_HEADER,
-    idempotency_key,
-    job_of,
-    note,
-    refuse_when_full,
-    require_json,
-)
-from server.schemas import MEDIA_TYPES, GenerateRequest, GenerateResponse
+from server.routes.negotiation import preferred, preferred_wait_s
+from server.routes.responses import PICTURE_FILES, problem, problems
+from server.routes.upload_route import UploadRoute, upload_body
+from server.schemas.generation import MEDIA_TYPES, GenerateRequest, GenerateResponse
+from server.schemas.jobs import JobView
+from server.store.record import JobRecord
 
 __all__ = ["router"]
 
@@ -38,7 +31,7 @@ _JSON = "application/json"
 _T = TypeVar("_T")
 
 _PICTURE_HEADERS: dict[str, dict[str, object]] = {
-    "X-Job-Id": {"description": "Under which it is kept: `/v1/jobs/{id}`", "schema": {"type": "string"}},
+    "X-Job-Id": {"description": "The job's id, as in `/v1/jobs/{id}`", "schema": {"type": "string"}},
     "X-Seed": {"description": "Draws the same picture again", "schema": {"type": "integer"}},
     "X-Model-Id": {"description": "The model, percent-encoded", "schema": {"type": "string"}},
     "X-Sampler": {"schema": {"type": "string"}},
@@ -54,38 +47,24 @@ _PICTURE_HEADERS: dict[str, dict[str, object]] = {
     },
 }
 
-_PROBLEM = {"schema": {"$ref": "#/components/schemas/Problem"}}
-
-_PROBLEMS = {
-    400: "The body is not JSON, or cannot be read",
-    409: "The job was cancelled",
-    406: "`Accept` leaves nothing that could be sent",
-    413: "The body is too large",
-    415: "The body is not declared as JSON",
-    422: "A value breaks a rule; `errors` names field, rule and value",
-    503: "The queue is full, the model cannot be served, the engine was lost, or the server is shutting down",
-    504: "Not finished within `REQUEST_TIMEOUT`, waiting included",
-}
-
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     202: {
-        "description": "With an `Idempotency-Key`: not finished in time; ask again, or follow `Location`",
+        "description": "With an `Idempotency-Key`: not finished in time; retry, or follow `Location`",
         "model": JobView,
         "headers": {"Location": {"schema": {"type": "string"}}},
     },
     200: {
         "description": "One picture: its file. Several, or if `Accept` prefers JSON: JSON.",
         "headers": _PICTURE_HEADERS,
-        "content": {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in MEDIA_TYPES},
+        "content": PICTURE_FILES,
     },
-    **{
-        status: {"description": description, "content": {PROBLEM_MEDIA_TYPE: _PROBLEM}}
-        for status, description in _PROBLEMS.items()
-    },
+    **problems(400, 406, 413, 415, 422, 504),
+    409: problem("The job was cancelled"),
+    503: problem("The queue is full, the model cannot be served, the engine failed, or the server is shutting down"),
 }
 
 
-router = APIRouter(tags=["pictures"])
+router = APIRouter(route_class=UploadRoute, tags=["pictures"])
 
 
 @router.post(
@@ -93,32 +72,32 @@ router = APIRouter(tags=["pictures"])
     summary="Draw pictures from a prompt",
     response_model=GenerateResponse,
     responses=_RESPONSES,
-    dependencies=[needs("generate"), Depends(require_json), Depends(refuse_when_full)],
-    openapi_extra=IDEMPOTENCY_HEADER,
+    dependencies=[needs("generate")],
+    openapi_extra={**IDEMPOTENCY_HEADER, **upload_body(GenerateRequest)},
 )
 async def generate(
     request: Request,
-    wish: Annotated[GenerateRequest, Body(openapi_examples=EXAMPLES)],
+    body: Annotated[GenerateRequest, Body(openapi_examples=EXAMPLES)],
     service: ServiceOf,
 ) -> Response:
-    """Draw, and answer with the picture.
+    """Draw pictures and wait for them.
 
-    Without `Idempotency-Key`, hanging up cancels the drawing before its next step. With one, the job goes on, a repeat
+    Without `Idempotency-Key`, a disconnect cancels the job before its next step. With one, the job goes on, a repeat
     finds it, and one that takes longer than `REQUEST_TIMEOUT` or `Prefer: wait=N` is answered with 202 and `Location`.
-    With the same seed, settings and server the same request gives the same bytes, whatever else is being drawn.
+    With the same seed, settings and server the same request gives the same bytes, whatever else runs at the same time.
     """
-    params = wish.to_params(service.defaults)
-    answer_type, output_format = _negotiated(request, wish, params)
+    params = body.to_params(service.defaults)
+    answer_type, output_format = _negotiated(request, body, params)
     is_bound = idempotency_key(request) is None
-    new = job_of(request, wish, params, output_format=output_format, is_bound=is_bound)
+    new = job_of(request, body, params, output_format=output_format, is_bound=is_bound)
     note(request, new, with_prompts=service.settings.log_prompts)
     wait_s = None if is_bound else preferred_wait_s(request.headers.getlist("prefer"))
-    drawn = await _until_hang_up(request, service.generator.draw(new, wait_s=wait_s))
-    if isinstance(drawn, JobState):
-        request.state.log["job_id"] = drawn.record.id
-        return accepted(drawn, service, is_repeat=False)
-    record, images = drawn
+    what_becomes = "its job was cancelled" if is_bound else "its job goes on because it has an Idempotency-Key"
+    drawing = service.generator.draw(new, body.pictures, wait_s=wait_s)
+    record, images = await _until_hang_up(request, drawing, what_becomes)
     request.state.log["job_id"] = record.id
+    if images is None:
+        return accepted(service.generator.states.of(record), service, is_repeat=False)
     if answer_type not in {_JSON, images[0].media_type}:
         raise NotAcceptableError(f"the job was drawn as {images[0].media_type} when its Idempotency-Key was first used")
     params = record.new.params  # a repeat has the seed that was drawn the first time
@@ -128,30 +107,30 @@ async def generate(
     headers = {
         "X-Job-Id": record.id,
         "X-Seed": str(params.seed),
-        "X-Model-Id": quote(service.settings.model_id, safe="/:@+ "),
+        "X-Model-Id": quote(service.settings.model_name, safe="/:@+ "),
         "X-Sampler": params.sampler,
         "X-Noise-Schedule": params.noise_schedule,
         "X-Prompt-Truncated": "true" if is_truncated else "false",
         "Server-Timing": ", ".join(f"{phase};dur={milliseconds}" for phase, milliseconds in timing.items()),
     }
     if answer_type == _JSON:
-        answer = GenerateResponse.of(images, params, service.settings.model_id, is_truncated=is_truncated)
+        answer = GenerateResponse.of(images, params, service.settings.model_name, is_truncated=is_truncated)
         return JSONResponse(answer.model_dump(), headers=headers)
     return Response(images[0].data, media_type=images[0].media_type, headers=headers)
 
 
-def _negotiated(request: Request, wish: GenerateRequest, params: GenerationParams) -> tuple[str, str]:
+def _negotiated(request: Request, body: GenerateRequest, params: GenerationParams) -> tuple[str, str]:
     """The media type of the answer, and the format of its picture files.
 
     Raises:
         NotAcceptableError: `Accept` allows none of those that this request could have.
     """
-    images = list(MEDIA_TYPES) if wish.output_format is None else [f"image/{wish.output_format}"]
+    images = list(MEDIA_TYPES) if body.output_format is None else [f"image/{body.output_format}"]
     offers = [*images, _JSON] if params.num_images == 1 else [_JSON]
     answer_type = preferred(",".join(request.headers.getlist("accept")), offers)
     if answer_type is None:
         raise NotAcceptableError(f"the header Accept must allow one of {', '.join(offers)} for this request")
-    return answer_type, MEDIA_TYPES.get(answer_type, wish.output_format or "png")
+    return answer_type, MEDIA_TYPES.get(answer_type, body.output_format or "png")
 
 
 def _server_timing(record: JobRecord) -> dict[str, float]:
@@ -168,8 +147,13 @@ def _server_timing(record: JobRecord) -> dict[str, float]:
     return {phase: round(1000 * duration, 1) for phase, duration in seconds.items()}
 
 
-async def _until_hang_up(request: Request, work: Coroutine[Any, Any, _T]) -> _T:
+async def _until_hang_up(request: Request, work: Coroutine[Any, Any, _T], what_becomes: str) -> _T:
     """Do the work; cancel it if the caller hangs up.
+
+    Args:
+        request: of the caller.
+        work: what it waits for.
+        what_becomes: of the job then, for the log.
 
     Raises:
         ClientGoneError: the caller hung up first.
@@ -180,7 +164,7 @@ async def _until_hang_up(request: Request, work: Coroutine[Any, Any, _T]) -> _T:
         await asyncio.wait({working, hanging_up}, return_when=asyncio.FIRST_COMPLETED)
         if working.done():
             return working.result()
-        raise ClientGoneError("the client hung up; its drawing was cancelled")
+        raise ClientGoneError(f"the client disconnected; {what_becomes}")
     finally:
         working.cancel()
         hanging_up.cancel()

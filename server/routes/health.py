@@ -1,33 +1,44 @@
-"""Is it alive, is it ready, how is it: `GET /livez`, `GET /readyz`, `GET /health`. None of them asks the engine."""
+"""Health checks: liveness `GET /livez`, readiness `GET /readyz`, details `GET /health`. None waits for the engine."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from typing import Literal
 
 from fastapi import APIRouter, Response
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
+from server.error_wording import without_folders
 from server.routes.dependencies import Service, ServiceOf
-from server.schemas import GenerateRequest
+from server.schemas.generation import GenerateRequest
 
 __all__ = ["router", "status_of"]
 
+
+_PHASES = {
+    "import": "importing torch",
+    "import_model": "importing the networks",
+    "load": "reading the model's files",
+    "measure": "measuring how many rows a call takes best",
+    "warm_up": "drawing a first small picture",
+}
+"""Phase of the engine's start (see `LoadProgress`) -> what it does."""
 
 Status = Literal["loading", "healthy", "degraded", "failed", "draining"]
 
 
 class DefaultsInfo(BaseModel):
-    """What a request gets that does not say."""
+    """Values for fields that a request leaves out."""
 
-    steps: int
+    steps: int = Field(validation_alias="num_inference_steps")
     guidance_scale: float
     height: int
     width: int
 
 
 class GeneratorInfo(BaseModel):
-    """What draws. Device and dtype are as configured until the model is loaded, then as they turned out."""
+    """Model and device. Device and dtype are the configured ones until the model is loaded, then the actual ones."""
 
     model_config = ConfigDict(protected_namespaces=())
 
@@ -41,24 +52,28 @@ class GeneratorInfo(BaseModel):
 
 
 class EngineReport(BaseModel):
-    """The engine process, as far as it has told."""
+    """The engine process, as it last reported."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     state: str
     device_name: str | None
+    backend: str | None
+    """What runs the networks: `torch` or `openvino`."""
+    num_threads: int | None
+    """CPU threads that compute one call; null on a GPU."""
     rows_per_call: int | None
     max_images_in_flight: int | None
     silence_s: float
-    """Seconds since its last sign of life."""
+    """Seconds since its last message."""
     load_seconds: dict[str, float]
-    """Seconds that each phase of its start took."""
+    """Seconds per phase of its start."""
     restarts: int
-    """Times that it was replaced since the server started."""
+    """Restarts of the engine since the server started."""
 
 
 class QueueReport(BaseModel):
-    """Who waits and what is being drawn."""
+    """Waiting requests and running pictures."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
@@ -66,11 +81,11 @@ class QueueReport(BaseModel):
     max_requests_waiting: int
     images_in_flight: int
     eta_s: float | None
-    """Seconds until a default job asked for now would be done; null while unknown."""
+    """Seconds until a default job submitted now would be done; null while unknown."""
 
 
 class Health(BaseModel):
-    """The specification's answer, and more."""
+    """Status, model, engine and queue."""
 
     model_config = ConfigDict(protected_namespaces=(), use_attribute_docstrings=True)
 
@@ -85,14 +100,14 @@ class Health(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Whether a request sent now would be drawn soon."""
+    """Whether the server is ready to draw."""
 
     ready: bool
     reason: str | None
 
 
 class Liveness(BaseModel):
-    """The event loop turns."""
+    """The process responds."""
 
     alive: Literal[True] = True
 
@@ -100,22 +115,22 @@ class Liveness(BaseModel):
 router = APIRouter(tags=["health"])
 
 
-@router.get("/livez", summary="Does the process answer?")
+@router.get("/livez", summary="Liveness")
 async def livez() -> Liveness:
     """Always 200: restart the process if this does not answer."""
     return Liveness()
 
 
-@router.get("/readyz", summary="Would a request be drawn soon?", responses={503: {"model": Readiness}})
+@router.get("/readyz", summary="Readiness", responses={503: {"model": Readiness}})
 async def readyz(service: ServiceOf, response: Response) -> Readiness:
-    """200, or 503 with the reason: loading, failed, draining, or an engine that gives no sign of life."""
+    """200, or 503 with the reason: loading, failed, draining, or an engine that does not respond."""
     status, reason = await status_of(service)
     if status != "healthy":
         response.status_code = 503
     return Readiness(ready=status == "healthy", reason=reason)
 
 
-@router.get("/health", summary="How is it?", responses={503: {"model": Health}})
+@router.get("/health", summary="Health and details", responses={503: {"model": Health}})
 async def health(service: ServiceOf, response: Response) -> Health:
     """200 while `loading`, `healthy` or `degraded`; 503 when `failed` or `draining`."""
     status, reason = await status_of(service)
@@ -130,22 +145,19 @@ async def health(service: ServiceOf, response: Response) -> Health:
         reason=reason,
         model_loaded=model_loaded,
         generator_info=GeneratorInfo(
-            model_id=settings.model_id,
+            model_id=settings.model_name,
             device=info.device if info else settings.device,
             dtype=info.dtype if info else settings.torch_dtype,
             scheduler=defaults.sampler,
             noise_schedule=defaults.noise_schedule,
             model_loaded=model_loaded,
-            defaults=DefaultsInfo(
-                steps=defaults.num_inference_steps,
-                guidance_scale=defaults.guidance_scale,
-                height=defaults.height,
-                width=defaults.width,
-            ),
+            defaults=DefaultsInfo(**asdict(defaults)),
         ),
         engine=EngineReport(
             state=executor.state,
             device_name=info.device_name if info else None,
+            backend=info.backend if info else None,
+            num_threads=info.num_threads if info else None,
             rows_per_call=info.rows_per_call if info else None,
             max_images_in_flight=info.max_images_in_flight if info else None,
             silence_s=round(executor.silence_s, 3),
@@ -153,10 +165,10 @@ async def health(service: ServiceOf, response: Response) -> Health:
             restarts=executor.restarts,
         ),
         queue=QueueReport(
-            requests_waiting=generator.num_waiting,
+            requests_waiting=generator.dispatcher.num_waiting,
             max_requests_waiting=settings.max_queued_requests,
-            images_in_flight=generator.num_images_in_flight,
-            eta_s=generator.eta_of_new_s(GenerateRequest(prompt="?").to_params(defaults)),
+            images_in_flight=generator.dispatcher.num_images_in_flight,
+            eta_s=generator.estimates.of_new_s(GenerateRequest(prompt="?").to_params(defaults)),
         ),
         uptime_s=round(time.monotonic() - service.started_at, 3),
     )
@@ -168,12 +180,14 @@ async def status_of(service: Service) -> tuple[Status, str | None]:
     if service.generator.is_draining:
         return "draining", "the server is shutting down"
     if executor.state in {"failed", "stopped"}:
-        return "failed", executor.failure or "the engine has ended"
+        return "failed", without_folders(executor.failure or "the engine has ended", service.settings.model_id)
     if executor.state == "loading":
-        return "loading", "the model is being loaded"
+        trouble, doing = executor.load_trouble, _PHASES.get(executor.load_phase or "")
+        again, now = f" again: {trouble}" if trouble else "", f"; now: {doing}" if doing else ""
+        return "loading", f"the model is being loaded{again}{now}"
     if executor.silence_s > executor.allowed_silence_s:
-        return "degraded", f"the engine has given no sign of life for {executor.silence_s:.0f} s"
-    trouble = await service.generator.trouble()
+        return "degraded", f"the engine has not responded for {executor.silence_s:.0f} s"
+    trouble = await service.generator.storage.trouble()
     if trouble is not None:
-        return "degraded", f"nothing can be written down: {trouble}"
+        return "degraded", f"storage unavailable: {trouble}"
     return "healthy", None

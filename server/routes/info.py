@@ -1,8 +1,9 @@
-"""What this server is and what may be asked of it, as JSON at `/`; and the pages for people: `/` again, and `/docs`."""
+"""`GET /`: server, model, defaults and limits as JSON, or the drawing page; and the page `/docs`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -14,9 +15,9 @@ from starlette.types import Receive, Scope, Send
 
 from engine.params import LIMITS
 from engine.samplers import SAMPLERS
-from server.routes.accept import preferred
 from server.routes.dependencies import Service, ServiceOf
-from server.schemas import MEDIA_TYPES
+from server.routes.negotiation import preferred
+from server.schemas.generation import MEDIA_TYPES
 
 __all__ = ["NAME", "STATIC_FOLDER", "VERSION", "OwnFiles", "router"]
 
@@ -39,7 +40,7 @@ _PAGE_POLICY = (
 
 
 class OwnFiles(StaticFiles):
-    """Files that browsers keep, but ask about each time: after an upgrade nobody runs old and new scripts together."""
+    """Files that browsers keep, but ask about each time: after an upgrade no page runs old and new scripts together."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -72,7 +73,7 @@ def _without_range(scope: Scope) -> Scope:
 
 
 class InfoDefaults(BaseModel):
-    """What a request gets that does not say."""
+    """Values for fields that a request leaves out."""
 
     num_inference_steps: int
     guidance_scale: float
@@ -85,7 +86,7 @@ class InfoDefaults(BaseModel):
 
 
 class InfoLimits(BaseModel):
-    """The largest wishes that are granted."""
+    """Limits of a request."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
@@ -93,10 +94,11 @@ class InfoLimits(BaseModel):
     max_num_inference_steps: int
     max_guidance_scale: float
     min_size: int
-    """Pixels, of either side."""
+    """Pixels, for width and height."""
     max_size: int
-    """Pixels, of either side."""
+    """Pixels, for width and height."""
     size_multiple: int
+    """Width and height must be multiples of it: the pixels per latent of the model."""
     max_seed: int
     max_num_images: int
     max_queued_requests: int
@@ -104,7 +106,7 @@ class InfoLimits(BaseModel):
 
 
 class Info(BaseModel):
-    """The API at a glance."""
+    """Overview of the API."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
@@ -115,7 +117,7 @@ class Info(BaseModel):
     defaults: InfoDefaults
     limits: InfoLimits
     samplers: list[str]
-    """By name; `GET /v1/samplers` tells the rest."""
+    """By name; details at `GET /v1/samplers`."""
     output_formats: list[str]
 
 
@@ -124,7 +126,7 @@ router = APIRouter(tags=["about"])
 
 @router.get(
     "/",
-    summary="What this server is, and what may be asked of it",
+    summary="Server, model, defaults and limits",
     response_model=Info,
     responses={200: {"content": {"text/html": {"schema": {"type": "string"}}}}},
 )
@@ -141,11 +143,10 @@ async def info(
 
 
 def _info(service: Service) -> Info:
-    defaults = service.defaults
     return Info(
         name=NAME,
         version=VERSION,
-        model=service.settings.model_id,
+        model=service.settings.model_name,
         links={
             "generate": "/generate",
             "jobs": "/v1/jobs",
@@ -157,25 +158,10 @@ def _info(service: Service) -> Info:
             "docs": "/docs",
             "openapi": "/openapi.json",
         },
-        defaults=InfoDefaults(
-            num_inference_steps=defaults.num_inference_steps,
-            guidance_scale=defaults.guidance_scale,
-            height=defaults.height,
-            width=defaults.width,
-            sampler=defaults.sampler,
-            noise_schedule=defaults.noise_schedule,
-            output_format="png",
-            num_images=1,
-        ),
+        defaults=InfoDefaults(**asdict(service.defaults), output_format="png", num_images=1),
         limits=InfoLimits(
-            max_prompt_characters=LIMITS.max_prompt_characters,
-            max_num_inference_steps=LIMITS.max_num_inference_steps,
-            max_guidance_scale=LIMITS.max_guidance_scale,
-            min_size=LIMITS.min_size,
-            max_size=LIMITS.max_size,
-            size_multiple=LIMITS.size_multiple,
-            max_seed=LIMITS.max_seed,
-            max_num_images=LIMITS.max_num_images,
+            **asdict(LIMITS),
+            size_multiple=service.defaults.pixels_per_latent,
             max_queued_requests=service.settings.max_queued_requests,
             request_timeout_s=service.settings.request_timeout,
         ),

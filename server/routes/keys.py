@@ -8,8 +8,10 @@ from fastapi import APIRouter, Depends, Path, Request
 
 from server.access.caller import caller_of
 from server.errors import OperatorOnlyError
-from server.key_schemas import KeyList, KeyRotation, KeyView, KeyWish, KeyWithText
 from server.routes.dependencies import ServiceOf
+from server.routes.strict_requests import StrictRoute
+from server.schemas.keys import KeyList, KeyRequest, KeyRotation, KeyView, KeyWithText
+from server.store.record import LOCAL_KEY
 
 __all__ = ["router"]
 
@@ -19,7 +21,9 @@ async def _operator_only(request: Request) -> None:
         raise OperatorOnlyError("use `python -m server keys` on the server's machine")
 
 
-router = APIRouter(prefix="/v1/keys", include_in_schema=False, dependencies=[Depends(_operator_only)])
+router = APIRouter(
+    route_class=StrictRoute, prefix="/v1/keys", include_in_schema=False, dependencies=[Depends(_operator_only)]
+)
 
 KeyId = Annotated[str, Path(pattern="^[0-9a-f]{12}$")]
 
@@ -31,10 +35,14 @@ async def list_keys(service: ServiceOf) -> KeyList:
 
 
 @router.post("", status_code=201)
-async def create(wish: KeyWish, service: ServiceOf) -> KeyWithText:
+async def create(body: KeyRequest, service: ServiceOf) -> KeyWithText:
     """A new key, taken from now on."""
-    expires_s = None if wish.expires_days is None else wish.expires_days * 86400
-    return KeyWithText.with_text(*await service.keys.create(wish.name, wish.scopes, expires_s=expires_s))
+    expires_s = None if body.expires_days is None else body.expires_days * 86400
+    key, text = await service.keys.create(body.name, body.scopes, expires_s=expires_s)
+    if body.take_over_local:
+        storage = service.generator.storage
+        await storage.ask(storage.store.take_over(LOCAL_KEY, key.id))
+    return KeyWithText.with_text(key, text)
 
 
 @router.post("/{key_id}/rotate")
@@ -45,5 +53,5 @@ async def rotate(key_id: KeyId, rotation: KeyRotation, service: ServiceOf) -> Ke
 
 @router.post("/{key_id}/revoke")
 async def revoke(key_id: KeyId, service: ServiceOf) -> KeyView:
-    """The key, which is not taken any more from now on. If that is not on the disk yet, it is said as an error."""
-    return KeyView.of(await service.keys.revoke_at_once(key_id))
+    """The key, which is not taken any more, whether that is on the disk yet or not; if it is not, that is an error."""
+    return KeyView.of(await service.keys.revoke(key_id))

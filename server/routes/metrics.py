@@ -1,4 +1,4 @@
-"""`GET /metrics`: what the server counts and sees, in Prometheus' words. What they mean is in docs/telemetry.md."""
+"""`GET /metrics` for Prometheus. docs/telemetry.md explains the metrics."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from prometheus_client.registry import Collector
 
 from server.access.scopes import needs
 from server.errors import NotAcceptableError
-from server.routes.accept import preferred
 from server.routes.dependencies import ServiceOf
 from server.routes.health import status_of
+from server.routes.negotiation import preferred
 
 __all__ = ["router"]
 
@@ -28,7 +28,7 @@ router = APIRouter(tags=["health"])
 
 @router.get(
     "/metrics",
-    summary="What is counted, for Prometheus",
+    summary="Metrics for Prometheus",
     response_class=Response,
     dependencies=[needs("metrics")],
     responses={200: {"description": "Text", "content": {offer: {"schema": {"type": "string"}} for offer in _OFFERS}}},

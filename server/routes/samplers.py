@@ -1,4 +1,4 @@
-"""`GET /v1/samplers`: every sampler, by every name, with what it can be combined with and what it costs."""
+"""`GET /v1/samplers`: samplers, aliases, their noise schedules and model calls."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ class SamplerInfo(BaseModel):
 
     name: str
     aliases: list[str]
-    """Other names that mean it; case, spaces, `_` and `-` do not matter. A schedule's name may follow any of them:
+    """Aliases; case, spaces, `_` and `-` are ignored. A schedule's name may follow any of them:
     `DPM++ 2M Karras`."""
     noise_schedules: list[str]
-    """What `noise_schedule` may be with it."""
+    """Values of `noise_schedule` that it takes."""
     is_default: bool
     is_stochastic: bool
-    """Draws fresh noise while it steps."""
+    """Adds fresh noise at each step."""
     default_eta: float | None
-    """What `eta` is if it is left out; null where `eta` must be left out."""
+    """Default of `eta`; null where `eta` must be left out."""
     model_calls: int
     """Model calls for one picture of `num_inference_steps` steps."""
     model_calls_formula: str
     """The same for n steps."""
     diffusers_class: str
-    """The scheduler of diffusers that its table is read from."""
+    """The scheduler of diffusers that it is equivalent to."""
 
     @classmethod
     def of(cls, sampler: Sampler, num_inference_steps: int, *, is_default: bool) -> SamplerInfo:
-        """Tell what there is to know about a sampler."""
+        """The JSON view of a sampler."""
         return cls(
             name=sampler.name,
             aliases=list(sampler.aliases),
@@ -70,7 +70,7 @@ async def samplers(
     service: ServiceOf,
     num_inference_steps: Annotated[int | None, Query(ge=1, le=LIMITS.max_num_inference_steps)] = None,
 ) -> Samplers:
-    """Every sampler with its names, noise schedules and model calls for so many steps (left out: the default)."""
+    """Every sampler: its names, noise schedules and the model calls it takes for a number of steps."""
     steps = num_inference_steps or service.defaults.num_inference_steps
     return Samplers(
         num_inference_steps=steps,

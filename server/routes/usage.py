@@ -1,4 +1,4 @@
-"""`GET /v1/usage`: what a key has drawn, day by day and user by user, and what it cost."""
+"""`GET /v1/usage`: usage and cost of a key by day and user."""
 
 from __future__ import annotations
 
@@ -11,43 +11,37 @@ from fastapi.responses import StreamingResponse
 from engine.errors import InvalidParamsError
 from server.access.caller import caller_of
 from server.access.scopes import may, needs
-from server.jobs.usage import Grouping, UsageQuestion, thirty_days_before
-from server.problems import PROBLEM_MEDIA_TYPE
 from server.routes.dependencies import ServiceOf
-from server.usage_schemas import UsageView, usage_json
+from server.routes.responses import problem, problems
+from server.schemas.usage import UsageView, usage_json
+from server.store.usage_table import Grouping, UsageQuestion, thirty_days_before
 
 __all__ = ["router"]
 
 _MOST_ROWS: Final = 10_000
-
-_PROBLEM = {"content": {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
-_PROBLEMS = {
-    422: "A value breaks a rule; `errors` names field, rule and value",
-    503: "Nothing can be read",
-}
 
 router = APIRouter(tags=["usage"])
 
 
 @router.get(
     "/v1/usage",
-    summary="What was drawn, and what it cost",
+    summary="Usage and cost",
     response_model=UsageView,
-    responses={status: {"description": description, **_PROBLEM} for status, description in _PROBLEMS.items()},
+    responses={**problems(422), 503: problem("Storage unavailable")},
     dependencies=[needs("read")],
 )
 async def usage(
     request: Request,
     service: ServiceOf,
-    first_day: Annotated[date | None, Query(alias="from", description="UTC; the first of 30 days if left out")] = None,
-    last_day: Annotated[date | None, Query(alias="to", description="UTC, included; today if left out")] = None,
-    user: Annotated[str | None, Query(max_length=64, description="Only on behalf of this user")] = None,
+    first_day: Annotated[date | None, Query(alias="from", description="UTC; default: 30 days up to `to`")] = None,
+    last_day: Annotated[date | None, Query(alias="to", description="UTC, included; default: today")] = None,
+    user: Annotated[str | None, Query(max_length=64, description="Only jobs on behalf of this user")] = None,
     key_id: Annotated[str | None, Query(max_length=64, description="With the scope `admin`: only this key")] = None,
     group_by: Annotated[
-        list[Grouping] | None, Query(description="What gets a row of its own; may be repeated (`day` if left out)")
+        list[Grouping] | None, Query(description="Group by this; may be repeated; default: `day`")
     ] = None,
 ) -> StreamingResponse:
-    """One's own key's jobs, by the day on which they ended; with the scope `admin`, every key's."""
+    """Jobs of the calling key by the day on which they ended; with the scope `admin`, of every key."""
     caller = caller_of(request)
     last_day = last_day or datetime.now(UTC).date()
     first_day = first_day or thirty_days_before(last_day)
@@ -61,7 +55,8 @@ async def usage(
         group_by=tuple(dict.fromkeys(group_by or ["day"])),
         max_rows=None if caller.is_operator else _MOST_ROWS + 1,
     )
-    rows = await service.generator.usage(question)
+    storage = service.generator.storage
+    rows = await storage.ask(storage.store.usage(question))
     if question.max_rows is not None and len(rows) == question.max_rows:
         raise InvalidParamsError(
             "group_by", f"must not give more than {_MOST_ROWS} rows: ask for fewer days or one user", group_by

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from benchmarks.device.clock import Marks, seconds_per_call
-from benchmarks.device.contenders import fitting, wishes
+from benchmarks.device.contenders import fitting, make_requests
 from benchmarks.device.limits import PictureFlop
 from engine.models.random_model import make_random_model
 
@@ -52,6 +52,7 @@ def test_a_picture_of_stable_diffusion_takes_the_operations_that_the_documents_n
     make_random_model(tmp_path, arch="tiny")
     full_size = {
         "unet": {
+            "_class_name": "UNet2DConditionModel",
             "sample_size": 64,
             "block_out_channels": [320, 640, 1280, 1280],
             "layers_per_block": 2,
@@ -70,6 +71,8 @@ def test_a_picture_of_stable_diffusion_takes_the_operations_that_the_documents_n
     }
     for part, config in full_size.items():
         (tmp_path / part / "config.json").write_text(json.dumps(config))
+    text_encoder = tmp_path / "text_encoder" / "config.json"
+    text_encoder.write_text(json.dumps(json.loads(text_encoder.read_text()) | {"hidden_size": 768}))
     flop = PictureFlop(tmp_path, height=512, width=512)
     assert flop.unet_row == pytest.approx(803.3e9, rel=1e-3)
     assert flop.decode == pytest.approx(2514.5e9, rel=1e-3)
@@ -98,7 +101,7 @@ def test_who_runs_out_of_memory_draws_no_pictures_from_then_on():
         raise torch.OutOfMemoryError
 
     drawn = fitting(contender)
-    requests = wishes(2, num_inference_steps=1, height=64, width=64)
+    requests = make_requests(2, num_inference_steps=1, height=64, width=64)
     assert drawn(requests).finished_s == []
     assert drawn(requests).finished_s == []
     assert tries == [2]

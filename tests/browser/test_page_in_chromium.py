@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from engine.errors import DoesNotFitError
-from server.executors.fake import FakeExecutor
+from server.worker.fake_executor import FakeExecutor
 from tests.browser import looks
 from tests.processes import server_process
 
@@ -253,7 +253,7 @@ def test_a_job_in_the_queue_tells_its_place_and_can_be_cancelled(serve, open_pag
     for number in range(3):
         httpx2.post(f"{running.url}/v1/jobs", json={"prompt": f"other {number}"})
     page = open_page(running)
-    expect(page.locator("#queue-line")).to_contain_text("1 being drawn, 2 waiting")
+    expect(page.locator("#queue-line")).to_contain_text("1 drawing, 2 waiting")
     draw(page)
     expect(page.locator("#progress-words")).to_contain_text("2 ahead of it")
     page.get_by_role("button", name="Cancel").click()
@@ -267,7 +267,7 @@ def test_a_job_that_fails_says_why(serve, open_page):
     page = open_page(serve(executor))
     executor.fail_next(DoesNotFitError("one picture of 512x512 needs 9 GiB, and the device has 8"))
     draw(page)
-    expect(page.locator("#ended")).to_contain_text("It could not be drawn.")
+    expect(page.locator("#ended")).to_contain_text("Failed.")
     expect(page.locator("#ended")).to_contain_text("needs 9 GiB")
     expect(page.get_by_role("button", name="Another seed")).to_be_visible()
     expect(page.get_by_role("link", name="Download")).to_be_hidden()
@@ -275,10 +275,48 @@ def test_a_job_that_fails_says_why(serve, open_page):
 
 def test_while_the_model_loads_the_page_says_so_and_jobs_wait(serve, open_page):
     page = open_page(serve(FakeExecutor(load_s=2)))
-    expect(page.locator("#queue-line")).to_contain_text("The model is being loaded")
+    expect(page.locator("#queue-line")).to_have_text("Loading the model")
+    expect(page.locator("#draw-eta")).to_have_text("starts when the model is loaded")
+    expect(page.locator("#notice")).to_be_hidden()
     draw(page)
     see_done(page)
     expect(page.locator("#queue-line")).to_contain_text("Ready")
+
+
+def test_busy_does_not_look_like_broken(serve, open_page):
+    running = serve(FakeExecutor(step_s=0.1))
+    page = open_page(running, viewport={"width": 390, "height": 800})
+    for _ in range(12):
+        httpx2.post(f"{running.url}/v1/jobs", json={"prompt": "a dog", "num_inference_steps": 40})
+    draw(page, num_inference_steps=40)
+    expect(page.locator("#queue-line")).to_have_text("2 drawing, 11 waiting")
+    assert page.locator(".top").bounding_box()["height"] < 80, "one row on a telephone, too"
+    expect(page.locator('.dot[data-state="busy"]')).to_be_visible()
+    dot, ink = page.evaluate(
+        """[getComputedStyle(document.querySelector(".dot")).backgroundColor, getComputedStyle(document.body).color]"""
+    )
+    assert dot == ink
+    running.stop()
+    expect(page.locator("#queue-line")).to_have_text("No connection")
+    assert page.evaluate('getComputedStyle(document.querySelector(".dot")).backgroundColor') != ink
+
+
+def test_a_prompt_that_was_cut_is_reported(serve, open_page):
+    page = open_page(serve())
+    said = seen_words(page, "#announcer")
+    long = "red cat sky " * 80
+    draw(page, long)
+    see_done(page, long)
+    notice = "The prompt is too long for this model: its end was cut off and has no effect."
+    expect(page.locator("#caption-truncated")).to_have_text(notice)
+    expect(page.locator("#caption-truncated")).to_be_visible()
+    assert notice in said()[-1]
+    draw(page, "a cat", negative_prompt=long)
+    see_done(page, "a cat")
+    expect(page.locator("#caption-truncated")).to_contain_text("The prompt or the negative prompt is too long")
+    draw(page, "a dog", negative_prompt="")
+    see_done(page, "a dog")
+    expect(page.locator("#caption-truncated")).to_be_hidden()
 
 
 # --- what goes wrong --------------------------------------------------------------------------------------------------
@@ -315,6 +353,44 @@ def test_no_prompt_is_told_at_the_prompt(serve, open_page):
     expect(page.locator("#prompt-error")).to_contain_text("Prompt ")
 
 
+REASON = "unet/model.safetensors of /srv/models/some-model is damaged: it ends after 100000 bytes of 3438167540"
+REASON_SHOWN = REASON.replace("/srv/models/", "")
+"""Where the model lies is not for everybody."""
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_failed_model_is_one_word_in_the_header_and_its_reason_stands_in_the_banner(serve, open_page, width):
+    page = open_page(serve(FakeExecutor(load_failure=REASON)), viewport={"width": width, "height": 800})
+    expect(page.locator("#queue-line")).to_have_text("Failed")
+    expect(page.get_by_role("alert")).to_contain_text(f"The server cannot draw pictures. {REASON_SHOWN}")
+    assert page.content().count(REASON_SHOWN) == 1
+    assert page.locator(".top").bounding_box()["height"] < 80, "one row"
+    close = page.get_by_role("button", name="Close")
+    assert close.bounding_box()["height"] < 40, "one line"
+    assert looks.sticking_out(page) == []
+    assert looks.hard_to_read(page) == {}
+    close.click()
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    with page.expect_response("**/health"):
+        pass
+    expect(page.locator("#notice")).to_be_hidden()
+
+
+def test_trouble_of_the_server_is_shown_while_it_lasts(serve, open_page):
+    executor = FakeExecutor(load_s=2.0)
+    running = serve(executor)
+    page = open_page(running)
+    expect(page.locator("#queue-line")).to_have_text("Ready")
+    running.call(executor.die)
+    lookup = "document.dispatchEvent(new Event('visibilitychange'))"
+    page.evaluate(lookup)
+    expect(page.get_by_role("alert")).to_contain_text("The server cannot draw pictures. the engine process ended")
+    running.call(executor.restart)
+    page.evaluate(lookup)
+    expect(page.locator("#queue-line")).to_have_text("Loading the model")
+    expect(page.locator("#notice")).to_be_hidden()
+
+
 @pytest.mark.parametrize("status", [403, 503])
 def test_a_refusal_is_told_in_the_servers_words(serve, open_page, status):
     page = open_page(serve())
@@ -332,7 +408,7 @@ def test_a_refusal_is_told_in_the_servers_words(serve, open_page, status):
 
 def test_a_key_goes_into_the_header_and_never_into_an_address(serve, open_page):
     page = open_page(serve())
-    page.evaluate("sessionStorage.setItem('semantic-bit-api-key', 'k3y')")
+    page.evaluate("sessionStorage.setItem('semantic-bit-api-key/', 'k3y')")
     requests = []
     page.on("request", lambda request: requests.append(request))  # noqa: PLW0108 -- Playwright marks what it is given
     draw(page)
@@ -378,7 +454,7 @@ def test_whoever_stops_trying_and_asks_again_gets_the_same_drawing(serve, open_p
     lose_answers(page, 1)
     page.clock.install()  # so that the page does not try again by itself
     draw(page)
-    page.get_by_role("button", name="Stop trying").click()
+    page.get_by_role("button", name="Stop retrying").click()
     expect(page.get_by_role("alert")).to_contain_text("Stopped.")
     page.get_by_role("button", name="Draw", exact=True).click()
     see_done(page)
@@ -451,12 +527,12 @@ API_KEY = "correct horse battery staple, and two more"
 def test_a_server_that_wants_a_key_is_given_one_by_keyboard_and_the_page_works_as_ever(serve, open_page):
     running = serve(FakeExecutor(step_s=STEP_S), api_key=API_KEY)
     page = open_page(running, ready="#key-dialog[open]")
-    dialog = page.get_by_role("dialog", name="An API key, please")
-    expect(dialog).to_contain_text("This needs an API key.")
+    dialog = page.get_by_role("dialog", name="API key required")
+    expect(dialog).to_contain_text("An API key is required.")
     expect(page.get_by_label("API key", exact=True)).to_be_focused()
     page.keyboard.type("not the key, though it is as long as one")
     page.keyboard.press("Enter")
-    expect(dialog).to_contain_text("The API key is not accepted.")
+    expect(dialog).to_contain_text("The API key is invalid, expired or revoked.")
     expect(page.get_by_label("API key", exact=True)).to_have_value("")
     page.keyboard.type(API_KEY)
     page.keyboard.press("Enter")
@@ -467,7 +543,7 @@ def test_a_server_that_wants_a_key_is_given_one_by_keyboard_and_the_page_works_a
     see_done(page)  # pictures are fetched with the key: an <img> could not send it
     assert any(re.match(r"Step \d+ of 40", text) for text in seen())  # and so are events
     expect(page.locator("#tiles .tile img")).to_be_visible()
-    assert page.evaluate("sessionStorage.getItem('semantic-bit-api-key')") == API_KEY
+    assert page.evaluate("sessionStorage.getItem('semantic-bit-api-key/')") == API_KEY
     assert page.evaluate("localStorage.length") == 0
     command = page.locator("#curl").text_content()
     assert '"Authorization: Bearer $SEMANTIC_BIT_API_KEY"' in command
@@ -477,14 +553,14 @@ def test_a_server_that_wants_a_key_is_given_one_by_keyboard_and_the_page_works_a
     see_done(page)
     page.get_by_role("button", name="Forget the API key").click()
     expect(dialog).to_be_visible()
-    assert page.evaluate("sessionStorage.getItem('semantic-bit-api-key')") is None
+    assert page.evaluate("sessionStorage.getItem('semantic-bit-api-key/')") is None
     expect(page.locator("#picture")).to_be_hidden()
 
 
 def test_whoever_has_no_key_is_not_asked_again_and_again_but_may_come_back(serve, open_page):
     page = open_page(serve(api_key=API_KEY), ready="#key-dialog[open]")
     page.keyboard.press("Escape")
-    expect(page.get_by_role("alert")).to_contain_text("Not authorized.")
+    expect(page.get_by_role("alert")).to_contain_text("Not authorised.")
     expect(page.locator("#key-dialog")).to_be_hidden()
     page.get_by_role("button", name="Enter an API key").click()
     page.get_by_label("API key", exact=True).fill(f"  {API_KEY} ")
@@ -498,7 +574,7 @@ def test_a_key_that_is_taken_away_is_asked_for_again_and_the_wish_is_not_lost(se
     page.get_by_label("API key", exact=True).fill(API_KEY)
     page.get_by_role("button", name="Use it").click()
     page.wait_for_selector("#sampler option", state="attached")
-    page.evaluate("sessionStorage.setItem('semantic-bit-api-key', 'one that was revoked in the meantime')")
+    page.evaluate("sessionStorage.setItem('semantic-bit-api-key/', 'one that was revoked in the meantime')")
     draw(page, "a fox")
     page.get_by_label("API key", exact=True).fill(API_KEY)
     page.get_by_role("button", name="Use it").click()
@@ -520,6 +596,31 @@ def test_nothing_sticks_out_at_any_width(serve, open_page):
         box = page.locator("#picture").bounding_box()
         assert box["width"] >= min(width - 40, 288)
         assert box["height"] <= 800
+
+
+@pytest.mark.parametrize("scrollbar", [0, 15])
+def test_what_can_be_done_with_a_picture_stands_in_one_row_on_a_desktop(serve, open_page, scrollbar):
+    page = open_page(serve(), viewport={"width": 1280 - scrollbar, "height": 720})
+    draw(page)
+    see_done(page)
+    tops = page.locator("#actions > *").evaluate_all("all => all.map(each => each.getBoundingClientRect().top)")
+    assert len(tops) == 4
+    assert len(set(tops)) == 1
+
+
+@pytest.mark.parametrize("side", [64, 72, 128, 192, 512, 768, 1024])
+def test_presets_are_different_sizes_and_one_is_chosen(serve, open_page, side):
+    page = open_page(serve(default_width=side, default_height=side))
+    sizes = page.locator("#presets button").evaluate_all("all => all.map(each => each.title)")
+    assert len(sizes) == len(set(sizes)) == 4
+    assert page.locator("#presets [aria-pressed=true]").all_text_contents() == ["Square"]
+    for size in sizes:
+        page.locator(f'#presets [title="{size}"]').click()
+        assert page.locator("#presets [aria-pressed=true]").evaluate_all("all => all.map(e => e.title)") == [size]
+        width, height = map(int, size.split(" × "))
+        assert page.get_by_label("Width").evaluate("field => field.checkValidity()")
+        assert page.get_by_label("Height").evaluate("field => field.checkValidity()")
+        assert width / height == pytest.approx({0: 1, 1: 3 / 4, 2: 4 / 3, 3: 16 / 9}[sizes.index(size)], rel=0.1)
 
 
 def test_every_text_can_be_read_in_light_and_dark(serve, open_page):

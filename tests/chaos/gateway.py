@@ -27,7 +27,7 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="fi
 
 
 _SIBLINGS = multiprocessing.get_context("forkserver")
-_SIBLINGS.set_forkserver_preload(["tests.chaos.gateway", "server.serving"])
+_SIBLINGS.set_forkserver_preload(["tests.chaos.gateway", "server.draining_server"])
 
 
 class Forked:

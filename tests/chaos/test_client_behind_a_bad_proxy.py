@@ -6,7 +6,7 @@ import time
 
 from semantic_bit_client import ServerFault
 
-from server.executors.fake import FakeExecutor
+from server.worker.fake_executor import FakeExecutor
 from tests.client.drawings import draw_many
 
 

@@ -42,24 +42,24 @@ async def test_a_flood_is_refused_at_the_cap_quickly_and_with_a_true_retry_after
 ):
     posts, most_p99_ms = rounds(1000, 5000), MOST_P99_MS if is_long else 2 * MOST_P99_MS
     seen = [await one_flood(tmp_path_factory.mktemp("flood"), posts)]
-    while (seen[-1].p99_ms > most_p99_ms or seen[-1].error_s > CLOCK_S) and len(seen) < (3 if is_long else 5):
+    while not seen[-1].is_good(most_p99_ms) and len(seen) < (3 if is_long else 5):
         seen.append(await one_flood(tmp_path_factory.mktemp("flood"), posts))
-    best, truest = min(seen, key=lambda flood: flood.p99_ms), min(seen, key=lambda flood: flood.error_s)
+    last = seen[-1]  # quick and true at once, or the test fails: what other floods were does not help
     report(
-        "flood: accepted of the posts", f"{best.accepted} of {posts}", f"<= {WAITING + SLOTS} and those done meanwhile"
+        "flood: accepted of the posts", f"{last.accepted} of {posts}", f"<= {WAITING + SLOTS} and those done meanwhile"
     )
-    told = f"{truest.earliest_s:+.2f} to {truest.latest_s:+.2f} s"
+    told = f"{last.earliest_s:+.2f} to {last.latest_s:+.2f} s"
     report("flood: Retry-After less the true time", told, f"0 to 1 s, give or take {CLOCK_S:g} s")
     p99_ms = ", ".join(f"{flood.p99_ms:.1f}" for flood in seen)
     report("flood: time inside the server, p99", f"{p99_ms} ms", f"<= {most_p99_ms:.0f} ms")
-    report("flood: processor time of the gateway, a post", f"{1000 * best.processor_s / posts:.2f} ms", "")
+    report("flood: processor time of the gateway, a post", f"{1000 * last.processor_s / posts:.2f} ms", "")
     growth = max(flood.growth for flood in seen)
     report("flood: growth of the gateway's memory", f"{growth / 2**20:.1f} MB", "<= 50 MB")
-    assert best.p99_ms <= most_p99_ms
+    assert last.p99_ms <= most_p99_ms
     assert growth <= 50 * 2**20
     # Rounded up to whole seconds: whoever comes back at the time told finds that somebody has just left.
-    assert truest.earliest_s >= -CLOCK_S
-    assert truest.latest_s <= 1 + CLOCK_S
+    assert last.earliest_s >= -CLOCK_S
+    assert last.latest_s <= 1 + CLOCK_S
 
 
 class Flood(NamedTuple):
@@ -71,6 +71,10 @@ class Flood(NamedTuple):
     p99_ms: float
     processor_s: float
     growth: int
+
+    def is_good(self, most_p99_ms: float) -> bool:
+        """Whether this one flood was refused both quickly and with a true `Retry-After`."""
+        return self.p99_ms <= most_p99_ms and self.error_s <= CLOCK_S
 
     @property
     def error_s(self) -> float:

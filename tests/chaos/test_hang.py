@@ -6,7 +6,7 @@ import os
 import signal
 import time
 
-from server.executors.fake_engine import HANG
+from server.worker.fake_engine import HANG
 from tests.chaos.gateway import gateway, needs_proc, until
 
 WATCHDOG_S = 2.0

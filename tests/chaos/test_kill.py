@@ -18,8 +18,8 @@ from pathlib import Path
 
 import httpx2
 
-from server.executors.fake_engine import POISON
-from server.jobs.database import DATABASE_NAME
+from server.store.database import DATABASE_NAME
+from server.worker.fake_engine import POISON
 from tests.chaos.gateway import Gateway, gateway, needs_proc, percentile, until
 
 NUM_CLIENTS = 8

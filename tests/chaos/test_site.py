@@ -11,7 +11,7 @@ from django.contrib.auth import get_user_model
 
 from newdreamflow.dreams import ledger, services
 from newdreamflow.dreams.models import Dream, LedgerEntry, Picture
-from server.executors.fake import FakeExecutor
+from server.worker.fake_executor import FakeExecutor
 from tests.chaos.gateway import gateway, until
 from tests.client.proxy import by_chance, proxied
 from tests.site.conftest import closed_clients, prices  # noqa: F401 -- fixtures of the site's own tests
@@ -44,7 +44,7 @@ def kill_mid_dream(server, dream):
     until(lambda: server.job(job_id)["step"] > 1, 30, "begun")
     server.kill()
     killed_at = time.monotonic()
-    until(lambda: "resting" in Dream.objects.get(pk=dream.pk).trouble, 15, "known to be in trouble")
+    until(lambda: "cannot be reached" in Dream.objects.get(pk=dream.pk).trouble, 15, "known to be in trouble")
     time.sleep(AWAY_S - (time.monotonic() - killed_at))
 
 

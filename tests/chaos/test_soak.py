@@ -18,8 +18,8 @@ from typing import NamedTuple
 import msgspec
 
 from engine.params import GenerationParams
-from server.jobs.record import LOCAL_KEY, Failure, NewJob, Outcome
-from server.jobs.store import JobStore
+from server.store.job_store import JobStore
+from server.store.record import LOCAL_KEY, Failure, NewJob, Outcome
 from tests.chaos.gateway import Gateway, gateway, needs_proc, until
 from tests.chaos.loopback import Connection
 from tests.chaos.watched_serve import Told

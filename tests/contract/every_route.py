@@ -6,8 +6,8 @@ from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 
 from server.config import Settings
-from server.executors.fake import FakeExecutor
 from server.main import create_app
+from server.worker.fake_executor import FakeExecutor
 
 METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}
 """What OpenAPI calls its operations; other names below a path are no operations."""

@@ -14,9 +14,8 @@ import msgspec
 import pytest
 
 from server.access.authentication import OPEN_PATHS
-from server.access.caller import Scope
-from server.access.keys import new_key, rotated
-from server.jobs.store import JobStore
+from server.store.api_keys import Scope, new_key, rotated
+from server.store.job_store import JobStore
 from tests.contract.every_route import documented, new_app, routed
 
 APP = new_app()
@@ -79,9 +78,7 @@ def world(module_serve, tmp_path_factory):
         await store.close()
 
     asyncio.run(fill())
-    limits = dict.fromkeys(
-        ("limit_requests_per_minute", "limit_work_units_per_hour", "limit_failed_authentications_per_minute"), 0
-    )
+    limits = dict.fromkeys(("limit_requests_per_minute", "limit_work_units_per_hour"), 0)
     running = module_serve(data_dir=str(data), **limits)
     with httpx2.Client(base_url=running.url) as client:
 
@@ -135,7 +132,9 @@ def test_nobody_knows_who_asks(world, label, key, header):
     answer = ask(label, {} if key == "none" else {header: prefix + texts[key]}, job_id)
     assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
     assert answer.headers["www-authenticate"].startswith("Bearer")
-    said = {"none": "needs an API key", "malformed": "malformed"}.get(key, "the API key is not accepted")
+    said = {"none": "API key is required", "malformed": "malformed"}.get(
+        key, "the API key is invalid, expired or revoked"
+    )
     assert said in answer.json()["detail"]
 
 

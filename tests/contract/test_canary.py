@@ -6,6 +6,7 @@ Logs, metrics, problem documents, file names and every table but that of the job
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import hashlib
 import http.client
@@ -28,14 +29,15 @@ from engine.params import GenerationParams
 from server.access.connections import MAX_HEAD_BYTES, MAX_TARGET_BYTES
 from server.access.key_ring import ENVIRONMENT_KEY
 from server.access.operator_socket import connect_to, socket_path
-from server.jobs.database import DATABASE_NAME
-from server.jobs.record import Failure, NewJob, Outcome
-from server.jobs.store import JobStore
-from server.schemas import GenerateRequest
+from server.schemas.generation import GenerateRequest
+from server.store.database import DATABASE_NAME
+from server.store.job_store import JobStore
+from server.store.record import Failure, NewJob, Outcome
 from tests.chaos.gateway import Gateway, gateway, until
 from tests.client.contract import codes
 from tests.contract.every_route import new_app, routed
 from tests.processes import REPOSITORY
+from tests.server.uploads.picture_files import form_of, png
 
 PROMPT = "tangerine walrus"
 NEGATIVE = "indigo pelican"
@@ -57,17 +59,20 @@ ROUTES = [tuple(label.replace("*", "GET").split(" ")) for label in sorted(routed
 """Method and path; those that the OpenAPI document does not tell of, too."""
 
 TOLD_BY_A_SERVER = frozenset({
-    "cancelled", "client_closed_request", "content_too_large", "draining", "headers_too_large",
+    "cancelled", "client_closed_request", "content_too_large", "draining", "foreign_page",
+    "headers_too_large",
     "idempotency_key_reused", "insufficient_scope", "internal_error", "invalid_idempotency_key", "invalid_request",
     "job_dead", "job_not_dead", "job_not_done", "job_not_found", "key_not_active", "key_not_found", "malformed_body",
     "malformed_request", "method_not_allowed", "not_acceptable", "not_found", "operator_only", "queue_full",
     "request_timeout", "request_too_slow", "result_expired", "store_unavailable", "target_too_long", "unauthorized",
-    "unsupported_media_type",
+    "unsupported_image", "unsupported_media_type", "upload_too_large",
 })  # fmt: skip
 TOLD_WITHOUT_A_MODEL = frozenset({"engine_failed", "job_failed", "rate_limited", "too_many_connections"})
 TOLD_OF_AN_ENGINE = frozenset({"does_not_fit", "engine_error", "invalid_request", "not_finite"})
 """Every code of a problem document, by the test that provokes it."""
 NEVER_TOLD = {
+    "input_expired": "a dead job is requeued when its pictures are gone: tests/server/store/test_input_files.py",
+    "too_many_uploads": "it takes 512 MiB: tests/server/routes/test_uploads.py",
     "engine_lost": "whoever waits is not told: the job is tried again, and in the end it is `job_dead`",
     "http_error": "of a status that no part of the app knows; there would be a mistake to mend",
 }
@@ -171,7 +176,7 @@ def test_a_server_whose_model_cannot_be_served_keeps_them_to_itself_too(tmp_path
     (tmp_path / "sitecustomize.py").write_text(_NO_WEIGHTS)
     asyncio.run(_keep_a_job_that_failed_for_a_reason_of_tomorrow(tmp_path / "data" / "server"))
     settings = {"API_KEY": KEY, "LOG_LEVEL": "debug", "PYTHONPATH": f"{tmp_path}:{REPOSITORY}"}
-    settings |= {"MAX_CONNECTIONS": "1", "LIMIT_FAILED_AUTHENTICATIONS_PER_MINUTE": "3"}
+    settings |= {"MAX_CONNECTIONS": "2", "LIMIT_REQUESTS_PER_MINUTE": "20"}
     with gateway(tmp_path, command=None, waits=False, **settings) as server:
         caller = Caller(server=server)
         assert caller.post(QUICK, "/generate", headers={"Idempotency-Key": "of-tomorrow"}).status_code == 500
@@ -184,7 +189,8 @@ def test_a_server_whose_model_cannot_be_served_keeps_them_to_itself_too(tmp_path
         assert [caller.post(QUICK, path).status_code for path in ("/generate", "/v1/jobs")] == [503, 503]
         metrics = caller.ask("GET", "/metrics").text
         wrong = {"Authorization": f"Bearer {SIMILAR_KEY}"}
-        assert [caller.post(QUICK, headers=wrong).status_code for _ in range(4)] == [401, 401, 401, 429]
+        assert caller.post(QUICK, headers=wrong).status_code == 401
+        assert [caller.post(QUICK).status_code for _ in range(20)][-1] == 429
         _end(server)
     assert caller.codes == TOLD_WITHOUT_A_MODEL | {"unauthorized"}
     _check(tmp_path, caller, server.log.read_text(), metrics)
@@ -208,7 +214,7 @@ def test_an_engine_that_fails_with_the_prompt_in_its_mouth_keeps_it_to_itself(tm
     assert caller.codes == TOLD_OF_AN_ENGINE
     [failure, *_] = [line for line in _lines(log) if line["event"] == "failed while reading the prompt"]
     assert failure["job_id"]
-    assert "ValueError: (no message: it could hold a prompt)" in failure["exception"]
+    assert "ValueError: (message left out: it could contain a prompt)" in failure["exception"]
     _check(tmp_path, caller, log, metrics)
 
 
@@ -265,8 +271,28 @@ def _ask_wrongly(caller: Caller) -> None:
         caller.ask("POST", path, content=f'{{"prompt": "{PROMPT} \xff"}}'.encode("latin-1"), headers=headers)
         caller.ask("POST", path, content=PROMPT.encode(), headers={"Content-Type": "text/plain"})
         caller.ask("POST", path, content=PROMPT.encode() * 2**17, headers=headers)
+    _upload_wrongly(caller)
+    headers = {"Content-Type": "application/json"}
+    caller.ask("POST", "/v1/jobs/0123456789abcdef/requeue", content=PROMPT.encode() * 2**17, headers=headers)
     caller.post(QUICK, "/generate", headers={"Accept": "text/html"})
     caller.post(QUICK, headers={"Idempotency-Key": f"{PROMPT} {KEY}"})
+
+
+def _upload_wrongly(caller: Caller) -> None:
+    """Marks in pictures, beside them and in their names."""
+    form = {"Content-Type": "multipart/form-data; boundary=b0undary"}
+    marks = f"{PROMPT} {KEY}".encode()
+    text = base64.b64encode(marks).decode()
+    for path in ("/generate", "/v1/jobs", "/v1/upscale"):
+        for image in (PROMPT, KEY, f"http://{KEY}/{PROMPT}", f"data:{PROMPT},{KEY}", text, [PROMPT], {PROMPT: KEY}):
+            caller.post({**QUICK, "image": image}, path)
+        for files in ({"image": marks}, {PROMPT: marks}, {KEY: marks}, {"image": png(), "mask": marks}):
+            caller.ask("POST", path, content=form_of(QUICK, files), headers=form)
+        caller.ask("POST", path, content=form_of(QUICK, {"image": marks * 2**19}), headers=form)
+        caller.ask("POST", path, content=form_of(QUICK, {"image": png()})[:-9], headers=form)
+        foreign = {**form, "Origin": f"https://{PROMPT.replace(' ', '-')}.example"}
+        caller.ask("POST", path, content=form_of(QUICK, {"image": png()}), headers=foreign)
+    assert caller.post({**QUICK, "strength": 1.0, "image": base64.b64encode(png()).decode()}).status_code == 202
 
 
 def _ask_what_is_no_request(caller: Caller) -> None:
@@ -459,13 +485,13 @@ _CLUMSY_SERVER = """
 import sys
 
 if sys.orig_argv[-2:] == ["server", "serve"]:
-    from server.executors.mailboxes import MessageExecutor
+    from server.executors.message_executor import MessageExecutor
     from server.generator import ImageGenerator
 
-    async def submit(self, new, submit=ImageGenerator.submit):
+    async def submit(self, new, *pictures, submit=ImageGenerator.submit):
         if "clumsy" in new.params.prompt:
             raise ValueError("cannot take " + new.params.prompt)
-        return await submit(self, new)
+        return await submit(self, new, *pictures)
 
     async def fumble(job):
         raise ValueError("cannot draw " + job.params.prompt)
@@ -481,11 +507,11 @@ if sys.orig_argv[-2:] == ["server", "serve"]:
 _NO_WEIGHTS = """
 import sys
 
-if "server.executors.fake_engine" in sys.orig_argv:
+if "server.worker.fake_engine" in sys.orig_argv:
     import time
     from pathlib import Path
 
-    from server.executors.line import Line
+    from server.worker.gateway_link import Line
     from server.executors.messages import LoadFailed, Ready
 
     def send(self, message, send=Line.send):
@@ -501,16 +527,17 @@ if "server.executors.fake_engine" in sys.orig_argv:
 _TALKATIVE_ENGINE = f"""
 import sys
 
-if "server.executors.engine_process" in sys.orig_argv:
+if "server.worker.engine_process" in sys.orig_argv:
     import torch
 
+    from engine.models.base import EncodedPrompt
     from engine.models.fake import FakeModel
 
     def cannot_read(self, prompt, read=FakeModel.encode_prompt):
         if {PROMPT!r} not in prompt:
             return read(self, prompt)
         if "fog" in prompt:
-            return read(self, prompt) * float("nan")
+            return EncodedPrompt(read(self, prompt).attended * float("nan"))
         if "canvas" in prompt:
             raise torch.OutOfMemoryError("injected")
         raise ValueError("cannot read " + prompt)

@@ -18,7 +18,7 @@ import httpx2
 import pytest
 
 from server.access.body_limit import MAX_BODY_BYTES
-from server.access.timeouts import Patience
+from server.access.client_timeouts import ClientTimeouts
 
 GOOD = {"prompt": "a cat on a mat", "seed": 42, "num_inference_steps": 2}
 MARK = b"x-injected"
@@ -262,7 +262,7 @@ def test_what_was_taken_as_a_user_is_found_by_that_name_and_by_no_other(connecti
         assert {job["user"] for job in json.loads(body)["jobs"]} == {user}
 
 
-# Clients that are slow, huge or many. Each limit by itself: tests/server/test_connections.py.
+# Clients that are slow, huge or many. Each limit by itself: tests/server/access/test_connections.py.
 
 
 def picture_seconds(server) -> float:
@@ -340,7 +340,7 @@ def test_many_clients_that_are_no_use_do_not_keep_others_waiting(server, kind):
 
 
 def test_each_of_them_is_told_what_is_wrong_or_hung_up_on_and_nobody_gets_a_500(serve, picture):
-    server = serve(guards={"patience": Patience(head_s=0.5, body_s=0.5, body_bytes_per_s=2**20)})
+    server = serve(guards={"timeouts": ClientTimeouts(head_s=0.5, body_s=0.5, body_bytes_per_s=2**20)})
     many = 20
     with contextlib.ExitStack() as stack:
         clients = {kind: stack.enter_context(useless_clients(server, kind, many)) for kind in USELESS}

@@ -15,8 +15,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from server.errors import PROBLEMS
-from server.executors.messages import DeviceMemory
-from server.jobs.record import TERMINAL
+from server.executors.messages import DeviceMemory, OutOfMemory, Pong
+from server.store.record import TERMINAL
 
 REPOSITORY = Path(__file__).parents[2]
 PROMETHEUS = REPOSITORY / "deploy" / "prometheus"
@@ -63,8 +63,8 @@ EXPRESSIONS = expressions()
 def metrics(server) -> str:
     """What a server with a GPU tells when it has drawn a picture and refused another."""
     server.executor.process_id = os.getpid()
-    server.executor.out_of_memory = {"step": 1}
-    server.executor.device_memory = DeviceMemory(1000, 400, 500, 300)
+    server.executor.say(OutOfMemory("step"))
+    server.executor.say(Pong(1, DeviceMemory(1000, 400, 500, 300)))
     wish = {"prompt": "a cat", "num_inference_steps": 3}
     assert httpx2.post(f"{server.url}/generate", json=wish).status_code == 200
     assert httpx2.post(f"{server.url}/generate", json={}).status_code == 422

@@ -16,7 +16,7 @@ import httpx2
 import pytest
 
 from server.config import Settings
-from server.serving import _END_S
+from server.draining_server import _END_S
 from tests.deploy.unit_file import values_of
 from tests.processes import _address
 

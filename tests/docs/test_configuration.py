@@ -32,7 +32,7 @@ def test_the_example_works_when_everything_in_it_is_switched_on(tmp_path):
     switched_on = tmp_path / ".env"
     switched_on.write_text(re.sub(r"^# ?([A-Z_]+=)", r"\1", EXAMPLE, flags=re.MULTILINE))
     settings = Settings(_env_file=switched_on)
-    assert settings.model_id == "runwayml/stable-diffusion-v1-5"
+    assert settings.model_id == "stable-diffusion-v1-5/stable-diffusion-v1-5"
     assert settings.device == "cuda"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from server.errors import PROBLEMS
 from server.problems import _HTTP_CODES
 from server.routes.info import STATIC_FOLDER
-from server.schemas import GenerateRequest
+from server.schemas.generation import GenerateRequest
 
 PAGE = (Path(__file__).parents[2] / "docs" / "http-api.md").read_text()
 

@@ -44,12 +44,12 @@ def tree() -> list[str]:
     paths: list[str] = []
     folder = ""
     for line in block.splitlines()[1:-1]:
-        name = line.split()[0]
+        names = re.split(r" {2,}", line.strip())[0].split(", ")
         if line.startswith("  "):
-            paths.append(folder + name)
+            paths += [folder + name for name in names]
         else:
-            folder = name
-            paths.append(name)
+            [folder] = names
+            paths.append(folder)
     return paths
 
 
@@ -65,6 +65,16 @@ def test_the_tree_names_every_folder_and_file_of_the_top():
         path.name for path in REPOSITORY.iterdir() if not path.name.startswith(".") and any(files_worth_keeping(path))
     }
     assert there <= named
+
+
+@pytest.mark.parametrize("folder", sorted({f"{Path(path).parent}/" for path in tree()} - {"./", ".ci/", "models/"}))
+def test_a_folder_that_the_tree_opens_is_shown_whole(folder):
+    unsaid = {"__init__.py", "__main__.py", "manage.py", "py.typed"}  # what every package of its kind has
+    named = {path.rstrip("/") for path in tree()}
+    there = {
+        path for path in (REPOSITORY / folder).iterdir() if path.name not in unsaid and any(files_worth_keeping(path))
+    }
+    assert not {path.relative_to(REPOSITORY).as_posix() for path in there} - named
 
 
 def files_worth_keeping(path: Path) -> Iterator[Path]:

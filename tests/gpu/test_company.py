@@ -81,17 +81,19 @@ def test_a_row_sees_neither_its_neighbours_nor_its_place(model, rows):
     """What the promise rests on: kernels that split sums by a row's place in the call would break it."""
     info = model.info
     generator = torch.Generator().manual_seed(0)
-    shape = (rows, info.latent_channels, info.native_height // 8, info.native_width // 8)
+    shape = (rows, *info.latent_shape(info.native_height, info.native_width))
     latents = torch.randn(shape, generator=generator).to(info.device)
     timesteps = torch.linspace(999.0, 1.0, rows).to(info.device)
     with torch.inference_mode():
-        embeds = torch.stack([model.encode_prompt(f"picture {row}") for row in range(rows)])
-        straight = model.denoise(latents, timesteps, embeds)
+        texts = [model.encode_prompt(f"picture {row}") for row in range(rows)]
+        time = torch.cat([model.embed_time(step[None], text) for step, text in zip(timesteps, texts, strict=True)])
+        prompts = torch.stack([text.attended for text in texts])
+        straight = model.denoise(latents, time, prompts)
         order = torch.randperm(rows, generator=generator).to(info.device)
-        shuffled = model.denoise(latents[order], timesteps[order], embeds[order])
+        shuffled = model.denoise(latents[order], time[order], prompts[order])
         others = torch.zeros_like(latents)
         others[0] = latents[0]
-        alone = model.denoise(others, timesteps, embeds)
+        alone = model.denoise(others, time, prompts)
     assert straight.isfinite().all()
     assert torch.equal(straight[order], shuffled)
     assert torch.equal(straight[0], alone[0])

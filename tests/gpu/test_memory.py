@@ -51,11 +51,12 @@ def between(less: float, more: float) -> int:
 def call_bytes(model: StableDiffusion, rows: int) -> int:
     """What one call of the network needs at the model's own size."""
     info = model.info
-    latents = torch.randn(rows, info.latent_channels, info.native_height // 8, info.native_width // 8).to(info.device)
-    timesteps = torch.full((rows,), 500.0).to(info.device)
+    latents = torch.randn(rows, *info.latent_shape(info.native_height, info.native_width)).to(info.device)
     with torch.inference_mode():
-        embeds = model.encode_prompt("a cat").expand(rows, -1, -1).contiguous()
-        return peak_bytes(lambda: model.denoise(latents, timesteps, embeds))
+        text = model.encode_prompt("a cat")
+        time = model.embed_time(torch.tensor([500.0]).to(info.device), text).expand(rows, -1).contiguous()
+        prompt = text.attended.expand(rows, -1, -1).contiguous()
+        return peak_bytes(lambda: model.denoise(latents, time, prompt))
 
 
 def test_a_picture_that_is_too_large_fails_clearly_and_the_next_one_is_drawn(half):
@@ -87,4 +88,5 @@ def test_a_batch_that_is_too_large_shrinks_and_nobody_loses_a_picture(half):
     with memory_left(between(1.5 * picture, call_bytes(model, rows))):
         ends = [event for event in run(engine) if isinstance(event, Failed | Finished)]
     assert [type(event) for event in ends] == rows // 2 * [Finished], ends
-    assert engine._batch_scheduler.row_limit((model.info.native_height // 8, model.info.native_width // 8)) < rows
+    info = model.info
+    assert engine._batch_scheduler.row_limit(info.latent_shape(info.native_height, info.native_width)[1:]) < rows

@@ -66,9 +66,10 @@ def test_a_full_size_picture_in_half_precision_is_finite(half):
     """Of the size at which float16 overflows first: the autoencoder's."""
     model = half("sd15")
     with torch.inference_mode():
-        embeds = model.encode_prompt("a cat")[None].expand(2, -1, -1)
+        text = model.encode_prompt("a cat")
+        time = model.embed_time(torch.tensor([999.0, 1.0]).cuda(), text)
         latents = torch.randn(2, 4, 64, 64, generator=torch.Generator().manual_seed(0)).cuda()
-        assert model.denoise(latents, torch.tensor([999.0, 1.0]).cuda(), embeds).isfinite().all()
+        assert model.denoise(latents, time, text.attended.expand(2, -1, -1)).isfinite().all()
     picture = pixels(model)
     assert picture.shape == (model.info.native_height, model.info.native_width, 3)
     assert picture.std() > 1, "not a number becomes black"

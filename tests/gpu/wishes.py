@@ -9,7 +9,7 @@ from engine.engine import Engine
 from engine.events import EngineEvent, Failed, ImageDrawn
 from engine.models.stable_diffusion import StableDiffusion
 from engine.params import GenerationParams
-from server.images import encode_image
+from server.worker.image_files import encode_image
 from tests.engine.drawing import add_all, run
 
 __all__ = ["DREAMLET", "files", "files_of", "wish"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from pydantic import ValidationError
 
-from server.config import Settings, StartError, load_settings, misspelt_names
+from server.config import Settings, StartError, load_settings, misspelt_names, unknown_names
 
 
 @pytest.fixture(autouse=True)
@@ -104,7 +106,7 @@ def test_a_sampler_may_be_named_as_people_know_it(monkeypatch, scheduler_type, u
         ("DEFAULT_STEPS", "0", "must be greater than or equal to 1"),
         ("DEFAULT_STEPS", "28.5", "must be an integer"),
         ("DEFAULT_GUIDANCE_SCALE", "nan", "must be a finite number"),
-        ("DEFAULT_HEIGHT", "63", "must be a multiple of 8"),
+        ("DEFAULT_HEIGHT", "63", "must be greater than or equal to 64"),
         ("DEFAULT_WIDTH", "8192", "must be less than or equal to 2048"),
         ("SCHEDULER_TYPE", "Eulerr", "must be one of DPMSolver++, DPM++ 3M"),
         ("OFFLINE_MODE", "false", "must be true: the server never downloads; `python scripts/download_model.py ID`"),
@@ -147,12 +149,44 @@ def test_a_name_that_looks_like_ours_is_found_and_others_are_let_be(tmp_path):
     assert load_settings().port == 8001
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "latin-1", "cp1252"])
+def test_a_file_in_any_encoding_is_read_or_refused_in_one_line(tmp_path, encoding):
+    text = "PORT=8001\n# für alle\n"
+    mark = {"utf-16-le": b"\xff\xfe", "utf-16-be": b"\xfe\xff"}.get(encoding, b"")
+    (tmp_path / ".env").write_bytes(mark + text.encode(encoding))
+    if not encoding.startswith("utf-8"):
+        with pytest.raises(StartError, match=r"^\.env .*must be text in UTF-8"):
+            load_settings()
+    else:
+        assert load_settings().port == 8001
+        assert unknown_names() == {}
+
+
+@pytest.mark.parametrize("name", sorted(Settings.model_fields))
+@pytest.mark.parametrize("change", [str.lower, str.upper, str.title, lambda name: f"x{name}", lambda name: name + "_x"])
+def test_every_name_is_taken_in_any_letter_case_and_any_other_is_warned_about(tmp_path, name, change):
+    (tmp_path / ".env").write_text(f"{change(name)}=\nSITE_X=1\n")
+    assert list(unknown_names()) == ([] if change(name).lower() == name else [change(name)])
+
+
+def test_the_hubs_cache_may_be_named_in_the_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", "/from/the/environment")
+    monkeypatch.setenv("HF_HOME", "")  # given back when the test ends
+    monkeypatch.delenv("HF_HOME")
+    (tmp_path / ".env").write_text("HF_HOME=/models/hub\nHF_HUB_CACHE=/elsewhere\n")
+    load_settings()
+    assert (os.environ["HF_HOME"], os.environ["HF_HUB_CACHE"]) == ("/models/hub", "/from/the/environment")
+    assert unknown_names() == {}
+
+
 @pytest.mark.parametrize("value", ["0123456789abcdef0123456789abcde", "0123456789abcdef 0123456789abcdefé", " " * 40])
 def test_a_wrong_api_key_is_told_without_its_value(monkeypatch, value):
     monkeypatch.setenv("API_KEY", value)
     with pytest.raises(StartError) as caught:
         load_settings()
-    assert str(caught.value) == ("API_KEY must have 32 characters or more, printable ASCII, with no space at its ends")
+    assert str(caught.value) == (
+        "API_KEY must have 32 characters or more, printable ASCII, without leading or trailing spaces"
+    )
 
 
 def test_an_api_key_is_never_shown(monkeypatch):

@@ -14,9 +14,9 @@ from fastapi.testclient import TestClient
 import engine.errors
 import server.errors
 from engine.errors import InvalidParamsError
+from server.error_wording import shortened
 from server.errors import PROBLEMS, JobFailedError, RateLimitedError
 from server.metrics import Metrics
-from server.phrases import shortened
 from server.problems import add_problem_handlers
 from server.telemetry import RequestLog
 

@@ -14,15 +14,17 @@ import pytest
 
 from engine.errors import EngineError, InvalidParamsError
 from engine.params import GenerationParams
-from server.access.limits import KeyLimits
+from server.access.rate_limits import KeyLimits
 from server.errors import JobCancelledError, RateLimitedError
 from server.executors.base import Job, JobEvent
-from server.executors.fake import FakeExecutor
 from server.executors.messages import ImageReady
 from server.generator import ImageGenerator
-from server.jobs.keeping import Retention
-from server.jobs.record import LOCAL_KEY, NewJob
-from server.jobs.store_errors import StoreUnavailableError
+from server.jobs.job_state import JobState
+from server.store.errors import StoreUnavailableError
+from server.store.record import LOCAL_KEY, NewJob
+from server.store.storage import Retention
+from server.worker.fake_executor import FakeExecutor
+from tests.server.faulty_storage import full_disk, open_faulty
 
 
 class LastPictureFirst(FakeExecutor):
@@ -36,7 +38,7 @@ class LastPictureFirst(FakeExecutor):
 
 
 @contextlib.asynccontextmanager
-async def running(executor, folder, max_queued_requests=10, limits=None):
+async def running(executor, folder, max_queued_requests=10, limits=None, open_storage=open_faulty):
     retention = Retention(results_s=3600, results_bytes=2**30, jobs_s=3600)
     generator = ImageGenerator(
         executor,
@@ -46,6 +48,7 @@ async def running(executor, folder, max_queued_requests=10, limits=None):
         retention=retention,
         limits=KeyLimits(requests_per_minute=0, work_units_per_hour=0, jobs=0) if limits is None else limits,
         price_per_work_unit=Decimal("0.02"),
+        open_storage=open_storage,
     )
     await generator.start()
     try:
@@ -71,7 +74,7 @@ def wish(*, is_bound=True, **wishes):
 async def test_pictures_come_in_the_order_of_their_seeds_however_they_were_handed_over(tmp_path):
     async with running(LastPictureFirst(), tmp_path) as generator:
         _, images = await generator.draw(wish(seed=40, num_images=3))
-    assert [(image.image_index, image.seed) for image in images] == [(0, 40), (1, 41), (2, 42)]
+    assert [image.seed for image in images] == [40, 41, 42]
 
 
 class OnSignal(FakeExecutor):
@@ -103,7 +106,7 @@ async def test_a_hang_up_in_the_turn_in_which_its_turn_comes_leaks_no_slot(tmp_p
             hung_up.cancel()
             await asyncio.gather(drawn, hung_up, return_exceptions=True)
             async with asyncio.timeout(5):
-                while (generator.num_images_in_flight, generator.num_waiting) != (0, 0):
+                while (generator.dispatcher.num_images_in_flight, generator.dispatcher.num_waiting) != (0, 0):
                     await asyncio.sleep(0.005)
         _, images = await generator.draw(wish(num_images=4))
         assert len(images) == 4
@@ -113,8 +116,8 @@ async def test_whoever_begins_to_listen_just_after_the_end_of_a_job_is_told_its_
     """Between looking a job up and following it, an event stream waits for its turn; a short job ends meanwhile."""
     async with running(FakeExecutor(), tmp_path) as generator:
         looked_up = (await generator.submit(wish())).record
-        assert [state async for state in generator.watch(looked_up, keep_alive_s=5)][-1].record.status == "done"
-        states = [state async for state in generator.watch(looked_up, keep_alive_s=5)]
+        assert [state async for state in generator.states.watch(looked_up, keep_alive_s=5)][-1].record.status == "done"
+        states = [state async for state in generator.states.watch(looked_up, keep_alive_s=5)]
     assert [state.record.status for state in states] == ["done"]
 
 
@@ -124,101 +127,65 @@ async def until(condition, timeout_s=10.0):
             await asyncio.sleep(0.005)
 
 
-def on_a_full_disk(monkeypatch, generator, *names):
-    """Make methods of the store fail for as long as the list that is returned holds something."""
-    is_full = []
-
-    def failing(method):
-        async def call(*arguments, **named):
-            if is_full:
-                await asyncio.sleep(0.05)
-                raise StoreUnavailableError("the disk is full")
-            return await method(*arguments, **named)
-
-        return call
-
-    store = generator._keeping._store
-    for name in names:
-        monkeypatch.setattr(store, name, failing(getattr(store, name)))
-    return is_full
-
-
-async def test_a_cancel_that_a_full_disk_delays_while_its_job_begins_leaves_no_ghost(tmp_path, monkeypatch):
+async def test_a_cancel_that_a_full_disk_delays_while_its_job_begins_leaves_no_ghost(tmp_path):
     async with running(FakeExecutor(load_s=0.2, max_images_in_flight=1), tmp_path) as generator:
-        is_full = on_a_full_disk(monkeypatch, generator, "begin", "cancel")
         job = await generator.submit(wish(is_bound=False))
-        is_full.append(True)
-        await until(lambda: generator.num_running == 1)
-        cancelling = asyncio.create_task(generator.cancel(job.record))
-        await asyncio.sleep(0.3)  # both have failed at least once
-        is_full.clear()
+        with full_disk(generator.storage, "begin", "cancel"):
+            await until(lambda: generator.dispatcher.num_running == 1)
+            cancelling = asyncio.create_task(generator.cancel(job.record))
+            await asyncio.sleep(0.3)  # both have failed at least once
         assert (await cancelling).status in {"cancelled", "done"}
-        await until(lambda: (generator.num_waiting, generator.num_running) == (0, 0))
+        await until(lambda: (generator.dispatcher.num_waiting, generator.dispatcher.num_running) == (0, 0))
+        async with asyncio.timeout(5):
+            while await generator.storage.trouble() is not None:
+                await asyncio.sleep(0.05)
         _, images = await generator.draw(wish(seed=5))
         assert images[0].seed == 5
 
 
-async def test_the_engine_sets_to_work_while_the_disk_does_and_nobody_is_told_before_it_is_done(tmp_path, monkeypatch):
+async def test_the_engine_sets_to_work_while_the_disk_does_and_nobody_is_told_before_it_is_done(tmp_path):
     executor, disk = FakeExecutor(), asyncio.Event()
     async with running(executor, tmp_path) as generator:
-        begin = generator._keeping.begin
-
-        async def slow(*arguments):
-            await disk.wait()
-            return await begin(*arguments)
-
-        monkeypatch.setattr(generator._keeping, "begin", slow)
+        generator.storage.store.before["begin"] = disk.wait
         job = (await generator.submit(wish(is_bound=False))).record
         await until(lambda: executor.started)
         await asyncio.sleep(0.05)
-        state = generator.state_of(job)
+        state = generator.states.of(job)
         assert (state.record.status, state.step) == ("queued", 0)
         disk.set()
-        states = [state async for state in generator.watch(job, keep_alive_s=5)]
+        states = [state async for state in generator.states.watch(job, keep_alive_s=5)]
     assert (states[-1].record.status, states[-1].record.attempt) == ("done", 1)
 
 
-async def test_what_the_engine_made_while_the_disk_was_full_is_told_when_it_is_not(tmp_path, monkeypatch):
+async def test_what_the_engine_made_while_the_disk_was_full_is_told_when_it_is_not(tmp_path):
     executor = FakeExecutor()
     async with running(executor, tmp_path) as generator:
-        is_full = on_a_full_disk(monkeypatch, generator, "begin")
-        is_full.append(True)
-        drawing = asyncio.create_task(generator.draw(wish(seed=3)))
-        await until(lambda: executor.started)
-        await asyncio.sleep(0.7)  # longer than until the next try
-        assert not drawing.done()
-        is_full.clear()
+        with full_disk(generator.storage, "begin"):
+            drawing = asyncio.create_task(generator.draw(wish(seed=3)))
+            await until(lambda: executor.started)
+            await asyncio.sleep(0.7)  # longer than until the next try
+            assert not drawing.done()
         record, images = await drawing
     assert (record.status, record.attempt, record.losses, len(executor.started)) == ("done", 1, 0, 1)
     assert [image.seed for image in images] == [3]
 
 
-async def test_what_the_engine_refuses_before_the_disk_has_answered_is_told_with_field_rule_and_value(
-    tmp_path, monkeypatch
-):
+async def test_what_the_engine_refuses_before_the_disk_has_answered_is_told_with_field_rule_and_value(tmp_path):
     executor = FakeExecutor()
     async with running(executor, tmp_path) as generator:
-        is_full = on_a_full_disk(monkeypatch, generator, "begin")
-        is_full.append(True)
         executor.fail_next(InvalidParamsError("num_inference_steps", "must be at most 50", 60))
-        drawing = asyncio.create_task(generator.draw(wish()))
-        await until(lambda: executor.started)
-        await asyncio.sleep(0.1)
-        is_full.clear()
+        with full_disk(generator.storage, "begin"):
+            drawing = asyncio.create_task(generator.draw(wish()))
+            await until(lambda: executor.started)
+            await asyncio.sleep(0.1)
         with pytest.raises(InvalidParamsError, match="num_inference_steps"):
             await drawing
 
 
-async def test_a_job_cancelled_before_it_began_is_cancelled_whatever_the_engine_says(tmp_path, monkeypatch):
+async def test_a_job_cancelled_before_it_began_is_cancelled_whatever_the_engine_says(tmp_path):
     executor, disk = FakeExecutor(), asyncio.Event()
     async with running(executor, tmp_path) as generator:
-        begin = generator._keeping.begin
-
-        async def slow(*arguments):
-            await disk.wait()
-            return await begin(*arguments)
-
-        monkeypatch.setattr(generator._keeping, "begin", slow)
+        generator.storage.store.before["begin"] = disk.wait
         executor.fail_next(EngineError("no"))
         new = wish(is_bound=False)
         drawing = asyncio.create_task(generator.draw(new))
@@ -228,21 +195,21 @@ async def test_a_job_cancelled_before_it_began_is_cancelled_whatever_the_engine_
         disk.set()
         with pytest.raises(JobCancelledError):
             await drawing
-        await until(lambda: (generator.num_waiting, generator.num_running) == (0, 0))
+        await until(lambda: (generator.dispatcher.num_waiting, generator.dispatcher.num_running) == (0, 0))
     assert cancelled.status == "cancelled"
 
 
-async def test_a_beginning_that_was_written_though_the_disk_said_no_is_taken_up(tmp_path, monkeypatch):
+async def test_a_beginning_that_was_written_though_the_disk_said_no_is_taken_up(tmp_path):
     async with running(FakeExecutor(), tmp_path) as generator:
-        begin, tries = generator._keeping._store.begin, []
+        tries = []
 
-        async def lying(*arguments):
-            tries.append(await begin(*arguments))
+        def lie(attempt):
+            tries.append(attempt)
             if len(tries) == 1:
                 raise StoreUnavailableError("disk I/O error")
-            return tries[-1]
+            return attempt
 
-        monkeypatch.setattr(generator._keeping._store, "begin", lying)
+        generator.storage.store.after["begin"] = lie
         record, _ = await generator.draw(wish())
     assert tries == [1, None]
     assert (record.status, record.attempt) == ("done", 1)
@@ -252,7 +219,7 @@ async def test_a_listener_who_reads_slowly_is_not_told_the_end_late(tmp_path):
     async with running(FakeExecutor(step_s=0.01), tmp_path) as generator:
         job = await generator.submit(wish(is_bound=False, num_inference_steps=10))
         began = time.monotonic()
-        async for state in generator.watch(job.record, keep_alive_s=15):
+        async for state in generator.states.watch(job.record, keep_alive_s=15):
             last = state
             await asyncio.sleep(0.3)  # longer than the whole drawing
         assert last.record.status == "done"
@@ -264,7 +231,7 @@ async def test_restarts_of_the_server_do_not_count_as_lost_engines(tmp_path):
     for _ in range(4):
         executor = FakeExecutor(step_s=60)
         async with running(executor, tmp_path) as generator:
-            if executor.started == [] and generator.num_running + generator.num_waiting == 0:
+            if executor.started == [] and generator.dispatcher.num_running + generator.dispatcher.num_waiting == 0:
                 await generator.submit(job)
             await until(lambda executor=executor: executor.images_in_flight == 1)
             record = await generator.find(job.id, LOCAL_KEY)
@@ -276,23 +243,17 @@ async def test_restarts_of_the_server_do_not_count_as_lost_engines(tmp_path):
         record = await generator.find(job.id, LOCAL_KEY)
         last = None
         async with asyncio.timeout(10):
-            async for state in generator.watch(record, keep_alive_s=1):
+            async for state in generator.states.watch(record, keep_alive_s=1):
                 last = state or last
         assert last is not None
         assert (last.record.status, last.record.losses) == ("done", 1)
         assert last.record.attempt == 6
 
 
-async def test_a_job_cancelled_while_its_pictures_were_being_written_leaves_no_files(tmp_path, monkeypatch):
+async def test_a_job_cancelled_while_its_end_was_being_written_leaves_no_files(tmp_path):
     async with running(FakeExecutor(), tmp_path) as generator:
-        finish = generator._keeping._store.finish
         cancelled = asyncio.Event()
-
-        async def finish_late(*arguments):
-            await cancelled.wait()
-            return await finish(*arguments)
-
-        monkeypatch.setattr(generator._keeping._store, "finish", finish_late)
+        generator.storage.store.before["finish"] = cancelled.wait
         job = await generator.submit(wish(is_bound=False, num_inference_steps=1))
         await until(lambda: list(tmp_path.glob("results/*/*")) != [])
         assert (await generator.cancel(job.record)).status == "cancelled"
@@ -323,9 +284,19 @@ async def test_of_many_at_once_with_one_new_key_one_is_accepted_and_none_is_refu
     async with running(OnSignal(), tmp_path, 1, limits) as generator:
         states = await asyncio.gather(*(generator.submit(keyed("once")) for _ in range(20)))
         assert len({state.record.id for state in states}) == 1
-        assert generator.num_waiting + generator.num_running == 1
+        assert generator.dispatcher.num_waiting + generator.dispatcher.num_running == 1
         with pytest.raises(RateLimitedError):
             await generator.submit(keyed("another"))
+
+
+async def test_jobs_that_are_being_written_down_have_their_places_already(tmp_path):
+    limits = KeyLimits(requests_per_minute=0, work_units_per_hour=0, jobs=2)
+    async with running(OnSignal(), tmp_path, 9, limits) as generator:
+        together = (generator.submit(keyed(None)) for _ in range(3))
+        another = generator.submit(msgspec.structs.replace(keyed(None), key_id="bob"))
+        *hers, his = await asyncio.gather(*together, another, return_exceptions=True)
+        assert [type(state) for state in hers] == [JobState, JobState, RateLimitedError]
+        assert isinstance(his, JobState)
 
 
 async def test_places_that_repeats_came_too_late_to_need_are_given_back(tmp_path):

@@ -13,9 +13,10 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as text_families
 
 from engine.errors import EngineError
-from server.executors.fake import FakeExecutor
-from server.executors.messages import DeviceMemory, WorkDone
+from server.executors.messages import DeviceMemory, OutOfMemory, Pong, WorkDone
 from server.metrics import Metrics
+from server.store.record import TERMINAL
+from server.worker.fake_executor import FakeExecutor
 
 PAGE = (Path(__file__).parents[2] / "docs" / "telemetry.md").read_text()
 DOCUMENTED = {
@@ -49,8 +50,8 @@ def draw(url: str, **wishes) -> httpx2.Response:
 
 def test_every_metric_is_documented_with_its_type_and_labels_and_nothing_else_is(serve):
     executor = FakeExecutor()
-    executor.out_of_memory = {"step": 1}
-    executor.device_memory = DeviceMemory(1000, 400, 500, 300)
+    executor.say(OutOfMemory("step"))
+    executor.say(Pong(1, DeviceMemory(1000, 400, 500, 300)))
     url = serve(executor).url
     draw(url)
     draw(url, num_inference_steps=0)
@@ -189,6 +190,18 @@ def test_prometheus_gets_openmetrics_and_people_get_text(serve):
     assert httpx2.get(f"{url}/metrics", headers={"Accept": "application/json"}).json()["code"] == "not_acceptable"
 
 
+def test_the_terminal_states_that_are_counted_are_those_of_the_store():
+    """The metrics import nothing of the server, so that everything may import them."""
+    metrics = Metrics()
+    counted = {
+        sample.labels["status"]
+        for family in metrics.registry.collect()
+        if family.name == "semantic_bit_jobs"
+        for sample in family.samples
+    }
+    assert counted == TERMINAL
+
+
 def test_apps_in_one_process_count_for_themselves(serve):
     busy, idle = serve().url, serve().url
     draw(busy)
@@ -211,8 +224,8 @@ def test_what_waits_does_not_make_the_answer_longer(serve):
 def test_work_items_are_told_by_kind_and_rows_and_rows_take_few_values():
     metrics = Metrics()
     for rows in (*range(1, 1025), 1024):
-        metrics.work_done(WorkDone("step", 0.02, rows, 512, 512, {}))
-    metrics.work_done(WorkDone("decode", 0.2, 1, 512, 512, {}))
+        metrics.work_done("step", rows, 0.02)
+    metrics.work_done("decode", 1, 0.2)
 
     def count(**labels: str) -> float | None:
         return metrics.registry.get_sample_value("semantic_bit_work_item_seconds_count", labels)
@@ -226,13 +239,17 @@ def test_work_items_are_told_by_kind_and_rows_and_rows_take_few_values():
 
 
 async def test_the_warm_up_is_not_counted_as_work(tmp_path, serve):
+    """
+    It is nobody's work, whether it was done before the engine was ready or after.
+    """
     executor = FakeExecutor(load_s=0.3)
     running = serve(executor)
-    running.call(executor.work_times.observe, WorkDone("step", 9.0, 2, 512, 512, {}))
+    running.call(executor.work_times.observe, WorkDone("step", 9.0, 2, 512, 512))
     while value(running.url, "ready") != 1:
         await asyncio.sleep(0.05)
+    running.call(executor.work_times.observe, WorkDone("step", 9.0, 2, 512, 512))
     assert value(running.url, "work_item_seconds_count", kind="step", rows="2") is None
-    running.call(executor.work_times.observe, WorkDone("step", 0.1, 2, 512, 512, {}))
+    running.call(executor.work_times.observe, WorkDone("step", 0.1, 2, 512, 512, {"a job": 2}))
     assert value(running.url, "work_item_seconds_sum", kind="step", rows="2") == 0.1
 
 

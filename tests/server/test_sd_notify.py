@@ -77,7 +77,7 @@ def test_a_server_says_that_it_listens_that_it_lives_and_that_it_stops(manager, 
         server.wait_until_ready()
         assert "STOPPING" not in manager.heard[-1][1]
         manager.wait_for("STATUS", len(manager.values("STATUS")) + 2)
-        assert manager.values("STATUS")[-1] == "engine ready; 0 jobs run, 0 wait"
+        assert manager.values("STATUS")[-1] == "engine ready; 0 jobs running, 0 waiting"
     pings = manager.times("WATCHDOG")
     gaps_s = [later - earlier for earlier, later in itertools.pairwise(pings)]
     assert sorted(gaps_s)[len(gaps_s) // 2] == pytest.approx(0.2, rel=0.5)

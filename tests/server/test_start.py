@@ -15,7 +15,10 @@ import httpx2
 import pytest
 
 from server.config import StartError
-from server.serving import bound_socket
+from server.draining_server import bound_socket
+from server.executors.engine_process import EngineProcess
+from server.executors.messages import Configure
+from server.serving import serve
 
 REPOSITORY = Path(__file__).parents[2]
 UVICORN = ["-m", "uvicorn", "server.main:app", "--port", "0"]
@@ -43,7 +46,7 @@ def run(arguments: list[str], folder: Path, **settings: str) -> subprocess.Compl
     ("settings", "line"),
     [
         ({"PORT": "http"}, "error: PORT must be an integer, not 'http'"),
-        ({"HOST": "0.0.0.0"}, "error: HOST must be a loopback address as long as the server has no API keys"),
+        ({"HOST": "0.0.0.0"}, "error: HOST must be a loopback address while the server has no API keys"),
         ({"MODEL_ID": "nobody/nothing"}, "python scripts/download_model.py nobody/nothing"),
     ],
     ids=["setting", "host", "model"],
@@ -72,6 +75,36 @@ def test_a_port_in_use_is_one_line_and_exit_code_1(tmp_path):
     assert finished.returncode == 1
     [said] = finished.stderr.splitlines()
     assert said.startswith(f"error: cannot listen on 127.0.0.1:{port}: Address already in use; set PORT")
+
+
+def test_the_engine_process_begins_before_the_gateway_imports_its_framework():
+    """
+    The engine's imports are the longest part of the way to the first picture: nothing slow may come before them.
+    """
+    program = (
+        "import sys, server.cli.arguments, server.serving\n"
+        "print(sorted({'fastapi', 'starlette', 'uvicorn', 'structlog', 'torch', 'numpy'} & sys.modules.keys()))\n"
+    )
+    assert run(["-c", program], REPOSITORY).stdout == "[]\n"
+
+
+def test_a_start_that_fails_leaves_no_engine_process(tmp_path, monkeypatch):
+    started: list[EngineProcess] = []
+    start = EngineProcess.start
+
+    def noted(configuration: Configure) -> EngineProcess:
+        started.append(start(configuration))
+        return started[-1]
+
+    monkeypatch.setattr(EngineProcess, "start", noted)
+    monkeypatch.chdir(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for name, value in {"MODEL_ID": "fake-engine:5:60000", "PORT": str(port), "DATA_DIR": str(tmp_path)}.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(SystemExit, match="cannot listen on"):
+            serve()
+    assert [process.returncode for process in started] == [-signal.SIGKILL]
 
 
 def test_importing_the_app_module_does_nothing(tmp_path):
@@ -149,7 +182,7 @@ def test_a_whole_life_of_the_server_process(tmp_path):
 
 @pytest.mark.parametrize("host", ["a b", "x" * 70, ""])
 def test_a_host_that_is_no_address_is_one_line(host):
-    with pytest.raises(StartError, match=r"^HOST '.*' is no address that can be listened on: .+$"):
+    with pytest.raises(StartError, match=r"^cannot listen on HOST '.*': .+$"):
         bound_socket(host, 0)
 
 

@@ -1,9 +1,10 @@
-"""The command `doctor`: looks at everything that has ever kept such a server from working, and says what to do."""
+"""The command `doctor`: checks the installation and suggests fixes."""
 
 from __future__ import annotations
 
-import json
+import argparse
 from collections.abc import Iterator
+from dataclasses import asdict
 
 from server.cli.doctor.configuration import look_at_configuration
 from server.cli.doctor.data import look_at_data
@@ -14,12 +15,13 @@ from server.cli.doctor.machine import look_at_machine
 from server.cli.doctor.model import look_at_model
 from server.cli.doctor.network import look_at_port
 from server.cli.doctor.tls import look_at_tls
+from server.cli.output import as_json, say
 from server.config import Settings, StartError, load_settings
 
 __all__ = ["doctor"]
 
 
-def doctor(*, as_json: bool) -> int:
+def doctor(arguments: argparse.Namespace) -> int:
     """Print every finding as soon as it is made, or all of them as JSON at the end.
 
     Returns:
@@ -28,12 +30,11 @@ def doctor(*, as_json: bool) -> int:
     findings: list[Finding] = []
     for finding in _look():
         findings.append(finding)
-        if not as_json:
-            print(finding.as_text(), flush=True)  # noqa: T201 -- the command's answer
+        if not arguments.json:
+            say(finding.as_text())
     is_well = all(finding.level != "FAIL" for finding in findings)
-    if as_json:
-        told = {"ok": is_well, "findings": [finding.as_json() for finding in findings]}
-        print(json.dumps(told, indent=2))  # noqa: T201 -- the command's answer
+    if arguments.json:
+        say(as_json({"ok": is_well, "findings": [asdict(finding) for finding in findings]}))
     return 0 if is_well else 1
 
 

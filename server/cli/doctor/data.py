@@ -1,4 +1,4 @@
-"""Can the server keep what it promises: room, rights, a sound job store, and nobody else who has it open?"""
+"""Storage checks: free disk space, permissions, an intact job store, and no other process that has it open."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from pathlib import Path
 
 from server.access.operator_socket import socket_path
 from server.cli.doctor.finding import Finding, gib
-from server.cli.lock_holder import lock_holder
-from server.jobs.database import DATABASE_NAME, LOCK_NAME
+from server.store.database import DATABASE_NAME, LOCK_NAME, lock_holder
 
 __all__ = ["look_at_data", "looked_into"]
 
 _LEAST_FREE_BYTES = 64 * 2**20
 """Below this the next pictures and the store's own log may not fit."""
 
-_MOUNTS = Path("/proc/self/mounts")
+MOUNTS = Path("/proc/self/mounts")
 _NETWORK = ("nfs", "cifs", "smb", "9p", "fuse.sshfs", "afs", "ceph", "glusterfs", "lustre")
 """Beginnings of the names of file systems on which a lock may not hold, or a commit not last."""
 
 
-def look_at_data(folder: Path, keep_results_bytes: int) -> Iterator[Finding]:
+def look_at_data(folder: Path, keep_results_bytes: int, *, mounts: Path = MOUNTS) -> Iterator[Finding]:
     """Look at the server's folder and what is in it.
 
     Args:
         folder: `DATA_DIR/server`; need not be there yet.
         keep_results_bytes: what the picture files may take (KEEP_RESULTS_MIB).
+        mounts: the table of what is mounted where.
     """
     there = next(path for path in (folder, *folder.parents) if path.exists())
     fault = _fault_of_writing(there)
     if fault is not None:
         yield Finding(
-            "data", "FAIL", f"{there} cannot be written: {fault}", "give this user the right, or set DATA_DIR"
+            "data", "FAIL", f"{there} cannot be written: {fault}", "give this user write permission, or set DATA_DIR"
         )
     else:
-        yield Finding("data", "ok", f"{folder} can be written" if there == folder else f"{folder} will be made")
-    yield from _look_at_disk(there, keep_results_bytes)
+        yield Finding("data", "ok", f"{folder} is writable" if there == folder else f"{folder} will be created")
+    yield from _look_at_disk(there, keep_results_bytes, mounts)
     if there == folder:
         yield from _look_at_rights(folder)
         yield from _look_at_store(folder)
@@ -59,27 +59,27 @@ def _fault_of_writing(folder: Path) -> str | None:
     return None
 
 
-def _look_at_disk(folder: Path, keep_results_bytes: int) -> Iterator[Finding]:
+def _look_at_disk(folder: Path, keep_results_bytes: int, mounts: Path) -> Iterator[Finding]:
     free_bytes = shutil.disk_usage(folder).free
-    found = f"{gib(free_bytes)} free where {folder} lies"
+    found = f"{gib(free_bytes)} free at {folder}"
     if free_bytes < _LEAST_FREE_BYTES:
-        yield Finding("disk", "FAIL", found, "make room: nothing is accepted while nothing can be written")
+        yield Finding("disk", "FAIL", found, "free some space: no jobs are accepted while the disk is full")
     elif free_bytes < keep_results_bytes:
-        remedy = "make room or lower KEEP_RESULTS_MIB, so that old pictures go before the disk is full"
+        remedy = "free some space or lower KEEP_RESULTS_MIB, so that old pictures are deleted before the disk is full"
         yield Finding("disk", "warn", f"{found}; kept pictures may take {gib(keep_results_bytes)}", remedy)
     else:
         yield Finding("disk", "ok", found)
-    kind = _file_system_of(folder)
+    kind = _file_system_of(folder, mounts)
     if kind is not None and kind.startswith(_NETWORK):
         yield Finding(
             "disk", "warn", f"{folder} is on a network file system ({kind})", "set DATA_DIR to a folder on a local disk"
         )
 
 
-def _file_system_of(folder: Path) -> str | None:
-    """The kind of the file system that a folder is on, as the mount table names it."""
+def _file_system_of(folder: Path, mounts: Path) -> str | None:
+    """The kind of the file system that a folder is on, as the table of mounts names it."""
     with contextlib.suppress(OSError):
-        fields = [line.split() for line in _MOUNTS.read_text().splitlines()]
+        fields = [line.split() for line in mounts.read_text().splitlines()]
         resolved = folder.resolve()
         # Of mounts over one another, the longest path is the folder's own, and of equal ones the last.
         on_the_way = [(len(point), kind) for _, point, kind, *_ in fields if resolved.is_relative_to(point)]
@@ -89,7 +89,7 @@ def _file_system_of(folder: Path) -> str | None:
 
 
 def _look_at_rights(folder: Path) -> Iterator[Finding]:
-    """Prompts and pictures are nobody else's business, and whoever opens the socket is the operator."""
+    """Permissions: others must not read prompts and pictures, nor open the operator's socket."""
     too_open = [
         path
         for path in (folder, folder / DATABASE_NAME, socket_path(folder))
@@ -97,11 +97,13 @@ def _look_at_rights(folder: Path) -> Iterator[Finding]:
     ]
     # Nobody gets past a closed folder, whatever the rights of what is in it.
     if folder in too_open:
-        yield Finding("rights", "warn", f"other users can look into {folder}", f"chmod 700 {folder}")
+        yield Finding("rights", "warn", f"other users can read {folder}", f"chmod 700 {folder}")
     elif folder.stat().st_uid != os.geteuid():
-        yield Finding("rights", "warn", f"{folder} is another user's", "run this as the user that the server runs as")
+        yield Finding(
+            "rights", "warn", f"{folder} belongs to another user", "run this as the user that the server runs as"
+        )
     else:
-        yield Finding("rights", "ok", f"only this user can look into {folder}")
+        yield Finding("rights", "ok", f"only this user can read {folder}")
 
 
 def _look_at_store(folder: Path) -> Iterator[Finding]:
@@ -117,21 +119,24 @@ def _look_at_store(folder: Path) -> Iterator[Finding]:
     except FileNotFoundError:
         complaint = _complaint_about(database)
     except BlockingIOError:
-        yield Finding("store", "ok", f"{lock_holder(lock)} has it open, and checked it when it started")
+        yield Finding("store", "ok", f"{lock_holder(folder)} has it open and checked it at its start")
         return
     except OSError as error:
-        yield Finding("store", "FAIL", f"{lock} cannot be used: {error.strerror}", "give this user the right to it")
+        yield Finding("store", "FAIL", f"{lock} cannot be used: {error.strerror}", "give this user permission to it")
         return
     if complaint is None:
-        yield Finding("store", "ok", "the job store is sound, and nobody has it open")
+        yield Finding("store", "ok", "the job store is intact and not in use")
     else:
         yield Finding(
-            "store", "FAIL", f"{database}: {complaint}", "put a backup in its place, or move it away to start anew"
+            "store",
+            "FAIL",
+            f"{database}: {complaint}",
+            "restore a backup, or move it away to start with an empty store",
         )
 
 
 def _complaint_about(database: Path) -> str | None:
-    """What SQLite has to say against a store that nobody has open; None: nothing. Changes no file."""
+    """What SQLite's integrity check finds in a store that is not open; None: nothing. Changes no file."""
     try:
         with looked_into(database) as connection:
             complaint: str = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
@@ -144,7 +149,7 @@ def _complaint_about(database: Path) -> str | None:
 
 @contextlib.contextmanager
 def looked_into(database: Path) -> Iterator[sqlite3.Connection]:
-    """A store that nobody has open, to read in. Changes no file."""
+    """A store that is not open elsewhere, opened read-only. Changes no file."""
     log = database.with_name(f"{database.name}-wal")
     with contextlib.ExitStack() as left_behind:
         uri = f"{database.as_uri()}?immutable=1"

@@ -1,9 +1,9 @@
-"""One thing that the doctor has looked at."""
+"""The result of one check of the doctor."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 __all__ = ["Finding", "Level", "gib"]
 
@@ -26,10 +26,6 @@ class Finding:
         """A line, and one more for the remedy."""
         line = f"{self.level:4}  {self.check:10}  {self.found}"
         return line if self.remedy is None else f"{line}\n{'':18}-> {self.remedy}"
-
-    def as_json(self) -> dict[str, Any]:
-        """Its fields."""
-        return asdict(self)
 
 
 def gib(num_bytes: float) -> str:

@@ -1,4 +1,4 @@
-"""Is there a GPU, and can the installed torch use it? Asks nvidia-smi, and torch in a process of its own."""
+"""GPU checks: is there one, and can the installed torch use it? By nvidia-smi, and torch in a separate process."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _REINSTALL = "remove .venv and start ./run.sh, which installs the build that thi
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """As nvidia-smi tells."""
+    """A GPU as nvidia-smi reports it."""
 
     name: str
     driver: str
@@ -40,7 +40,7 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class TorchBuild:
-    """As its files tell, without importing it."""
+    """The installed torch, read from its files without importing it."""
 
     version: str
     cuda: str | None
@@ -64,8 +64,8 @@ def look_at_gpu(device: str) -> Iterator[Finding]:
         yield judged
         return
     problem = _ask_torch()
-    told = "; ".join(f"{gpu.name}, {gpu.memory}, driver {gpu.driver}" for gpu in gpus)
-    yield Finding("gpu", "ok", told) if problem is None else _trouble(device, f"{told}: {problem}", _REINSTALL)
+    names = "; ".join(f"{gpu.name}, {gpu.memory}, driver {gpu.driver}" for gpu in gpus)
+    yield Finding("gpu", "ok", names) if problem is None else _trouble(device, f"{names}: {problem}", _REINSTALL)
 
 
 def judge_gpu(gpus: list[Gpu], torch: TorchBuild, device: str) -> Finding | None:
@@ -104,11 +104,11 @@ def _torch_build() -> TorchBuild | None:
     if spec is None or spec.origin is None:
         return None
     try:
-        told = (Path(spec.origin).parent / "version.py").read_text(encoding="utf-8")
+        source = (Path(spec.origin).parent / "version.py").read_text(encoding="utf-8")
     except OSError:
         return TorchBuild(importlib.metadata.version("torch"), None)
-    version = re.search(r"^__version__\s*(?::.*)?=\s*['\"]([^'\"]+)", told, re.MULTILINE)
-    cuda = re.search(r"^cuda\s*(?::.*)?=\s*['\"]([^'\"]+)", told, re.MULTILINE)
+    version = re.search(r"^__version__\s*(?::.*)?=\s*['\"]([^'\"]+)", source, re.MULTILINE)
+    cuda = re.search(r"^cuda\s*(?::.*)?=\s*['\"]([^'\"]+)", source, re.MULTILINE)
     return TorchBuild(version[1] if version else importlib.metadata.version("torch"), cuda[1] if cuda else None)
 
 

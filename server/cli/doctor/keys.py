@@ -1,4 +1,4 @@
-"""Who is asked for an API key?"""
+"""API key checks: are keys required, and is there one?"""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from server.access.network import is_loopback
 from server.cli.doctor.data import looked_into
 from server.cli.doctor.finding import Finding
 from server.cli.errors import CommandError
-from server.cli.running_server import running_server
-from server.jobs.database import DATABASE_NAME
+from server.cli.server_client import running_server
+from server.store.database import DATABASE_NAME
 
 __all__ = ["look_at_keys"]
 
@@ -27,23 +27,23 @@ def look_at_keys(host: str, folder: Path, *, has_environment_key: bool) -> Itera
     try:
         num_keys = _num_keys(folder)
     except CommandError as error:
-        yield Finding("keys", "warn", f"whether there are any cannot be told: {error}")
+        yield Finding("keys", "warn", f"the keys cannot be read: {error}")
         return
     if has_environment_key or num_keys:
         kept = f"{num_keys} in the store" if num_keys else "none in the store"
         yield Finding("keys", "ok", f"callers need an API key: {'API_KEY is set, ' * has_environment_key}{kept}")
     elif is_loopback(host):
-        yield Finding("keys", "ok", "there are none: programs on this machine are served, and nobody else")
+        yield Finding("keys", "ok", "no API keys: only requests from this machine are accepted")
     else:
         remedy = "python -m server keys create --name NAME; or set HOST=127.0.0.1"
-        yield Finding("keys", "FAIL", f"HOST={host} reaches other machines, and there are no API keys", remedy)
+        yield Finding("keys", "FAIL", f"HOST={host} is open to other machines, and there are no API keys", remedy)
 
 
 def _num_keys(folder: Path) -> int:
     """Keys that were not revoked."""
-    server = running_server(folder)
-    if server is not None:
-        return sum(key["revoked_at"] is None for key in server.ask("GET", "/v1/keys")["keys"])
+    with running_server(folder) as server:
+        if server is not None:
+            return sum(key["revoked_at"] is None for key in server.ask("GET", "/v1/keys")["keys"])
     database = folder / DATABASE_NAME
     if not database.exists():
         return 0

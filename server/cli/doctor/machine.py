@@ -1,4 +1,4 @@
-"""Cores, memory, clock and SQLite: what the server finds wherever it runs."""
+"""Machine checks: cores, memory, clock, SQLite."""
 
 from __future__ import annotations
 
@@ -20,9 +20,6 @@ _LEAST_MEMORY_BYTES = 2 * 2**30
 
 _FIRST_SQLITE = (3, 37, 0)
 """The store's tables are STRICT."""
-_SQLITE_WITHOUT_WAL_BUG = (3, 51, 3)
-_BACKPORTS = ((3, 44, 6), (3, 50, 7))
-"""https://sqlite.org/wal.html#walresetbug; each goes for the later patches of its own minor version."""
 
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
@@ -36,7 +33,9 @@ def look_at_machine() -> Iterator[Finding]:
         "memory unknown" if memory_bytes is None else f"{gib(memory_bytes)} of memory available"
     )
     if memory_bytes is not None and memory_bytes < _LEAST_MEMORY_BYTES:
-        yield Finding("machine", "warn", found, f"free some: the server wants {gib(_LEAST_MEMORY_BYTES)} at the least")
+        yield Finding(
+            "machine", "warn", found, f"free some memory: the server needs at least {gib(_LEAST_MEMORY_BYTES)}"
+        )
     else:
         yield Finding("machine", "ok", found)
     yield look_at_clock(time.time())
@@ -44,7 +43,7 @@ def look_at_machine() -> Iterator[Finding]:
 
 
 def available_memory_bytes(meminfo: Path = _MEMINFO, cgroup_limit: Path = _CGROUP_LIMIT) -> int | None:
-    """What programs can still have, a container's limit included; None where the system does not tell."""
+    """What programs can still have, a container's limit included; None where the system does not report it."""
     try:
         found = re.search(r"^MemAvailable:\s+(\d+) kB", meminfo.read_text(), re.MULTILINE)
     except OSError:
@@ -71,14 +70,8 @@ def look_at_clock(now: float) -> Finding:
 
 
 def look_at_sqlite(version: tuple[int, ...]) -> Finding:
-    """Is the SQLite that Python brings new enough for the job store, and safe?"""
+    """Is the SQLite that Python brings new enough for the job store?"""
     shown = ".".join(map(str, version))
     if version < _FIRST_SQLITE:
         return Finding("sqlite", "FAIL", f"{shown} is too old", "use a Python whose SQLite is 3.37 or newer")
-    has_backport = any(version[:2] == fixed[:2] and version >= fixed for fixed in _BACKPORTS)
-    if version < _SQLITE_WITHOUT_WAL_BUG and not has_backport:
-        # No reason to warn: the store locks its database, so that there is only ever one connection.
-        return Finding(
-            "sqlite", "ok", f"{shown} (has the WAL-reset bug, which takes two connections; the store has one)"
-        )
     return Finding("sqlite", "ok", shown)

@@ -1,4 +1,4 @@
-"""Is the model there, whole and readable, and does it fit into memory? Reads the headers of its files, no weights."""
+"""Model checks: complete, readable, fits into memory? Reads the headers of its files, no weights."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def look_at_model(model_id: str) -> Iterator[Finding]:
     files = [path for part in WEIGHTS_STEM for path in sorted((folder / part).glob("*.safetensors"))]
     faults = [(path, fault) for path in files if (fault := fault_of_safetensors(path)) is not None]
     for path, fault in faults:
-        yield Finding("model", "FAIL", f"{path.relative_to(folder)} {fault}", "fetch the model again")
+        yield Finding("model", "FAIL", f"{path.relative_to(folder)} {fault}", "download the model again")
     if not faults:
         yield _size(model_id, sum(path.stat().st_size for path in files))
 
 
 def fault_of_safetensors(path: Path) -> str | None:
-    """What is wrong with a weights file, as far as its header and its length tell; None: nothing.
+    """What is wrong with a weights file, as far as its header and its length show; None: nothing.
 
     Format: https://huggingface.co/docs/safetensors/index#format
     """
@@ -48,7 +48,7 @@ def fault_of_safetensors(path: Path) -> str | None:
         with path.open("rb") as file:
             (header_bytes,) = _HEADER_LENGTH.unpack(file.read(_HEADER_LENGTH.size))
             if header_bytes > min(_LONGEST_HEADER, num_bytes):
-                return "is no safetensors file (a Git LFS pointer or a web page?)"
+                return "is not a safetensors file (a Git LFS pointer or a web page?)"
             header = json.loads(file.read(header_bytes))
         data_bytes = max(
             (tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"), default=0
@@ -63,7 +63,7 @@ def fault_of_safetensors(path: Path) -> str | None:
 
 def _size(model_id: str, num_bytes: int) -> Finding:
     available = available_memory_bytes()
-    found = f"{model_id} is whole: {num_bytes / 2**20:,.0f} MiB of weights"
+    found = f"{model_id} is complete: {num_bytes / 2**20:,.0f} MiB of weights"
     if available is not None and available < num_bytes:
         return Finding("model", "warn", f"{found}, and only {gib(available)} of memory available", "free some memory")
     return Finding("model", "ok", found)

@@ -1,4 +1,4 @@
-"""Can the server listen where it is told to, and if not, who is there?"""
+"""Network checks: can the server listen on HOST and PORT, and if not, which program does?"""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from server.access.operator_socket import socket_path
 from server.cli.doctor.finding import Finding, Level
 from server.cli.errors import CommandError
-from server.cli.running_server import NobodyListensError, RunningServer
+from server.cli.server_client import running_server
 
 __all__ = ["look_at_port"]
 
 
-def look_at_port(host: str, port: int, folder: Path) -> Iterator[Finding]:
+def look_at_port(host: str, port: int, folder: Path, *, timeout_s: float = 10.0) -> Iterator[Finding]:
     """Look at the settings HOST and PORT.
 
     Args:
         host: the setting.
         port: the setting.
         folder: `DATA_DIR/server`, where a running server has its socket.
+        timeout_s: for its answer.
     """
-    health = _health(folder)
+    health = _health(folder, timeout_s)
     if health is not None:
         level: Level = "ok" if health.get("status") in {"healthy", "loading"} else "warn"
         reason = f": {health['reason']}" if health.get("reason") else ""
@@ -37,7 +37,7 @@ def look_at_port(host: str, port: int, folder: Path) -> Iterator[Finding]:
     except OSError as error:
         yield _refused(host, port, error, is_ours=health is not None)
     else:
-        yield Finding("port", "ok", f"{host}:{port} is free" if port else "any free one is taken")
+        yield Finding("port", "ok", f"{host}:{port} is free" if port else "any free port will be used")
 
 
 def _refused(host: str, port: int, error: OSError, *, is_ours: bool) -> Finding:
@@ -49,13 +49,10 @@ def _refused(host: str, port: int, error: OSError, *, is_ours: bool) -> Finding:
     return Finding("port", "FAIL", found, "set PORT to another port, or end the program that listens there")
 
 
-def _health(folder: Path) -> dict[str, object] | None:
-    """What the running server says of itself; None if none listens at the socket."""
-    server = RunningServer(socket_path(folder))
+def _health(folder: Path, timeout_s: float) -> dict[str, object] | None:
+    """The running server's `GET /health`; None if none runs."""
     try:
-        server.check()
-        return server.health()
-    except NobodyListensError:
-        return None
-    except (CommandError, PermissionError) as error:
-        return {"status": "not answering", "reason": str(error)}
+        with running_server(folder, timeout_s=timeout_s) as server:
+            return None if server is None else server.answer("GET", "/health").json()
+    except CommandError as error:
+        return {"status": "not responding", "reason": str(error)}

@@ -1,10 +1,11 @@
 // How this page speaks to its server: one wrapper around fetch, problem documents as errors, seeds without loss.
 
 import * as apiKey from "./key.js";
+import { JOBS } from "./paths.js";
 
 const PAUSES_MS = [500, 1000, 2000, 4000, 8000];
 
-/** The server said no, in words (RFC 9457). */
+/** The server refused, with a problem document (RFC 9457). */
 export class Problem extends Error {
   constructor({ title, detail, status, code, errors = [], retry_after: retryAfterS = null }) {
     super(detail);
@@ -12,11 +13,11 @@ export class Problem extends Error {
   }
 }
 
-/** Nobody answered, so nobody knows what became of the request. */
+/** No answer: the request may or may not have been accepted. */
 export class Unreachable extends Error {
   name = "Unreachable";
   title = "No connection to the server.";
-  detail = "It may be restarting. What was accepted is not lost.";
+  detail = "It may be restarting. Accepted jobs are not lost.";
 }
 
 /** Ask the server, with another key if it wants one. Throws Problem, Unreachable, or an AbortError if `signal` said so. */
@@ -46,7 +47,7 @@ export async function getJson(path, options) {
 
 export const postJson = (path) => getJson(path, { method: "POST" });
 
-/** A picture as an object URL: an <img> could not send the key. Whoever asked revokes it. */
+/** A picture as an object URL: an <img> could not send the key. The caller revokes it. */
 export async function pictureUrl(path, options) {
   const response = await request(path, { ...options, headers: { Accept: "image/*" } });
   return URL.createObjectURL(await response.blob());
@@ -55,8 +56,8 @@ export async function pictureUrl(path, options) {
 let unanswered = null;
 
 /**
- * Ask for pictures. However often the connection breaks and whoever tries again, this page or its reader: as long as
- * no answer has come, the same wish keeps its key, and the server draws it once.
+ * Ask for pictures. Until an answer has come, the same request keeps its idempotency key, whether this page retries or
+ * the user does: the server draws it once.
  */
 export async function submit(wish, { signal, onRetry }) {
   apiKey.mayAskAgain();
@@ -65,7 +66,7 @@ export async function submit(wish, { signal, onRetry }) {
   const headers = { "Content-Type": "application/json", "Idempotency-Key": unanswered.key };
   for (let tries = 1; ; tries++) {
     try {
-      const job = await getJson("/v1/jobs", { method: "POST", headers, body, signal });
+      const job = await getJson(JOBS, { method: "POST", headers, body, signal });
       unanswered = null;
       return job;
     } catch (error) {
@@ -98,9 +99,10 @@ const newKey = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byt
 
 async function asError(response) {
   if (response.headers.get("Content-Type")?.startsWith("application/problem+json")) {
-    return new Problem(await response.json());
+    const problem = await response.json();
+    return problem.code === "proxy_error" ? new Unreachable() : new Problem(problem); // deploy/Caddyfile says it so
   }
-  // A proxy that cannot reach the server; the request may have come through before.
+  // Another proxy that cannot reach the server; the request may have come through before.
   if ([502, 503, 504].includes(response.status)) return new Unreachable();
   const detail = `${response.status} ${response.statusText}`.trim();
   return new Problem({ title: "The server could not answer.", detail, status: response.status, code: "http_error" });

@@ -1,4 +1,4 @@
-// The page's thread: what happens when somebody draws, chooses a picture, or comes back to an address.
+// What happens when the user draws, chooses a picture, or comes back to an address.
 
 import { Problem, submit } from "./api.js";
 import { isOver } from "./follow.js";
@@ -17,6 +17,7 @@ const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
 let asking = null; // the AbortController of a request for pictures that has no answer yet
 let nextLook = null;
+let trouble = null; // what is wrong with the server, as last said
 
 async function draw(wish) {
   if (asking) return;
@@ -31,7 +32,7 @@ async function draw(wish) {
     open(job);
     if (!desktop.matches) part("stage").scrollIntoView({ behavior: calm.matches ? "auto" : "smooth" });
   } catch (error) {
-    if (asking.signal.aborted) notify("Stopped.", "If the request had come through, its picture will be among the recent ones.");
+    if (asking.signal.aborted) notify("Stopped.", "If the request was accepted, its picture will be among the recent ones.");
     else if (!(error instanceof Problem && form.markErrors(error))) fail(error);
   } finally {
     asking = null;
@@ -52,7 +53,7 @@ function drawFromForm() {
 
 function sayTrying() {
   part("stop-trying").hidden = false;
-  notify("No connection to the server.", "Trying again; it will be drawn once, however often this takes.");
+  notify("No connection to the server.", "Trying again. It will be drawn only once.");
 }
 
 /** Give the job an address of its own, and show it. */
@@ -80,10 +81,20 @@ async function showAddressed() {
 function fail(error) {
   if (error.name === "AbortError") return;
   const wait = error.retryAfterS ? ` Try again in ${error.retryAfterS} s.` : "";
-  notify(error.title ? `${error.title.replace(/\.$/, "")}.` : "This page has a fault.", `${error.detail ?? error.message}${wait}`);
+  notify(error.title ? `${error.title.replace(/\.$/, "")}.` : "Error on this page.", `${error.detail ?? error.message}${wait}`);
+}
+
+/** Say once what is wrong with the server; who closes it does not see it again until it was well meanwhile. */
+function showTrouble(newer) {
+  if (newer?.title === trouble?.title) return;
+  trouble = newer;
+  if (newer) notify(newer.title, newer.detail);
+  else if (part("notice").dataset.about === "server") hideNotice();
+  if (newer) part("notice").dataset.about = "server";
 }
 
 function notify(title, detail) {
+  part("notice").dataset.about = "request";
   part("notice").querySelector(".title").textContent = title;
   part("notice").querySelector(".detail").textContent = detail;
   part("notice").hidden = false;
@@ -97,15 +108,16 @@ function announce(text) {
   part("announcer").textContent = text;
 }
 
-/** Look at the queue, and again soon or later; not at all while nobody looks at this page. */
+/** Look at the queue, and again soon or later; not at all while this page is hidden. */
 async function look() {
   clearTimeout(nextLook);
   nextLook = null;
   if (document.hidden) return;
-  const isBusy = await queueLine.refresh(currentWish());
-  if (isBusy || recent.hasUnfinished()) await recent.refresh().catch(() => {}); // the line has said it
+  const { isSoon, trouble } = await queueLine.refresh(currentWish());
+  if (trouble !== undefined) showTrouble(trouble);
+  if (isSoon || recent.hasUnfinished()) await recent.refresh().catch(() => {}); // the status has said it
   clearTimeout(nextLook);
-  nextLook = setTimeout(look, isBusy ? SOON_MS : LATER_MS);
+  nextLook = setTimeout(look, isSoon ? SOON_MS : LATER_MS);
 }
 
 function lookSoon() {

@@ -2,6 +2,7 @@
 
 import { writeJson } from "./api.js";
 import * as apiKey from "./key.js";
+import { FOLDER } from "./paths.js";
 
 export const fileName = (params, seed) => `semantic-bit-${seed}.${params.output_format === "jpeg" ? "jpg" : params.output_format}`;
 
@@ -13,7 +14,7 @@ export function wishOf(params, seed) {
 
 export function curl(params, seed) {
   return [
-    `curl --fail-with-body -X POST ${quoted(`${location.origin}/generate`)}`,
+    `curl --fail-with-body -X POST ${quoted(String(new URL("generate", FOLDER)))}`,
     "-H 'Content-Type: application/json'",
     ...(apiKey.current() ? ['-H "Authorization: Bearer $SEMANTIC_BIT_API_KEY"'] : []), // a command gets copied around
     `-d ${quoted(writeJson(wishOf(params, seed)))}`,

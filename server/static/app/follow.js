@@ -1,6 +1,7 @@
 // How a job is watched to its end: its event stream, read with fetch; and by asking, where streams do not come through.
 
 import { getJson, parseJson, pause, Problem, request } from "./api.js";
+import { eventsPath, jobPath } from "./paths.js";
 
 const ENDS = new Set(["done", "failed", "cancelled", "dead"]);
 const FIRST_SILENCE_MS = 10_000; // the server sends the newest snapshot at once
@@ -17,7 +18,7 @@ export async function* follow(job, { signal, onConnection }) {
   let failures = 0;
   while (!isOver(job)) {
     try {
-      for await (const snapshot of snapshots(job.links.events, signal)) {
+      for await (const snapshot of snapshots(eventsPath(job.id), signal)) {
         failures = 0;
         onConnection(true);
         job = { ...job, ...snapshot };
@@ -29,7 +30,7 @@ export async function* follow(job, { signal, onConnection }) {
       if (signal.aborted || isFinal(error)) throw error;
       failures += 1;
       if (failures >= TRIES_BEFORE_ASKING) {
-        const asked = await getJson(job.links.self, { signal }).catch((reason) => {
+        const asked = await getJson(jobPath(job.id), { signal }).catch((reason) => {
           if (signal.aborted || isFinal(reason)) throw reason;
           return null;
         });
@@ -48,7 +49,7 @@ export async function* follow(job, { signal, onConnection }) {
 async function wholeJob(job, { signal, onConnection }) {
   for (let tries = 1; ; tries++) {
     try {
-      const whole = await getJson(job.links.self, { signal });
+      const whole = await getJson(jobPath(job.id), { signal });
       onConnection(true);
       return whole;
     } catch (error) {
@@ -77,7 +78,7 @@ async function* snapshots(path, signal) {
     }
   } finally {
     clearTimeout(timer);
-    silence.abort(); // hangs up, if whoever reads has had enough
+    silence.abort(); // hangs up, if the reader stops
   }
 }
 

@@ -1,8 +1,9 @@
 // The form: what may be asked, what is asked, and which field is wrong.
 
 import { getJson, Problem } from "./api.js";
+import { storageName } from "./paths.js";
 
-const DRAFT_NAME = "semantic-bit-draft";
+const DRAFT_NAME = storageName("draft");
 const SLIDER_ENDS = { num_inference_steps: 60, guidance_scale: 15 }; // the range people use; the number may go beyond
 const NUMBERS = ["num_inference_steps", "guidance_scale", "width", "height", "num_images", "eta"];
 const TEXTS = ["prompt", "negative_prompt", "seed", "sampler", "noise_schedule", "output_format"];
@@ -16,7 +17,7 @@ let samplers;
 
 /** Ask the server what may be asked, and offer it. */
 export async function prepare() {
-  const [about, known] = await Promise.all([getJson("/"), getJson("/v1/samplers")]);
+  const [about, known] = await Promise.all([getJson("./"), getJson("v1/samplers")]);
   info = about;
   samplers = new Map(known.samplers.map((sampler) => [sampler.name, sampler]));
   setLimits();
@@ -109,10 +110,12 @@ function offerPresets() {
   // About as many pixels as the default has: what the model was trained on, in another shape.
   const { width, height } = info.defaults;
   const side = Math.sqrt(width * height);
-  const rounded = (pixels) => Math.round(pixels / 32) * 32;
+  const { min_size: least, size_multiple: finest } = info.limits;
+  const multiple = finest * Math.max(1, Math.round(side / 128)); // 32 for 512: round numbers, little distortion
+  const rounded = (pixels) => Math.round(pixels / multiple) * multiple;
   const presets = Object.entries(SHAPES).map(([label, [across, down]]) => {
-    const ratio = Math.sqrt(across / down);
-    return { label, across, down, width: rounded(side * ratio), height: rounded(side / ratio) };
+    const unit = Math.max(side / Math.sqrt(across * down), least / Math.min(across, down));
+    return { label, across, down, width: rounded(across * unit), height: rounded(down * unit) };
   });
   document.querySelector("#presets").replaceChildren(...presets.map(presetButton));
 }

@@ -1,6 +1,8 @@
-// The API key: asked for when the server wants one, kept for this tab alone, forgotten when told to.
+// The API key: asked for when the server wants one, kept for this tab alone, forgotten on request.
 
-const NAME = "semantic-bit-api-key";
+import { storageName } from "./paths.js";
+
+const NAME = storageName("api-key");
 
 const part = (id) => document.getElementById(id);
 let asking = null; // the promise of an answer, for all requests that wait for it
@@ -9,8 +11,8 @@ let isDeclined = false;
 export const current = () => sessionStorage.getItem(NAME);
 
 /**
- * The server did not take `refused`, for the reason `why`. Resolves to whether there is another key now: whoever asked
- * then tries again. Somebody who said no is not asked again until `mayAskAgain`.
+ * The server did not take `refused`, for the reason `why`. Resolves to whether there is another key now: the caller
+ * then tries again. After a refusal the user is not asked again until `mayAskAgain`.
  */
 export async function another(refused, why) {
   if (current() !== refused) return true; // asked for another request meanwhile

@@ -2,6 +2,7 @@
 
 import { getJson, pictureUrl } from "./api.js";
 import { isOver } from "./follow.js";
+import { JOBS, thumbnailPath } from "./paths.js";
 
 const PAGE = 18;
 const SHOWN = ["queued", "running", "done", "failed", "dead"].map((status) => `status=${status}`).join("&");
@@ -28,7 +29,7 @@ const newest = () => (list.firstElementChild ? jobOf(list.firstElementChild) : n
 
 /** Bring what changed: jobs that went on, jobs that others asked for. */
 export async function refresh() {
-  const page = await getJson(`/v1/jobs?${SHOWN}&limit=${PAGE}`);
+  const page = await getJson(`${JOBS}?${SHOWN}&limit=${PAGE}`);
   for (const job of page.jobs) put(job);
 }
 
@@ -52,7 +53,7 @@ export function choose(id) {
 
 async function more() {
   const focusFrom = cursor && list.childElementCount;
-  const page = await getJson(`/v1/jobs?${SHOWN}&limit=${PAGE}${cursor ? `&cursor=${encodeURIComponent(cursor)}` : ""}`);
+  const page = await getJson(`${JOBS}?${SHOWN}&limit=${PAGE}${cursor ? `&cursor=${encodeURIComponent(cursor)}` : ""}`);
   for (const job of page.jobs) put(job);
   cursor = page.next_cursor;
   moreButton.hidden = cursor === null;
@@ -88,13 +89,13 @@ function words(job) {
   if (job.status === "done") return job.expired ? prompt : "";
   if (job.status === "queued") return "waiting";
   if (job.status === "running") return `${Math.floor((100 * job.step) / job.steps)} %`;
-  return `could not be drawn: ${prompt}`;
+  return `failed: ${prompt}`;
 }
 
 async function loadThumbnail(tile) {
   tile.url = "loading";
   try {
-    tile.url = await pictureUrl(tile.job.images[0].thumbnail_url);
+    tile.url = await pictureUrl(thumbnailPath(tile.job.id));
     showImage(tile, tile.url);
   } catch (error) {
     tile.url = null;

@@ -3,6 +3,7 @@
 import { getJson, pictureUrl, postJson, writeJson } from "./api.js";
 import { curl, fileName } from "./curl.js";
 import { follow, isOver } from "./follow.js";
+import { cancelPath, jobPath, picturePath } from "./paths.js";
 import { about, exactly, fileSize } from "./words.js";
 
 const part = (id) => document.getElementById(id);
@@ -50,7 +51,7 @@ async function cancel() {
   part("cancel").disabled = true;
   const { signal } = watching;
   try {
-    const newer = await postJson(job.links.cancel);
+    const newer = await postJson(cancelPath(job.id));
     if (signal.aborted) return; // another job is on the stage by now
     watching.abort();
     tell.changed(newer);
@@ -86,7 +87,7 @@ async function render(signal) {
   part("job-json").textContent = writeJson(job, 2);
   if (job.status === "done" && !job.expired) {
     await renderPictures(signal);
-    announce(`The picture is done: ${job.params.prompt}`);
+    announce(`The picture is done: ${job.params.prompt}${job.prompt_truncated ? `. ${part("caption-truncated").textContent}` : ""}`);
   } else {
     renderEnd();
     renderCaption();
@@ -103,7 +104,7 @@ function renderProgress() {
     part("preview").hidden = false;
   }
   const quarter = Math.floor((4 * job.step) / job.steps);
-  announce(job.status === "queued" ? words : quarter ? `${quarter * 25} percent drawn` : "Drawing has begun");
+  announce(job.status === "queued" ? words : quarter ? `${quarter * 25} percent drawn` : "Drawing has started");
 }
 
 function progressWords() {
@@ -116,7 +117,7 @@ function progressWords() {
 
 async function renderPictures(signal) {
   const { prompt } = job.params;
-  urls = await Promise.all(job.images.map((image) => pictureUrl(image.url, { signal })));
+  urls = await Promise.all(job.images.map((_, index) => pictureUrl(picturePath(job.id, index), { signal })));
   part("picture").alt = prompt;
   part("strip").hidden = urls.length < 2;
   part("strip").replaceChildren(...(urls.length < 2 ? [] : urls.map(stripItem)));
@@ -149,10 +150,10 @@ async function select(index) {
 
 function renderEnd() {
   const [title, detail] = {
-    done: ["No longer kept.", "The picture’s time is over. Its settings and its seed draw it again."],
+    done: ["Deleted.", "The server keeps pictures for a limited time. The same settings and seed draw it again."],
     cancelled: ["Cancelled.", ""],
-    dead: ["Given up.", job.error?.detail ?? ""],
-    failed: ["It could not be drawn.", job.error?.detail ?? ""],
+    dead: ["Failed after several attempts.", job.error?.detail ?? ""],
+    failed: ["Failed.", job.error?.detail ?? ""],
   }[job.status];
   part("ended").querySelector(".title").textContent = title;
   part("ended").querySelector(".detail").textContent = detail;
@@ -164,7 +165,9 @@ function renderCaption() {
   const { params, timings } = job;
   part("caption-prompt").textContent = params.prompt;
   part("caption-negative").hidden = !params.negative_prompt;
-  part("caption-negative").textContent = `not: ${params.negative_prompt}`;
+  part("caption-negative").textContent = `Negative prompt: ${params.negative_prompt}`;
+  const which = params.negative_prompt ? "The prompt or the negative prompt" : "The prompt";
+  part("caption-truncated").textContent = `${which} is too long for this model: its end was cut off and has no effect.`;
   part("caption-truncated").hidden = !job.prompt_truncated;
   const image = job.images[selected];
   part("facts").replaceChildren(
@@ -220,4 +223,4 @@ function announce(text) {
 }
 
 /** The newest state of a job by its id. */
-export const fetchJob = (id) => getJson(`/v1/jobs/${encodeURIComponent(id)}`);
+export const fetchJob = (id) => getJson(jobPath(id));

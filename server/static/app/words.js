@@ -1,4 +1,4 @@
-// Numbers as people say them.
+// Durations, counts and file sizes in words.
 
 export function duration(seconds) {
   if (seconds < 1) return "less than a second";

@@ -1,0 +1,206 @@
+"""ETA simulation: when jobs will be done, by a simulated gateway and engine with the engine's own scheduling."""
+
+from __future__ import annotations
+
+import copy
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from engine.batch_scheduler import BatchKey, BatchScheduler
+from engine.params import GenerationParams
+from server.executors.messages import EngineInfo
+from server.executors.work_times import WorkTimes
+
+__all__ = ["Running", "Simulation", "simulate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A job that the engine is drawing."""
+
+    params: GenerationParams
+    calls_left: Sequence[int]
+    """Model calls that are still to be taken, of each picture that is not finished."""
+
+
+def simulate(
+    running: Sequence[Running], queued: Sequence[GenerationParams], info: EngineInfo, times: WorkTimes
+) -> Simulation | None:
+    """Play through when each job will be done, if nothing comes that overtakes them.
+
+    Args:
+        running: what is being drawn, oldest first.
+        queued: what waits, in order.
+        info: how many rows and pictures the engine takes together.
+        times: how long its work items take; encodes and decodes count from the first one seen.
+
+    Returns:
+        None while no step was seen.
+    """
+    if times.median_s("step", info.rows_per_call, info.native_height, info.native_width) is None:
+        return None
+    engine = _SimulatedEngine(info, _Durations(times, info.rows_per_call))
+    jobs = [engine.take_running(job) for job in running]
+    waiting = deque(queued)
+    while True:
+        while waiting and engine.has_room_for(waiting[0]):
+            jobs.append(engine.take_new(waiting.popleft()))
+        if not waiting:
+            before_another = engine.branched()
+            break
+        engine.work()
+    while engine.has_work:
+        engine.work()
+    return Simulation([job.end_s for job in jobs], before_another)
+
+
+class Simulation:
+    """When jobs will be done, and any one that came after them, without playing them through again."""
+
+    def __init__(self, ends: list[float], before_another: _SimulatedEngine) -> None:
+        self.ends = ends
+        """Seconds until each job will be done, those that run first."""
+        self._before_another = before_another
+        """As it will be when the last of them has just been begun."""
+
+    def end_of_another(self, params: GenerationParams) -> float:
+        """Seconds until a job will be done that comes after all these, from when they were played through."""
+        engine = self._before_another.branched()
+        while not engine.has_room_for(params):
+            engine.work()
+        job = engine.take_new(params)
+        while not job.end_s and engine.has_work:
+            engine.work()
+        return job.end_s
+
+
+class _OfSize(NamedTuple):
+    step_rows: int
+    """Rows that the calls of a size have."""
+    step_s: float
+    """A call of that many rows."""
+    decode_s: float
+
+
+class _Durations(dict[BatchKey, _OfSize]):
+    """Seconds that the work items of a size take, looked up once: one simulation calculates with the same throughout.
+
+    A size is height and width in pixels.
+    """
+
+    def __init__(self, times: WorkTimes, rows_per_call: int) -> None:
+        super().__init__()
+        self._times = times
+        self._rows_per_call = rows_per_call
+        self.encode_s = {rows: times.median_s("encode", rows, 0, 0) or 0.0 for rows in (1, 2)}
+        """By rows a picture: with its negative prompt or without."""
+
+    def __missing__(self, size: BatchKey) -> _OfSize:
+        rows = self._times.step_rows(*size, otherwise=self._rows_per_call)
+        step_s, decode_s = (self._times.median_s(kind, n, *size) or 0.0 for kind, n in (("step", rows), ("decode", 1)))
+        self[size] = found = _OfSize(rows, step_s, decode_s)
+        return found
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    num_images: int
+    images_left: int
+    """Not decoded yet."""
+    end_s: float = 0.0
+    """0.0 until it has ended."""
+
+
+@dataclass(slots=True, eq=False)
+class _Picture:
+    job: _Job
+    batch_key: BatchKey
+    num_rows: int
+    calls_left: int
+    encode_s: float = 0.0
+    """What reading its prompts takes: nothing from the second picture of a job on, for they are remembered."""
+
+    @property
+    def is_denoised(self) -> bool:
+        return not self.calls_left
+
+
+class _SimulatedEngine:
+    """Does the work items that an engine would do, in no time."""
+
+    def __init__(self, info: EngineInfo, durations: _Durations) -> None:
+        self._info = info
+        self._durations = durations
+        self._clock_s = 0.0
+        self._num_in_flight = 0
+        """Pictures of all jobs that have not ended."""
+        self.batch_scheduler: BatchScheduler[_Picture] = BatchScheduler(
+            rows_per_call=info.rows_per_call, max_images_in_flight=info.max_images_in_flight
+        )
+
+    def branched(self) -> _SimulatedEngine:
+        """The same engine once more, to go on in another way. Takes time with what is in flight, not with the queue."""
+        other = copy.copy(self)
+        other.batch_scheduler = copy.deepcopy(self.batch_scheduler)
+        return other
+
+    @property
+    def has_work(self) -> bool:
+        return self.batch_scheduler.has_work
+
+    def has_room_for(self, params: GenerationParams) -> bool:
+        """Whether the gateway would hand this over; one that never fits with others runs alone."""
+        return not self._num_in_flight or params.num_images <= self._info.max_images_in_flight - self._num_in_flight
+
+    def take_new(self, params: GenerationParams) -> _Job:
+        """Begin a job."""
+        pictures = self._take(params, [params.model_calls] * params.num_images)
+        pictures[0].encode_s = self._durations.encode_s[params.rows_per_image]
+        return pictures[0].job
+
+    def take_running(self, job: Running) -> _Job:
+        """Go on with a job, which has not ended: its last picture is decoded at the least."""
+        return self._take(job.params, job.calls_left or [0])[0].job
+
+    def _take(self, params: GenerationParams, calls: Sequence[int]) -> list[_Picture]:
+        job = _Job(params.num_images, len(calls))
+        size, rows = (params.height, params.width), params.rows_per_image
+        self.batch_scheduler.row_limits[size] = self._durations[size].step_rows
+        pictures = [_Picture(job, size, rows, calls_left) for calls_left in calls]
+        self.batch_scheduler.waiting.extend(picture for picture in pictures if picture.calls_left)
+        self.batch_scheduler.denoised.extend(picture for picture in pictures if not picture.calls_left)
+        self._num_in_flight += params.num_images
+        return pictures
+
+    def work(self) -> None:
+        """Decode a picture, or take a step; with none to decode, all steps up to the first that may be a last one."""
+        self._clock_s += sum(picture.encode_s for picture in self.batch_scheduler.admit())
+        picture = self.batch_scheduler.next_decode()
+        if picture is not None:
+            self._decode(picture)
+            return
+        if not self.batch_scheduler.denoised:
+            sharing = self.batch_scheduler.sharing()
+            rounds = min(picture.calls_left for pictures in sharing.values() for picture in pictures) - 1
+            if rounds:
+                for _ in sharing:
+                    self._step(rounds)
+        self._step()
+
+    def _decode(self, picture: _Picture) -> None:
+        self.batch_scheduler.denoised.remove(picture)
+        self._clock_s += self._durations[picture.batch_key].decode_s
+        job = picture.job
+        job.images_left -= 1
+        if not job.images_left:
+            job.end_s = self._clock_s
+            self._num_in_flight -= job.num_images
+
+    def _step(self, times: int = 1) -> None:
+        pictures = self.batch_scheduler.next_step()
+        self._clock_s += times * self._durations[pictures[0].batch_key].step_s
+        for picture in pictures:
+            picture.calls_left -= times
+        self.batch_scheduler.step_taken()

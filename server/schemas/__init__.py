@@ -1,0 +1,1 @@
+"""The JSON of the API: requests and responses, a file for each subject."""

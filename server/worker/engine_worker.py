@@ -1,0 +1,280 @@
+"""Runs one `Engine` on its thread: messages in, messages out. Lives in the engine process, or in a test's own.
+
+Three threads share the work: one prepares requests (tables, noise) while the batch goes on, the engine's draws, and one
+writes picture files. This module imports torch; the gateway does not import it.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+import torch
+
+from engine.engine import Engine, PreparedRequest, is_out_of_memory
+from engine.errors import DeviceError, DoesNotFitError, EngineError, InvalidParamsError
+from engine.events import EngineEvent, Failed, Finished, ImageDrawn, PreviewTaken, RanOutOfMemory, StepTaken, WorkItem
+from engine.warm_up import WarmUp
+from server.executors.messages import (
+    Cancel,
+    DeviceMemory,
+    FromEngine,
+    ImageReady,
+    JobDone,
+    JobFailed,
+    LoadFailed,
+    OutOfMemory,
+    Ping,
+    Pong,
+    Preview,
+    Progress,
+    Submit,
+    WorkDone,
+)
+from server.worker.image_files import decode_png, encode_image, encode_preview
+
+__all__ = ["EngineWorker"]
+
+logger = logging.getLogger(__name__)
+
+WARM_UP_AFTER_S: Final = 1.0
+"""Without a job. Whoever waits for the server to be ready asks at once."""
+
+
+class _Stop:
+    """Ends the engine's thread."""
+
+
+class EngineWorker:
+    """Turns messages into work for one engine, and its events into messages.
+
+    `handle` may be called from one thread and returns at once, `run` owns the engine's; `send` is called from that one
+    and from the threads that prepare and that write files.
+    """
+
+    def __init__(self, engine: Engine, send: Callable[[FromEngine], None], warm_up: WarmUp | None = None) -> None:
+        """Make one; `run` runs it.
+
+        Args:
+            engine: what draws.
+            send: takes what it says.
+            warm_up: of this engine, done piece by piece while there are no jobs; None: it is warm.
+        """
+        self._engine = engine
+        self._send = send
+        self._warm_up = warm_up
+        self._last_busy_at = time.monotonic()
+        self._commands: queue.SimpleQueue[PreparedRequest | Cancel | Ping | _Stop | DeviceError] = queue.SimpleQueue()
+        # A large request takes seconds to prepare; cancels and pings do not wait behind it.
+        self._preparing = ThreadPoolExecutor(1, thread_name_prefix="prepare")
+        # One thread, so that a job's pictures are sent in order and before its end.
+        self._files = ThreadPoolExecutor(1, thread_name_prefix="picture-files")
+        self._formats: dict[str, str] = {}
+        """Job -> output format. Written when a job comes in, removed at its end or cancel: what is missing is over."""
+        self._file_seconds: dict[str, float] = {}
+        """Job -> seconds spent on its files so far. Belongs to the thread that writes files."""
+        self._is_stopping = threading.Event()
+
+    def handle(self, message: Submit | Cancel | Ping) -> None:
+        """Take a message in."""
+        if isinstance(message, Submit):
+            self._formats[message.job_id] = message.output_format
+            self._preparing.submit(self._prepare, message)
+            return
+        if isinstance(message, Cancel):
+            self._formats.pop(message.job_id, None)
+        self._commands.put(message)
+
+    def _prepare(self, message: Submit) -> None:
+        if message.job_id not in self._formats:
+            return  # cancelled while others were prepared
+        try:
+            inputs = {sha256: decode_png(file) for sha256, file in message.inputs.items()}
+            prepared = self._engine.prepare(message.job_id, message.params, inputs=inputs, wants_previews=True)
+        except EngineError as error:
+            self._fail(message.job_id, error)
+        except Exception as error:
+            if is_out_of_memory(error):
+                self._send(OutOfMemory("prepare"))
+                self._fail(message.job_id, DoesNotFitError("the request does not fit into the device's memory"))
+            elif isinstance(error, torch.AcceleratorError):
+                # The engine's thread may be idle, and would never learn that its device is gone.
+                self._commands.put(DeviceError(f"the device failed while preparing a request: {error}"))
+            else:
+                logger.exception("preparing a job failed")
+                self._fail(message.job_id, EngineError("the engine failed while preparing the request"))
+        else:
+            self._commands.put(prepared)
+
+    def run(self) -> None:
+        """Draw until `stop` is called. Blocks only while there is nothing to do.
+
+        Returns too when the model proves unable to draw at warm-up, and says so.
+
+        Raises:
+            DeviceError: the device failed; the process must end.
+        """
+        try:
+            while not self._is_stopping.is_set():
+                self._take_commands()
+                if self._warm_up is not None and not self._formats:
+                    self._warm_up = self._warmed(self._warm_up)
+                    continue
+                if self._warm_up is not None:
+                    self._warm_up.step_aside()
+                for event in self._engine.step():
+                    self._report(event)
+        except DeviceError:
+            raise
+        except EngineError as error:
+            self._send(LoadFailed(str(error)))
+        finally:
+            self._preparing.shutdown(wait=True, cancel_futures=True)
+            self._files.shutdown(wait=True, cancel_futures=True)
+
+    def stop(self) -> None:
+        """Make `run` return after its current work item. Any thread may call this."""
+        self._is_stopping.set()
+        self._commands.put(_Stop())
+
+    def _take_commands(self) -> None:
+        """Carry out what has come in since the last work item. Blocks only when idle: new jobs join between steps."""
+        wait_s = self._idle_wait_s()
+        while True:
+            try:
+                command = self._commands.get(block=wait_s != 0, timeout=wait_s)
+            except queue.Empty:
+                return
+            wait_s = 0
+            match command:
+                case PreparedRequest():
+                    if command.request_id in self._formats:  # else it was cancelled while it was prepared
+                        self._engine.add(command)
+                case Cancel(job_id):
+                    self._engine.cancel(job_id)
+                    self._forget_files(job_id)
+                case Ping(number):
+                    self._send(Pong(number, _device_memory(self._engine.model.info.device)))
+                    wait_s = self._idle_wait_s()
+                case DeviceError():
+                    raise command
+                case _Stop():
+                    return
+
+    def _idle_wait_s(self) -> float | None:
+        """How long to wait for a command: 0 while there is work, None for ever."""
+        now = time.monotonic()
+        if self._warm_up is None:
+            return 0 if self._engine.has_work else None
+        if self._formats:
+            self._last_busy_at = now
+            self._warm_up.step_aside()  # a job is being prepared or drawn
+            return 0 if self._engine.has_work else None
+        return max(0.0, self._last_busy_at + WARM_UP_AFTER_S - now)
+
+    def _warmed(self, warm_up: WarmUp) -> WarmUp | None:
+        """Do a piece of the warm-up; what is left of it.
+
+        Raises:
+            EngineError: the model cannot draw.
+        """
+        if time.monotonic() < self._last_busy_at + WARM_UP_AFTER_S:
+            return warm_up  # a command came while it waited
+        for item in warm_up.take_piece():
+            self._send(WorkDone(item.kind, item.seconds, item.rows, item.height, item.width))
+        return None if warm_up.is_done else warm_up
+
+    def _report(self, event: EngineEvent) -> None:
+        match event:
+            case StepTaken():
+                self._send(Progress(event.request_id, event.image_index, event.step, event.steps))
+            case WorkItem():
+                whose = dict(event.rows_by_request)
+                self._send(WorkDone(event.kind, event.seconds, event.rows, event.height, event.width, whose))
+            case RanOutOfMemory():
+                self._send(OutOfMemory(event.kind))
+            case PreviewTaken():
+                self._files.submit(self._write_preview, event)
+            case ImageDrawn():
+                output_format = self._formats.get(event.request_id)
+                if output_format is not None:  # else another of its pictures could not be written
+                    self._files.submit(self._write_file, event, output_format)
+            case Finished():
+                if self._formats.pop(event.request_id, None) is not None:
+                    self._files.submit(self._finish, event)
+            case Failed():
+                self._fail(event.request_id, event.error)
+                self._forget_files(event.request_id)
+
+    def _write_preview(self, preview: PreviewTaken) -> None:
+        if preview.request_id not in self._formats:
+            return  # it is over
+        try:
+            file = encode_preview(preview.picture.pixels())
+        except Exception:  # a broken device, say, of which the engine's thread will hear; the job can do without
+            logger.exception("a preview could not be made")
+            return
+        self._send(Preview(preview.request_id, preview.image_index, preview.step, file.data, file.media_type))
+
+    def _write_file(self, image: ImageDrawn, output_format: str) -> None:
+        began = time.perf_counter()
+        try:
+            file = encode_image(image.pixels, output_format)
+        except Exception:
+            logger.exception("encoding a picture failed")
+            self._commands.put(Cancel(image.request_id))
+            self._fail(image.request_id, EngineError(f"the picture could not be encoded as {output_format}"))
+            return
+        seconds = time.perf_counter() - began
+        self._file_seconds[image.request_id] = self._file_seconds.get(image.request_id, 0.0) + seconds
+        self._send(ImageReady(image.request_id, image.image_index, image.seed, file.data, file.media_type))
+
+    def _forget_files(self, job_id: str) -> None:
+        # On the thread that counts, behind the files that are still being written.
+        self._files.submit(self._file_seconds.pop, job_id, None)
+
+    def _finish(self, finished: Finished) -> None:
+        file_s = self._file_seconds.pop(finished.request_id, 0.0)
+        times = finished.times
+        self._send(
+            JobDone(
+                finished.request_id,
+                encode_s=times.encode_s,
+                denoise_s=times.denoise_s,
+                decode_s=times.decode_s,
+                file_s=file_s,
+                truncated_tokens=finished.truncated_tokens,
+            )
+        )
+
+    def _fail(self, job_id: str, error: EngineError) -> None:
+        self._formats.pop(job_id, None)
+        field = rule = value = None
+        if isinstance(error, InvalidParamsError):
+            field, rule, value = error.field, error.rule, str(error.value)
+        self._send(JobFailed(job_id, type(error).__name__, str(error), field, rule, value))
+
+
+def _device_memory(device: torch.device) -> DeviceMemory | None:
+    """How full the device is. Takes microseconds, and does not wait for it.
+
+    Raises:
+        DeviceError: the device failed.
+    """
+    if device.type != "cuda":
+        return None
+    try:
+        free_bytes, total_bytes = torch.cuda.mem_get_info(device)
+    except torch.AcceleratorError as error:
+        raise DeviceError(f"the device failed while reporting its memory: {error}") from error
+    return DeviceMemory(
+        total_bytes=total_bytes,
+        free_bytes=free_bytes,
+        reserved_bytes=torch.cuda.memory_reserved(device),
+        allocated_bytes=torch.cuda.memory_allocated(device),
+    )

@@ -1,0 +1,165 @@
+"""Engine start-up: chooses the device, loads the model, measures the best number of rows per call."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from engine.backends.base import Backend
+from engine.backends.choice import choose_backend
+from engine.backends.torch_backend import TorchBackend
+from engine.engine import Engine
+from engine.errors import EngineError, ModelLoadError
+from engine.models.base import DiffusionModel
+from engine.models.fake import FakeModel
+from engine.models.locate import locate
+from engine.table_store import TableStore
+from engine.warm_up import WarmUp, measure_rows_per_call
+from server.executors.messages import Configure, EngineInfo, Loading, LoadProgress, WorkDone
+
+__all__ = ["phase", "start_engine", "warm_up_of"]
+
+logger = logging.getLogger(__name__)
+
+Report = Callable[[Loading | LoadProgress | WorkDone], None]
+
+_COLOURS_WAIT_S: Final = 1.0
+"""Learning a model's colours takes some hundred milliseconds. Pictures that take longer than this can spare them."""
+
+
+def start_engine(configuration: Configure, report: Report) -> tuple[Engine, EngineInfo]:
+    """Load, and warm up if the configuration says so.
+
+    Args:
+        configuration: what to load, and how to run it.
+        report: told begin and end of every phase (see `LoadProgress`), and how long the warm-up's work took.
+
+    Raises:
+        EngineError: the model is not there or cannot be served on this device.
+        Exception: memory or device are not free now; another process may succeed.
+    """
+    try:
+        return _start(configuration, report)
+    except EngineError:
+        raise
+    except Exception as error:  # the model's files are anybody's, and libraries raise anything for them
+        if _may_work_later(error):
+            raise
+        raise ModelLoadError(f"{configuration.model_id} cannot be loaded: {_first_line(error)}") from error
+
+
+@contextlib.contextmanager
+def phase(name: str, report: Report) -> Iterator[None]:
+    """Tell that a phase of the start begins, and how long it took when it ends."""
+    began = time.perf_counter()
+    report(Loading(name))
+    yield
+    report(LoadProgress(name, time.perf_counter() - began))
+
+
+def warm_up_of(engine: Engine, configuration: Configure) -> WarmUp:
+    """What makes an engine warm, not yet done."""
+    return WarmUp(
+        engine,
+        sampler=configuration.sampler,
+        noise_schedule=configuration.noise_schedule,
+        num_inference_steps=configuration.num_inference_steps,
+    )
+
+
+def _start(configuration: Configure, report: Report) -> tuple[Engine, EngineInfo]:
+    model, backend = _load(configuration, report)
+    rows_per_call = configuration.rows_per_call or _measured_rows_per_call(model, report)
+    engine = Engine(
+        model,
+        rows_per_call=rows_per_call,
+        max_images_in_flight=configuration.max_images_in_flight,
+        is_reproducible=configuration.reproducible,
+        tables=_tables(configuration),
+        unlearnt_colours_wait_s=0.0 if configuration.warms_up_first else _COLOURS_WAIT_S,
+    )
+    if configuration.warms_up_first:
+        _warm_up(engine, configuration, report)
+    info = model.info
+    return engine, EngineInfo(
+        model_id=info.model_id,
+        device=str(info.device),
+        device_name=_device_name(info.device),
+        dtype=str(info.dtype).removeprefix("torch."),
+        native_height=info.native_height,
+        native_width=info.native_width,
+        rows_per_call=rows_per_call,
+        max_images_in_flight=engine.max_images_in_flight,
+        backend=backend.name,
+        num_threads=backend.num_threads if info.device.type == "cpu" else None,
+    )
+
+
+def _tables(configuration: Configure) -> TableStore | None:
+    folder = configuration.cache_folder
+    return TableStore(Path(folder) / "sampler_tables") if folder is not None else None
+
+
+def _measured_rows_per_call(model: DiffusionModel, report: Report) -> int:
+    with phase("measure", report):
+        return measure_rows_per_call(model)
+
+
+def _warm_up(engine: Engine, configuration: Configure, report: Report) -> None:
+    with phase("warm_up", report):
+        warm_up = warm_up_of(engine, configuration)
+        while not warm_up.is_done:
+            work = warm_up.take_piece()
+    for item in work:
+        report(WorkDone(item.kind, item.seconds, item.rows, item.height, item.width))
+
+
+def _load(configuration: Configure, report: Report) -> tuple[DiffusionModel, Backend]:
+    folder = locate(configuration.model_id)
+    if folder.path is None:
+        return FakeModel(folder.model_id), TorchBackend()
+    device = _choose_device(configuration.device)
+    dtype = _choose_dtype(configuration.dtype, device)
+    with phase("import_model", report):
+        from engine.models.stable_diffusion import StableDiffusion  # noqa: PLC0415 - timed, and spared for the fake
+
+        cache_folder = Path(configuration.cache_folder) if configuration.cache_folder is not None else None
+        backend = choose_backend(configuration.backend, device, dtype, cache_folder)
+    with phase("load", report):
+        return StableDiffusion.load(folder, device, dtype, backend), backend
+
+
+def _choose_device(wanted: str) -> torch.device:
+    """`auto` is the first GPU that torch can use, else the CPU; a GPU that is there and cannot be used is logged."""
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(wanted)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ModelLoadError(f"DEVICE={wanted}, but torch {torch.__version__} finds no GPU it can use here")
+    return device
+
+
+def _choose_dtype(wanted: str, device: torch.device) -> torch.dtype:
+    if wanted == "auto":
+        return torch.float16 if device.type == "cuda" else torch.float32
+    return {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[wanted]
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+
+
+def _may_work_later(error: Exception) -> bool:
+    """Whether another process may succeed: memory is free again, the device is back."""
+    return isinstance(error, MemoryError) or "out of memory" in str(error) or "CUDA" in str(error)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}"[:500]
