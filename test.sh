@@ -6,6 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 started=$SECONDS
 skipped=()
 failed=()
+unsteady=""
 
 scripts/bootstrap.sh --dev --system-packages
 export PATH="$PWD/.venv/bin:$PATH"
@@ -39,7 +40,8 @@ stage() {
   shift
   echo
   echo "==> $name: $*"
-  "$@" </dev/null || { outcome=FAILED; failed+=("$name"); }
+  status=0
+  "$@" </dev/null || { status=$?; outcome=FAILED; failed+=("$name"); }
   echo "==> $name $outcome in $((SECONDS - since)) s"
 }
 
@@ -63,12 +65,27 @@ if (($#)); then
   stage tests python -m pytest -rfEs "$@"
 else
   # Files are dealt to two processes; what measures times, floods and kills runs afterwards, with the machine to itself.
+  rm -f .pytest_cache/v/cache/lastfailed
   stage tests python -m pytest -rfEs --durations=25 --durations-min=5 -n "${TEST_WORKERS:-2}" --dist loadfile --ignore tests/chaos
+  tests_status=$status
   stage chaos python -m pytest -rfEs --durations=10 --durations-min=5 tests/chaos
+  # A busy machine starves single tests: up to five failures get one more try, alone, and are reported either way.
+  # Status 1 is "tests failed"; a crash of pytest or a failed collection gets none.
+  num_failed="$(python -c 'import json; print(len(json.load(open(".pytest_cache/v/cache/lastfailed"))))' 2>/dev/null || echo 0)"
+  if ((tests_status <= 1 && status <= 1 && tests_status + status >= 1 && num_failed >= 1 && num_failed <= 5)); then
+    stage "second try" python -m pytest -rfEs --last-failed --last-failed-no-failures none
+    if ((status == 0)); then
+      steady=()
+      for name in "${failed[@]}"; do [[ "$name" == tests || "$name" == chaos ]] || steady+=("$name"); done
+      failed=("${steady[@]}")
+      unsteady="$num_failed tests passed only on their second try, alone: see the failures above"
+    fi
+  fi
 fi
 
 echo
 if ((${#skipped[@]})); then printf '==> SKIPPED %s\n' "${skipped[@]}"; fi
+if [[ -n "$unsteady" ]]; then echo "==> UNSTEADY $unsteady"; fi
 if ((${#failed[@]})); then
   echo "==> FAILED: ${failed[*]} (in $((SECONDS - started)) s)"
   exit 1
