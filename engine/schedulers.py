@@ -56,7 +56,8 @@ def make_scheduler(sampler: Sampler, noise_schedule: str, config: Mapping[str, o
     options |= {**sampler.options, **NOISE_SCHEDULES[noise_schedule]}
     # Some constructors lay out all 1000 training steps, in up to 0.3 s, only for `set_timesteps` to lay out others.
     hasty_class: Any = type(scheduler_class.__name__, (scheduler_class,), {"set_timesteps": _few_timesteps})
-    noise = {name: value for name, value in config.items() if name not in _SOLVER_OPTIONS}
+    # What a class does not know it ignores, but not without a line on stderr.
+    noise = {name: value for name, value in config.items() if name in known and name not in _SOLVER_OPTIONS}
     scheduler = hasty_class.from_config(noise, **options)
     scheduler.__class__ = scheduler_class
     return scheduler

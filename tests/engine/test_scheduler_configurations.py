@@ -67,3 +67,9 @@ def test_our_noise_levels_are_those_of_diffusers(name: str):
 def test_a_configuration_that_leaves_all_to_diffusers_has_its_defaults():
     expected = make_scheduler(SAMPLERS["DDIM"], "default", {}).alphas_cumprod
     assert torch.equal(alphas_cumprod({"trained_betas": None}), expected)
+
+
+def test_what_a_scheduler_does_not_know_is_left_out_in_silence(capfd):
+    make_scheduler(SAMPLERS["TCD"], "default", {"beta_schedule": "scaled_linear", "skip_prk_steps": True})
+
+    assert capfd.readouterr().err == ""
