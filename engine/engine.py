@@ -27,7 +27,7 @@ from engine.events import (
     StepTaken,
     WorkItem,
 )
-from engine.journey import Journey, Route
+from engine.journey import Journey, route_of
 from engine.journey_cache import JourneyCache
 from engine.leg import Leg
 from engine.models.base import DiffusionModel
@@ -159,15 +159,7 @@ class Engine:
         return PreparedRequest(request_id, pictures, truncated_tokens, wants_previews)
 
     def _journey_of(self, leg: Leg) -> Journey:
-        return self.journeys.get(
-            Route(
-                sampler=leg.sampler,
-                noise_schedule=leg.noise_schedule,
-                num_inference_steps=leg.schedule_steps,
-                begin=leg.begin,
-                eta=leg.eta,
-            )
-        )
+        return self.journeys.get(route_of(leg))
 
     def add(self, request: PreparedRequest) -> None:
         """Take a request in; its pictures join the batch, in order, as soon as there is room."""

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from engine.leg import Leg
 from engine.samplers import Sampler
 
-__all__ = ["Journey", "Route", "advance"]
+__all__ = ["Journey", "Route", "advance", "route_of"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,6 +82,17 @@ class Route:
     def key(self) -> tuple[object, ...]:
         """What identifies it among other routes."""
         return self.sampler.name, self.noise_schedule, self.num_inference_steps, self.begin, self.eta
+
+
+def route_of(leg: Leg) -> Route:
+    """The journey of a leg."""
+    return Route(
+        sampler=leg.sampler,
+        noise_schedule=leg.noise_schedule,
+        num_inference_steps=leg.schedule_steps,
+        begin=leg.begin,
+        eta=leg.eta,
+    )
 
 
 def advance(

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import torch
 
-__all__ = ["Backend", "Example", "Function", "NetworkFiles"]
+__all__ = ["Backend", "Example", "Examples", "Function", "NetworkFiles"]
 
 Function = Callable[..., torch.Tensor]
 """Tensors in, on the backend's device; one tensor out. Called from one thread at a time."""
@@ -39,6 +39,10 @@ class NetworkFiles:
     """Reads the file: frozen, in eval mode."""
 
 
+Examples = Mapping[str, Callable[[torch.nn.Module], Example]]
+"""Method of a network -> what it may be called with, which may need the network to be laid out."""
+
+
 class Backend(Protocol):
     """Runs networks. Belongs to the engine's thread."""
 
@@ -52,9 +56,7 @@ class Backend(Protocol):
         """CPU threads that compute one call."""
         ...
 
-    def functions(
-        self, network: NetworkFiles, examples: Mapping[str, Callable[[torch.nn.Module], Example]]
-    ) -> Mapping[str, Function]:
+    def functions(self, network: NetworkFiles, examples: Examples) -> Mapping[str, Function]:
         """Make functions of a network ready.
 
         Each gives a row the same bits whatever the other rows hold, whatever was called before and in every process,
@@ -62,7 +64,7 @@ class Backend(Protocol):
 
         Args:
             network: whose.
-            examples: method -> what it may be called with, which may need the network to be laid out.
+            examples: which functions.
 
         Returns:
             Method -> function.

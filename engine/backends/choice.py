@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib.util
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import torch
 
-from engine.backends.compiled_cache import CompiledCache
+from engine.backends.compiled_cache import CACHE_NAME, CompiledCache
 from engine.backends.cores import usable_cores
 from engine.backends.torch_backend import TorchBackend
 from engine.errors import ModelLoadError
@@ -17,12 +17,9 @@ from engine.errors import ModelLoadError
 if TYPE_CHECKING:
     from engine.backends.base import Backend
 
-__all__ = ["CACHE_NAME", "choose_backend"]
+__all__ = ["choose_backend"]
 
 logger = logging.getLogger(__name__)
-
-CACHE_NAME: Final = "openvino"
-"""The folder of compiled networks, in the engine's cache folder."""
 
 
 def choose_backend(wanted: str, device: torch.device, dtype: torch.dtype, cache_folder: Path | None) -> Backend:

@@ -13,9 +13,12 @@ import time
 from pathlib import Path
 from typing import Final
 
-__all__ = ["MAX_CACHE_BYTES", "CompiledCache"]
+__all__ = ["CACHE_NAME", "MAX_CACHE_BYTES", "CompiledCache"]
 
 logger = logging.getLogger(__name__)
+
+CACHE_NAME: Final = "openvino"
+"""Its folder, in the engine's cache folder."""
 
 MAX_CACHE_BYTES: Final = 10 * 2**30
 """Two models of the size of Stable Diffusion 1.5, or a hundred of the built-in one's."""

@@ -10,7 +10,7 @@ import logging
 import mmap
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +18,7 @@ import numpy as np
 import openvino
 import torch
 
-from engine.backends.base import Example, Function, NetworkFiles
+from engine.backends.base import Example, Examples, Function, NetworkFiles
 from engine.backends.compiled_cache import CompiledCache
 from engine.errors import ModelLoadError
 
@@ -51,6 +51,8 @@ class OpenVinoBackend:
         torch.set_num_threads(1)
         self._core = openvino.Core()
         self._cache = cache
+        self._read: dict[str, memoryview] = {}
+        """Origin -> what `is_converted` has found of it, until it is used."""
         self._properties = {
             "INFERENCE_PRECISION_HINT": "f32",  # else bfloat16 where the CPU has it, whose bits do not repeat
             "PERFORMANCE_HINT": "LATENCY",
@@ -66,31 +68,69 @@ class OpenVinoBackend:
         """See `Backend.num_threads`."""
         return self._num_threads
 
-    def functions(
-        self, network: NetworkFiles, examples: Mapping[str, Callable[[torch.nn.Module], Example]]
-    ) -> Mapping[str, Function]:
+    def functions(self, network: NetworkFiles, examples: Examples) -> Mapping[str, Function]:
         """See `Backend.functions`. Weights are read only if one of them is not in the cache."""
+        blobs = self._blobs(network, examples)
+        return {method: self._function(blobs[method]) for method in examples}
+
+    def convert(self, network: NetworkFiles, examples: Examples) -> None:
+        """Put into the cache what is missing there.
+
+        Raises:
+            ModelLoadError: the file cannot be served.
+        """
+        self._blobs(network, examples)
+
+    def is_converted(self, network: NetworkFiles, examples: Examples) -> bool:
+        """Whether `functions` would find all of them in the cache.
+
+        Raises:
+            ModelLoadError: the weights cannot be read.
+        """
+        origins = self._origins(network, self._digest_of(network), examples)
+        return None not in [self._cached(origin) for origin in origins.values()]
+
+    def _blobs(self, network: NetworkFiles, examples: Examples) -> dict[str, memoryview]:
+        """Method -> its network as OpenVINO exports it; what is not in the cache is compiled and written to it."""
         began = time.perf_counter()
-        try:
-            weights = self._cache.digest_of(network.weights) if self._cache is not None else ""
-        except OSError as error:
-            raise ModelLoadError(f"{network.weights} is damaged or not readable: {error.strerror}") from error
-        origins = {method: self._origin(network, weights, method) for method in examples}
-        blobs = {method: self._cache.read(origin) if self._cache else None for method, origin in origins.items()}
-        missing = [method for method, blob in blobs.items() if blob is None]
+        weights = self._digest_of(network)
+        origins = self._origins(network, weights, examples)
+        found = {method: self._cached(origin) for method, origin in origins.items()}
+        blobs = {method: blob for method, blob in found.items() if blob is not None}
+        missing = [method for method in examples if method not in blobs]
         if missing:
             logger.info("compiling %s for OpenVINO, once: %s", network.name, ", ".join(missing))
             module = network.load()
-            if self._cache is not None and self._cache.digest_of(network.weights) != weights:
+            if self._digest_of(network) != weights:
                 raise ModelLoadError(f"{network.weights} was changed while it was read; start again")
             for method in missing:
-                blob = blobs[method] = self._compiled(module, method, examples[method](module))
+                logger.debug("compiling %s.%s", network.name, method)
+                blobs[method] = self._compiled(module, method, examples[method](module))
                 if self._cache is not None:
-                    self._cache.write(origins[method], blob)
+                    self._cache.write(origins[method], blobs[method])
             del module
             gc.collect()
             logger.info("compiled %s in %.1f s", network.name, time.perf_counter() - began)
-        return {method: self._function(blob) for method, blob in blobs.items() if blob is not None}
+        for origin in origins.values():
+            self._read.pop(origin, None)
+        return blobs
+
+    def _digest_of(self, network: NetworkFiles) -> str:
+        try:
+            return self._cache.digest_of(network.weights) if self._cache is not None else ""
+        except OSError as error:
+            raise ModelLoadError(f"{network.weights} is damaged or not readable: {error.strerror}") from error
+
+    def _origins(self, network: NetworkFiles, weights: str, examples: Examples) -> dict[str, str]:
+        return {method: self._origin(network, weights, method) for method in examples}
+
+    def _cached(self, origin: str) -> memoryview | None:
+        """From the cache, where it is: read, and its digest computed, once."""
+        if origin not in self._read and self._cache is not None:
+            blob = self._cache.read(origin)
+            if blob is not None:
+                self._read[origin] = blob
+        return self._read.get(origin)
 
     def _compiled(self, module: torch.nn.Module, method: str, example: Example) -> memoryview:
         from engine.backends.conversion import converted  # noqa: PLC0415 - with a warm cache nothing is converted

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 
-from engine.backends.base import Example, Function, NetworkFiles
+from engine.backends.base import Examples, Function, NetworkFiles
 
 __all__ = ["TorchBackend"]
 
@@ -26,9 +26,7 @@ class TorchBackend:
         """See `Backend.num_threads`."""
         return torch.get_num_threads()
 
-    def functions(
-        self, network: NetworkFiles, examples: Mapping[str, Callable[[torch.nn.Module], Example]]
-    ) -> Mapping[str, Function]:
+    def functions(self, network: NetworkFiles, examples: Examples) -> Mapping[str, Function]:
         """See `Backend.functions`."""
         module = network.load()
         return {name: _channels_last(getattr(module, name)) for name in examples}

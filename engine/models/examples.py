@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final
 
 import torch
 
-from engine.backends.base import Example
+from engine.backends.base import Example, Examples
 from engine.models.layout import PROMPT_TOKENS
 from engine.networks.unet import UNet
 
 __all__ = ["decoder_examples", "encoder_examples", "text_encoder_examples", "unet_examples"]
-
-Examples = Mapping[str, Callable[[torch.nn.Module], Example]]
 
 ROWS: Final = 2
 SIDE: Final = 16

@@ -12,17 +12,16 @@ from engine.backends.base import Backend, Function
 from engine.backends.torch_backend import TorchBackend
 from engine.errors import ModelNotFoundError, NotFiniteError
 from engine.models.base import EncodedImage, EncodedPrompt, ModelInfo
-from engine.models.examples import decoder_examples, encoder_examples, text_encoder_examples, unet_examples
 from engine.models.latent_to_rgb import STABLE_DIFFUSION_1, LatentToRgb, fit_latent_to_rgb
 from engine.models.layout import PROMPT_TOKENS
 from engine.models.loading import (
     lay_out_vae,
     load_scheduler_config,
     load_tokenizer,
-    network_files,
     read_unet_plan,
 )
 from engine.models.locate import ModelFolder
+from engine.models.parts import network_parts
 from engine.models.tokenizer import Tokenizer
 from engine.networks.autoencoder import AutoencoderKL, AutoencoderTiny
 
@@ -51,7 +50,7 @@ class StableDiffusion:
         Args:
             info: what it is.
             tokenizer: which texts it reads.
-            text_encoder: its functions, as a backend runs them; see `engine.models.examples`.
+            text_encoder: its functions, as a backend runs them; see `engine.models.parts`.
             unet: the same.
             vae: the same.
             vae_layout: the autoencoder, for its numbers alone; its weights may be nowhere.
@@ -82,7 +81,7 @@ class StableDiffusion:
             raise ModelNotFoundError(f"{folder.model_id} has no files to load")
         path, backend = folder.path, backend or TorchBackend()
         plan, vae_layout = read_unet_plan(path), lay_out_vae(path)
-        files = {part: network_files(path, part, dtype, device) for part in ("unet", "text_encoder", "vae")}
+        parts = network_parts(path, dtype, device)
         return cls(
             info=ModelInfo(
                 model_id=folder.model_id,
@@ -96,9 +95,9 @@ class StableDiffusion:
                 scheduler_config=load_scheduler_config(path),
             ),
             tokenizer=load_tokenizer(path),
-            unet=backend.functions(files["unet"], unet_examples(has_text_addition=plan.addition == "text")),
-            text_encoder=backend.functions(files["text_encoder"], text_encoder_examples()),
-            vae=backend.functions(files["vae"], {**encoder_examples(), **decoder_examples(plan.in_channels)}),
+            unet=backend.functions(*parts["unet"]),
+            text_encoder=backend.functions(*parts["text_encoder"]),
+            vae=backend.functions(*parts["vae"]),
             vae_layout=vae_layout,
         )
 

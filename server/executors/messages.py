@@ -119,7 +119,10 @@ class Loading(_Message, frozen=True):
 
 
 class LoadProgress(_Message, frozen=True):
-    """A phase of the start has ended: `import`, `import_model`, `load`, `measure`, `warm_up`, as far as there are."""
+    """A phase of the start has ended.
+
+    As far as there are: `import`, `import_model`, `convert`, `load`, `measure`, `warm_up`.
+    """
 
     phase: str
     seconds: float
@@ -142,6 +145,8 @@ class EngineInfo(msgspec.Struct, frozen=True):
     """What runs the networks: `torch` or `openvino`."""
     num_threads: int | None = None
     """CPU threads that compute one call; None on a GPU."""
+    warning: str | None = None
+    """What the operator should know of how it runs."""
 
 
 class Ready(_Message, frozen=True):

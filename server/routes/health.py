@@ -19,6 +19,7 @@ __all__ = ["router", "status_of"]
 _PHASES = {
     "import": "importing torch",
     "import_model": "importing the networks",
+    "convert": "converting the model, once",
     "load": "reading the model's files",
     "measure": "measuring how many rows a call takes best",
     "warm_up": "drawing a first small picture",
@@ -62,6 +63,8 @@ class EngineReport(BaseModel):
     """What runs the networks: `torch` or `openvino`."""
     num_threads: int | None
     """CPU threads that compute one call; null on a GPU."""
+    warning: str | None
+    """What is not as it should be though it draws: a model that could not be converted."""
     rows_per_call: int | None
     max_images_in_flight: int | None
     silence_s: float
@@ -158,6 +161,7 @@ async def health(service: ServiceOf, response: Response) -> Health:
             device_name=info.device_name if info else None,
             backend=info.backend if info else None,
             num_threads=info.num_threads if info else None,
+            warning=without_folders(info.warning, settings.model_id) if info and info.warning else None,
             rows_per_call=info.rows_per_call if info else None,
             max_images_in_flight=info.max_images_in_flight if info else None,
             silence_s=round(executor.silence_s, 3),

@@ -12,6 +12,7 @@ import structlog
 from engine.errors import EngineError
 from server.executors.messages import LoadFailed, Loading, LoadProgress, Ready
 from server.log_format import configure_logging
+from server.worker.conversion import begun_conversion
 from server.worker.gateway_link import Line
 
 
@@ -19,6 +20,7 @@ def main() -> None:
     """Load, say so, and draw until the line closes."""
     line, configuration = Line.inherited()
     configure_logging(configuration.log_level, configuration.log_format, shows_prompts=configuration.log_prompts)
+    conversion = begun_conversion(configuration)
     began = time.perf_counter()
     line.send(Loading("import"))
     from server.worker.engine_worker import EngineWorker  # noqa: PLC0415 - torch takes seconds to import; timed here
@@ -26,7 +28,7 @@ def main() -> None:
 
     line.send(LoadProgress("import", time.perf_counter() - began))
     try:
-        engine, info = start_engine(configuration, line.send)
+        engine, info = start_engine(configuration, line.send, conversion)
     except EngineError as error:
         line.send(LoadFailed(str(error)))
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -13,15 +14,21 @@ import torch
 
 from engine.backends.base import Backend
 from engine.backends.choice import choose_backend
+from engine.backends.conversion_process import ConversionProcess
 from engine.backends.torch_backend import TorchBackend
 from engine.engine import Engine
-from engine.errors import EngineError, ModelLoadError
+from engine.errors import EngineError, InvalidParamsError, ModelLoadError
+from engine.journey import route_of
+from engine.journey_cache import JourneyCache
 from engine.models.base import DiffusionModel
 from engine.models.fake import FakeModel
+from engine.models.layout import read_configs
 from engine.models.locate import locate
+from engine.params import GenerationParams
 from engine.table_store import TableStore
 from engine.warm_up import WarmUp, measure_rows_per_call
 from server.executors.messages import Configure, EngineInfo, Loading, LoadProgress, WorkDone
+from server.worker.conversion import converted_backend
 
 __all__ = ["phase", "start_engine", "warm_up_of"]
 
@@ -33,19 +40,22 @@ _COLOURS_WAIT_S: Final = 1.0
 """Learning a model's colours takes some hundred milliseconds. Pictures that take longer than this can spare them."""
 
 
-def start_engine(configuration: Configure, report: Report) -> tuple[Engine, EngineInfo]:
+def start_engine(
+    configuration: Configure, report: Report, conversion: ConversionProcess | None = None
+) -> tuple[Engine, EngineInfo]:
     """Load, and warm up if the configuration says so.
 
     Args:
         configuration: what to load, and how to run it.
         report: told begin and end of every phase (see `LoadProgress`), and how long the warm-up's work took.
+        conversion: of this model, if it was begun.
 
     Raises:
         EngineError: the model is not there or cannot be served on this device.
         Exception: memory or device are not free now; another process may succeed.
     """
     try:
-        return _start(configuration, report)
+        return _start(configuration, report, conversion)
     except EngineError:
         raise
     except Exception as error:  # the model's files are anybody's, and libraries raise anything for them
@@ -73,8 +83,8 @@ def warm_up_of(engine: Engine, configuration: Configure) -> WarmUp:
     )
 
 
-def _start(configuration: Configure, report: Report) -> tuple[Engine, EngineInfo]:
-    model, backend = _load(configuration, report)
+def _start(configuration: Configure, report: Report, conversion: ConversionProcess | None) -> tuple[Engine, EngineInfo]:
+    model, backend, warning = _load(configuration, report, conversion)
     rows_per_call = configuration.rows_per_call or _measured_rows_per_call(model, report)
     engine = Engine(
         model,
@@ -98,7 +108,22 @@ def _start(configuration: Configure, report: Report) -> tuple[Engine, EngineInfo
         max_images_in_flight=engine.max_images_in_flight,
         backend=backend.name,
         num_threads=backend.num_threads if info.device.type == "cpu" else None,
+        warning=warning,
     )
+
+
+def _make_default_table(configuration: Configure, folder: Path) -> None:
+    """On the first start of all diffusers is imported for it: there is time while the model is converted."""
+    journeys = JourneyCache(read_configs(folder).scheduler, store=_tables(configuration))
+    params = GenerationParams(
+        prompt="warm-up",
+        seed=0,
+        sampler=configuration.sampler,
+        noise_schedule=configuration.noise_schedule,
+        num_inference_steps=configuration.num_inference_steps,
+    )
+    with contextlib.suppress(InvalidParamsError):  # the request that asks for it is told
+        journeys.get(route_of(params.legs[0]))
 
 
 def _tables(configuration: Configure) -> TableStore | None:
@@ -120,19 +145,30 @@ def _warm_up(engine: Engine, configuration: Configure, report: Report) -> None:
         report(WorkDone(item.kind, item.seconds, item.rows, item.height, item.width))
 
 
-def _load(configuration: Configure, report: Report) -> tuple[DiffusionModel, Backend]:
+def _load(
+    configuration: Configure, report: Report, conversion: ConversionProcess | None
+) -> tuple[DiffusionModel, Backend, str | None]:
+    """The model, what runs it, and what the operator should know of that."""
     folder = locate(configuration.model_id)
     if folder.path is None:
-        return FakeModel(folder.model_id), TorchBackend()
+        return FakeModel(folder.model_id), TorchBackend(), None
     device = _choose_device(configuration.device)
     dtype = _choose_dtype(configuration.dtype, device)
+    cache_folder = Path(configuration.cache_folder) if configuration.cache_folder is not None else None
     with phase("import_model", report):
         from engine.models.stable_diffusion import StableDiffusion  # noqa: PLC0415 - timed, and spared for the fake
 
-        cache_folder = Path(configuration.cache_folder) if configuration.cache_folder is not None else None
         backend = choose_backend(configuration.backend, device, dtype, cache_folder)
+    backend, warning = converted_backend(
+        backend,
+        folder.path,
+        configuration,
+        conversion,
+        report,
+        meanwhile=functools.partial(_make_default_table, configuration, folder.path),
+    )
     with phase("load", report):
-        return StableDiffusion.load(folder, device, dtype, backend), backend
+        return StableDiffusion.load(folder, device, dtype, backend), backend, warning
 
 
 def _choose_device(wanted: str) -> torch.device:

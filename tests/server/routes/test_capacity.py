@@ -6,10 +6,11 @@ import asyncio
 import time
 
 import httpx2
+import msgspec
 import pytest
 
 from engine.errors import DoesNotFitError, EngineError
-from server.executors.messages import LoadFailed, Loading
+from server.executors.messages import LoadFailed, Loading, Ready
 from server.worker.fake_executor import FakeExecutor
 
 PROMPT = {"prompt": "a cat", "num_inference_steps": 10}
@@ -256,6 +257,17 @@ async def test_a_hung_engine_leaves_health_answering_and_is_told(serve, client):
     running.call(running.executor.wake)
     assert (await client.get(f"{running.url}/readyz")).status_code == 200
     assert (await post(running.url, client)).status_code == 200
+
+
+async def test_what_the_operator_should_know_of_the_engine_shows_and_its_pictures_are_served(serve, client):
+    """
+    An engine whose model could not be converted draws, by torch: healthy, with the reason beside it and no folders.
+    """
+    running = serve(FakeExecutor())
+    warned = msgspec.structs.replace(running.executor.info, warning="/srv/a/unet cannot be converted")
+    running.call(lambda: running.executor._receive(Ready(warned)))
+    told = (await client.get(f"{running.url}/health")).json()
+    assert (told["status"], told["engine"]["warning"]) == ("healthy", "unet cannot be converted")
 
 
 async def test_shutting_down_tells_everyone_at_once(serve, client):
