@@ -5,14 +5,11 @@ Without it the first picture of every start would wait for diffusers to be impor
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import json
 import logging
-import os
 import platform
-import tempfile
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -21,6 +18,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 
+from engine.bounded_folder import BoundedFolder
 from engine.journey import Journey, Route
 
 __all__ = ["TableStore"]
@@ -51,8 +49,7 @@ class TableStore:
             folder: of nothing else.
             max_bytes: of all files together; those that were used longest ago are deleted first.
         """
-        self._folder = folder
-        self._max_bytes = max_bytes
+        self._folder = BoundedFolder(folder, max_bytes)
 
     def read(self, config: Mapping[str, object], route: Route) -> Journey | None:
         """The table of a route, bit for bit as it was written; None if there is none that can be used.
@@ -75,43 +72,20 @@ class TableStore:
         except (ValueError, LookupError, TypeError) as error:
             logger.warning("a sampler table on disk is damaged, probing it again: %s: %s", path, error)
             return None
-        with contextlib.suppress(OSError):  # a folder that is only read
-            os.utime(path)
+        self._folder.touch(path.name)
         return journey
 
     def write(self, config: Mapping[str, object], route: Route, journey: Journey) -> None:
         """Keep a table, wholly or not at all."""
         origin = _origin(config, route)
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor, temporary = tempfile.mkstemp(prefix=".unfinished-", dir=self._folder)
-            try:
-                # Not synced: a file that a power cut leaves without its content does not match its digest.
-                with os.fdopen(descriptor, "wb") as file:
-                    file.write(_encoded(journey, origin))
-                Path(temporary).replace(self._path(origin))
-            except BaseException:
-                Path(temporary).unlink()
-                raise
-            self._make_room()
+            self._folder.write(self._path(origin).name, _encoded(journey, origin))
+            self._folder.make_room()
         except OSError as error:
-            logger.warning("a sampler table cannot be kept in %s: %s", self._folder, error.strerror)
+            logger.warning("a sampler table cannot be kept in %s: %s", self._folder.path, error.strerror)
 
     def _path(self, origin: str) -> Path:
-        return self._folder / f"{hashlib.sha256(origin.encode()).hexdigest()[:32]}.json"
-
-    def _make_room(self) -> None:
-        """Delete what was used longest ago, left-overs of processes that were killed among it."""
-        files = []
-        for entry in os.scandir(self._folder):
-            with contextlib.suppress(FileNotFoundError):  # another process makes room too
-                files.append((entry.stat().st_mtime_ns, entry.stat().st_size, entry.path))
-        too_many_bytes = sum(size for _, size, _ in files) - self._max_bytes
-        for _, size, path in sorted(files):
-            if too_many_bytes <= 0:
-                return
-            Path(path).unlink(missing_ok=True)
-            too_many_bytes -= size
+        return self._folder.path / f"{hashlib.sha256(origin.encode()).hexdigest()[:32]}.json"
 
 
 def _origin(config: Mapping[str, object], route: Route) -> str:

@@ -8,10 +8,11 @@ import json
 import logging
 import mmap
 import os
-import tempfile
 import time
 from pathlib import Path
 from typing import Final
+
+from engine.bounded_folder import BoundedFolder
 
 __all__ = ["CACHE_NAME", "MAX_CACHE_BYTES", "CompiledCache"]
 
@@ -43,8 +44,7 @@ class CompiledCache:
             folder: of nothing else.
             max_bytes: of all files together; those that were used longest ago are deleted first.
         """
-        self._folder = folder
-        self._max_bytes = max_bytes
+        self._folder = BoundedFolder(folder, max_bytes)
         self._used: set[str] = set()
         """Names of the files that this process has read or written; it deletes none of them."""
 
@@ -70,20 +70,19 @@ class CompiledCache:
         if _digest(origin, data[:-_DIGEST_BYTES]) != data[-_DIGEST_BYTES:]:
             logger.warning("a compiled network on disk is damaged, compiling it again: %s", path)
             return None
-        with contextlib.suppress(OSError):  # a folder that is only read
-            os.utime(path)
+        self._folder.touch(path.name)
         self._used.add(path.name)
         return data[:-_DIGEST_BYTES]
 
     def write(self, origin: str, data: memoryview) -> None:
         """Keep a compiled network, wholly or not at all."""
-        path = self._path(origin)
+        name = self._path(origin).name
         try:
-            self._write(path, data, _digest(origin, data))
-            self._used.add(path.name)
-            self._make_room()
+            self._folder.write(name, data, _digest(origin, data))
+            self._used.add(name)
+            self._folder.make_room(self._used)
         except OSError as error:
-            logger.warning("a compiled network cannot be kept in %s: %s", self._folder, error.strerror)
+            logger.warning("a compiled network cannot be kept in %s: %s", self._folder.path, error.strerror)
 
     def digest_of(self, path: Path) -> str:
         """The SHA-256 of a file's content, remembered until the file changes: weights may have gigabytes.
@@ -92,7 +91,7 @@ class CompiledCache:
             OSError: it cannot be read.
         """
         identity = _identity(path)
-        note = self._folder / f"{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]}.digest"
+        note = self._folder.path / f"{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]}.digest"
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             remembered = json.loads(note.read_bytes())
             if remembered["identity"] == identity:
@@ -100,40 +99,12 @@ class CompiledCache:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if _identity(path) == identity and time.time_ns() - max(identity[-2:]) > _SETTLED_NS:
-            document = json.dumps({"identity": identity, "sha256": digest}).encode()
             with contextlib.suppress(OSError):
-                self._write(note, memoryview(document), b"")
+                self._folder.write(note.name, json.dumps({"identity": identity, "sha256": digest}).encode())
         return digest
 
     def _path(self, origin: str) -> Path:
-        return self._folder / f"{hashlib.sha256(origin.encode()).hexdigest()[:32]}.compiled"
-
-    def _write(self, path: Path, data: memoryview, end: bytes) -> None:
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=".unfinished-", dir=self._folder)
-        try:
-            # Not synced: a file that a power cut leaves without its content does not match its digest.
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.write(end)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-
-    def _make_room(self) -> None:
-        """Delete what was used longest ago, left-overs of processes that were killed among it."""
-        files = []
-        for entry in os.scandir(self._folder):
-            with contextlib.suppress(FileNotFoundError):  # another process makes room too
-                files.append((entry.stat().st_mtime_ns, entry.stat().st_size, entry.path))
-        too_many_bytes = sum(size for _, size, _ in files) - self._max_bytes
-        for _, size, path in sorted(files):
-            if too_many_bytes <= 0:
-                return
-            if Path(path).name not in self._used:
-                Path(path).unlink(missing_ok=True)
-                too_many_bytes -= size
+        return self._folder.path / f"{hashlib.sha256(origin.encode()).hexdigest()[:32]}.compiled"
 
 
 def _digest(origin: str, data: memoryview) -> bytes:

@@ -227,6 +227,8 @@ class WorkDone(_Message, frozen=True):
     width: int
     rows_by_job: dict[str, int] = {}
     """Job -> its own rows among them. Empty for the warm-up, which is nobody's."""
+    backend: str = "torch"
+    """What ran the network: as in `EngineInfo`."""
 
     def seconds_of(self, job_id: str) -> float:
         """The part of its time that was spent on a job: padding is shared as the rows are."""

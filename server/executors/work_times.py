@@ -20,6 +20,7 @@ _MAX_SHAPES: Final = 64
 
 
 class _Shape(NamedTuple):
+    backend: str
     kind: str
     rows: int
     height: int
@@ -32,7 +33,10 @@ class _Shape(NamedTuple):
 
 
 class WorkTimes:
-    """Seconds of the latest work items of every shape. Belongs to the event loop's thread."""
+    """Seconds of the latest work items of every shape, backend by backend. Belongs to the event loop's thread.
+
+    What is asked for is answered for the backend that worked last.
+    """
 
     def __init__(self) -> None:
         self.last_at: float | None = None
@@ -40,10 +44,13 @@ class WorkTimes:
         self.on_item: Callable[[WorkDone], None] | None = None
         """Called with every item that has ended."""
         self._seconds: OrderedDict[_Shape, deque[float]] = OrderedDict()
+        self._backend = ""
+        """Of the latest item: the same shape takes another time on another backend."""
 
     def observe(self, item: WorkDone) -> None:
         """Learn from a work item that has ended."""
-        shape = _Shape(item.kind, item.rows, item.height, item.width)
+        self._backend = item.backend
+        shape = _Shape(item.backend, item.kind, item.rows, item.height, item.width)
         self._seconds.setdefault(shape, deque(maxlen=_WINDOW)).append(item.seconds)
         self._seconds.move_to_end(shape)
         if len(self._seconds) > _MAX_SHAPES:
@@ -66,10 +73,10 @@ class WorkTimes:
         Returns:
             None while nothing of this kind was seen.
         """
-        shape = _Shape(kind, rows, height, width)
+        shape = _Shape(self._backend, kind, rows, height, width)
         if shape in self._seconds:
             return median(self._seconds[shape])
-        known = [other for other in self._seconds if other.kind == kind]
+        known = [other for other in self._seconds if other[:2] == (self._backend, kind)]
         if not known:
             return None
         nearest = min(known, key=lambda other: abs(math.log(other.load / shape.load)))
@@ -85,9 +92,10 @@ class WorkTimes:
             width: pixels.
             otherwise: where no step of this size was seen.
         """
-        same_size = (shape for shape in reversed(self._seconds) if shape[2:] == (height, width))
-        return next((shape.rows for shape in same_size if shape.kind == "step"), otherwise)
+        steps = (shape for shape in reversed(self._seconds) if shape[:2] == (self._backend, "step"))
+        return next((shape.rows for shape in steps if shape[3:] == (height, width)), otherwise)
 
     def longest_median_s(self) -> float | None:
         """The median of the shape that takes longest; None while nothing was seen."""
-        return max((median(seconds) for seconds in self._seconds.values()), default=None)
+        own = (seconds for shape, seconds in self._seconds.items() if shape.backend == self._backend)
+        return max((median(seconds) for seconds in own), default=None)

@@ -36,7 +36,9 @@ def main() -> None:
         structlog.get_logger("server.engine").critical("loading the model failed", exc_info=True)
         raise SystemExit(1) from None
     is_warm = configuration.warms_up_first
-    worker = EngineWorker(engine, line.send, None if is_warm else warm_up_of(engine, configuration))
+    worker = EngineWorker(
+        engine, line.send, None if is_warm else warm_up_of(engine, configuration), backend=info.backend
+    )
     line.hand_messages_to(worker.handle)
     line.send(Ready(info, is_warm=is_warm))
     try:

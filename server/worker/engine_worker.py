@@ -57,17 +57,26 @@ class EngineWorker:
     and from the threads that prepare and that write files.
     """
 
-    def __init__(self, engine: Engine, send: Callable[[FromEngine], None], warm_up: WarmUp | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        send: Callable[[FromEngine], None],
+        warm_up: WarmUp | None = None,
+        *,
+        backend: str = "torch",
+    ) -> None:
         """Make one; `run` runs it.
 
         Args:
             engine: what draws.
             send: takes what it says.
             warm_up: of this engine, done piece by piece while there are no jobs; None: it is warm.
+            backend: what runs its networks: as in `EngineInfo`.
         """
         self._engine = engine
         self._send = send
         self._warm_up = warm_up
+        self._backend = backend
         self._last_busy_at = time.monotonic()
         self._commands: queue.SimpleQueue[PreparedRequest | Cancel | Ping | _Stop | DeviceError] = queue.SimpleQueue()
         # A large request takes seconds to prepare; cancels and pings do not wait behind it.
@@ -186,7 +195,7 @@ class EngineWorker:
         if time.monotonic() < self._last_busy_at + WARM_UP_AFTER_S:
             return warm_up  # a command came while it waited
         for item in warm_up.take_piece():
-            self._send(WorkDone(item.kind, item.seconds, item.rows, item.height, item.width))
+            self._send(WorkDone(item.kind, item.seconds, item.rows, item.height, item.width, backend=self._backend))
         return None if warm_up.is_done else warm_up
 
     def _report(self, event: EngineEvent) -> None:
@@ -195,7 +204,11 @@ class EngineWorker:
                 self._send(Progress(event.request_id, event.image_index, event.step, event.steps))
             case WorkItem():
                 whose = dict(event.rows_by_request)
-                self._send(WorkDone(event.kind, event.seconds, event.rows, event.height, event.width, whose))
+                self._send(
+                    WorkDone(
+                        event.kind, event.seconds, event.rows, event.height, event.width, whose, backend=self._backend
+                    )
+                )
             case RanOutOfMemory():
                 self._send(OutOfMemory(event.kind))
             case PreviewTaken():

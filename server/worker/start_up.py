@@ -95,7 +95,7 @@ def _start(configuration: Configure, report: Report, conversion: ConversionProce
         unlearnt_colours_wait_s=0.0 if configuration.warms_up_first else _COLOURS_WAIT_S,
     )
     if configuration.warms_up_first:
-        _warm_up(engine, configuration, report)
+        _warm_up(engine, configuration, report, backend.name)
     info = model.info
     return engine, EngineInfo(
         model_id=info.model_id,
@@ -136,13 +136,13 @@ def _measured_rows_per_call(model: DiffusionModel, report: Report) -> int:
         return measure_rows_per_call(model)
 
 
-def _warm_up(engine: Engine, configuration: Configure, report: Report) -> None:
+def _warm_up(engine: Engine, configuration: Configure, report: Report, backend: str) -> None:
     with phase("warm_up", report):
         warm_up = warm_up_of(engine, configuration)
         while not warm_up.is_done:
             work = warm_up.take_piece()
     for item in work:
-        report(WorkDone(item.kind, item.seconds, item.rows, item.height, item.width))
+        report(WorkDone(item.kind, item.seconds, item.rows, item.height, item.width, backend=backend))
 
 
 def _load(

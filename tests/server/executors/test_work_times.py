@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from server.executors.messages import WorkDone
@@ -76,3 +77,18 @@ def test_only_the_sizes_of_late_are_remembered():
         times.observe(step(99.0, size=64))
     assert times.longest_median_s() == 99.0
     assert len(times._seconds) == 64
+
+
+def test_what_was_learned_of_one_backend_says_nothing_of_another():
+    """
+    Torch may take ten times as long: a size that it never drew must not be expected as soon as with OpenVINO.
+    """
+    fast = msgspec.structs.replace(step(1.0), backend="openvino")
+    times = seen(fast)
+    assert times.longest_median_s() == 1.0
+    times.observe(msgspec.structs.replace(step(10.0, size=256, rows=4), backend="torch"))
+    assert times.longest_median_s() == 10.0
+    assert times.median_s("step", 2, 512, 512) == pytest.approx(20.0)
+    assert times.step_rows(512, 512, otherwise=8) == 8
+    times.observe(fast)
+    assert times.median_s("step", 2, 512, 512) == 1.0
