@@ -29,7 +29,7 @@ class Mutation:
 
 
 ADMISSION: Final = "server/admission.py"
-ATTEMPT: Final = "server/jobs/attempt.py"
+ATTEMPTS: Final = "server/jobs/attempts.py"
 BATCH: Final = "engine/batch.py"
 ENGINE: Final = "engine/engine.py"
 DISPATCHER: Final = "server/jobs/dispatcher.py"
@@ -44,6 +44,7 @@ NOISE: Final = "engine/noise.py"
 PICTURE: Final = "engine/picture.py"
 LEG: Final = "engine/leg_state.py"
 BATCH_SCHEDULER: Final = "engine/batch_scheduler.py"
+SEAT: Final = "server/executors/seat.py"
 STORE_THREAD: Final = "server/store/group_commit.py"
 WORKER: Final = "server/worker/engine_worker.py"
 
@@ -513,8 +514,8 @@ MUTATIONS: Final = (
     Mutation(
         name="estimate-counts-a-call-too-few",
         file=ETA,
-        old="self._clock_s += times * ",
-        new="self._clock_s += max(1, times - 1) * ",
+        old="self.clock_s += times * ",
+        new="self.clock_s += max(1, times - 1) * ",
         test=SIMULATED,
         why="Every estimate would be a call or a few too short.",
     ),
@@ -570,7 +571,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         name="pictures-as-they-came",
-        file=ATTEMPT,
+        file=ATTEMPTS,
         old="tuple(image for _, image in sorted(images.items()))",
         new="tuple(images.values())",
         test="tests/server/test_generator.py::"
@@ -579,7 +580,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         name="told-before-it-is-written",
-        file=ATTEMPT,
+        file=ATTEMPTS,
         old="await asyncio.wait([beginning])",
         new="return True",
         test="tests/server/test_generator.py::"
@@ -612,9 +613,9 @@ MUTATIONS: Final = (
     ),
     Mutation(
         name="room-for-everybody",
-        file=DISPATCHER,
-        old="return num_images <= info.max_images_in_flight - self.num_images_in_flight",
-        new="return num_images <= info.max_images_in_flight",
+        file=SEAT,
+        old="return max(0, info.max_images_in_flight - self.num_images)",
+        new="return info.max_images_in_flight",
         test="tests/server/routes/test_capacity.py::test_no_more_pictures_are_with_the_engine_than_it_takes",
         why="The fair order would end at the door: everything would be handed to the engine at once.",
     ),
@@ -627,8 +628,24 @@ MUTATIONS: Final = (
         why="An attempt that was given up would overwrite what the next one drew.",
     ),
     Mutation(
+        name="fence-off",
+        file="server/executors/base.py",
+        old='return f"{self.id}.{self.attempt}"',
+        new="return self.id",
+        test="tests/server/executors/test_executors.py::test_closing_the_stream_cancels_and_frees_the_engine",
+        why="What an attempt says that was given up would count for the next one.",
+    ),
+    Mutation(
+        name="last-attempt-at-home",
+        file="server/executors/pool.py",
+        old="if alone and elsewhere:",
+        new="if elsewhere and not alone:",
+        test="tests/server/executors/test_pool.py::test_the_last_attempt_is_made_alone_and_elsewhere",
+        why="One broken GPU would make jobs dead that every other engine can draw.",
+    ),
+    Mutation(
         name="poison-for-ever",
-        file=DISPATCHER,
+        file=ATTEMPTS,
         old="if isinstance(drawn, EngineLostError | DeviceError) and num_losses < MAX_ATTEMPTS:",
         new="if isinstance(drawn, EngineLostError | DeviceError):",
         test="tests/server/routes/test_capacity.py::"

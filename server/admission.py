@@ -13,7 +13,7 @@ from typing import Final
 from engine.params import GenerationParams
 from server.access.rate_limits import KeyLimits, Reservation
 from server.errors import DrainingError, QueueFullError, RateLimitedError
-from server.executors.base import Executor
+from server.executors.pool import EnginePool
 from server.jobs.dispatcher import Dispatcher
 from server.jobs.estimates import Estimates
 from server.metrics import Metrics
@@ -31,7 +31,7 @@ class Admission:
 
     def __init__(
         self,
-        executor: Executor,
+        executor: EnginePool,
         storage: Storage,
         dispatcher: Dispatcher,
         estimates: Estimates,

@@ -28,7 +28,6 @@ from server.access.open_host import refuse_open_host
 from server.access.operator_socket import OperatorSocket
 from server.access.tls import tls_context
 from server.config import REPOSITORY, Settings, StartError
-from server.executors.child_process import ChildProcessExecutor
 from server.executors.engine_process import EngineProcess
 from server.log_format import configure_logging
 from server.main import app_from_environment
@@ -165,11 +164,10 @@ class DrainingServer(uvicorn.Server):
         return f"{doing}; {generator.dispatcher.num_running} jobs running, {generator.dispatcher.num_waiting} waiting"
 
     def _end_at_once(self, sig: int) -> NoReturn:
-        executor = self.config.loaded_app.state.service.generator.executor
-        if isinstance(executor, ChildProcessExecutor) and executor.process_id is not None:
+        for process_id in self.config.loaded_app.state.service.generator.executor.process_ids:
             # It would notice that we are gone, unless it hangs in the device's driver. It leads a group of its own.
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(executor.process_id, signal.SIGKILL)
+                os.killpg(process_id, signal.SIGKILL)
         if self._operator_socket is not None:
             self._operator_socket.withdraw()
         # In a signal handler: no buffered output, which may be half written just now.

@@ -29,6 +29,7 @@ from server.errors import (
 )
 from server.executors.base import Executor
 from server.executors.messages import WorkDone
+from server.executors.pool import LOCAL, EnginePool
 from server.jobs.dispatcher import Dispatcher
 from server.jobs.estimates import Estimates
 from server.jobs.failures import raise_if_failed
@@ -79,7 +80,7 @@ class ImageGenerator:
 
     def __init__(
         self,
-        executor: Executor,
+        executor: Executor | EnginePool,
         folder: Path,
         *,
         max_queued_requests: int,
@@ -89,7 +90,8 @@ class ImageGenerator:
         price_per_work_unit: Decimal,
         open_storage: Callable[[Path], Awaitable[Storage]] = Storage.open,
     ) -> None:
-        self.executor = executor
+        self.executor = executor if isinstance(executor, EnginePool) else EnginePool({LOCAL: executor})
+        """The engines."""
         self.metrics = Metrics()
         """What is counted of its jobs, and of whatever else the app does."""
         self.is_draining = False
@@ -114,7 +116,6 @@ class ImageGenerator:
         """
         self.storage = storage = await self._open_storage(self._folder)
         storage.store.watch_commits(self.metrics.committed)
-        self.executor.work_times.on_item = self._work_done
         self.dispatcher = dispatcher = Dispatcher(self.executor, storage, self._price_per_work_unit, self.metrics)
         self.estimates = Estimates(self.executor, dispatcher)
         self.admission = Admission(
@@ -142,7 +143,7 @@ class ImageGenerator:
         self._housekeeping = asyncio.create_task(
             storage.run_retention(self._retention, lambda: dispatcher.live), name="retention"
         )
-        await self.executor.start()
+        await self.executor.start(self._work_done)
         dispatcher.hand_over()
 
     async def drain(self, timeout_s: float = 0.0) -> None:

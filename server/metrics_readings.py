@@ -89,7 +89,7 @@ class Readings:
 
     def _engine(self) -> Iterable[Metric]:
         executor = self._generator.executor
-        vitals, worked_at = executor.vitals, executor.work_times.last_at
+        vitals, worked_at = executor.vitals, executor.last_work_at
         yield _labelled(
             CounterMetricFamily(
                 "semantic_bit_engine_restarts", "Restarts of the engine process, by reason.", labels=["reason"]

@@ -10,7 +10,7 @@ from engine.params import GenerationParams
 from server.executors.messages import DeviceMemory, EngineInfo, ImageReady, JobDone, Preview, Progress, WorkDone
 from server.executors.work_times import WorkTimes
 
-__all__ = ["EngineVitals", "Executor", "ExecutorState", "Job", "JobEvent", "RestartReason"]
+__all__ = ["EngineBusyError", "EngineVitals", "Executor", "ExecutorState", "Job", "JobEvent", "RestartReason"]
 
 ExecutorState = Literal["loading", "ready", "failed", "stopped"]
 
@@ -23,16 +23,32 @@ JobEvent = Progress | Preview | ImageReady | WorkDone | JobDone
 """What a running job tells; `WorkDone` is work that it had a part in, and `JobDone` the last."""
 
 
+class EngineBusyError(Exception):
+    """The engine has no room for the job just now and has not begun it: no attempt is used up."""
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+        """Seconds for which it is not to be asked again."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One accepted request for pictures, on its way to an engine."""
+    """One attempt at an accepted request for pictures, on its way to an engine."""
 
     id: str
+    attempt: int = 1
+    """Its number, from 1: two attempts at a job may be on their way at the same time, one of them given up."""
     params: GenerationParams
     output_format: str
     """`png`, `webp` or `jpeg`."""
     inputs: Mapping[str, bytes] = field(default_factory=dict)
     """SHA-256 -> PNG file, of the pictures that the request starts from."""
+
+    @property
+    def attempt_id(self) -> str:
+        """What the engine knows it as, and says in each of its messages: the result of another attempt is refused."""
+        return f"{self.id}.{self.attempt}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +139,7 @@ class Executor(Protocol):
         """Draw a job. Closing the generator cancels it before its next step.
 
         Raises:
+            EngineBusyError: it was not begun.
             EngineError: the engine could not draw it.
             EngineLostError: the engine ended or was replaced while drawing; another one may draw the job.
         """

@@ -165,10 +165,10 @@ class MessageExecutor(ABC):
         if self._state != "ready":
             raise EngineLostError("the engine is not running", retry_after_s=self._restart_estimate_s)
         # Without what it starts from: the engine has it then, and it is large.
-        running = self._running[job.id] = _Running(replace(job, inputs={}), asyncio.Queue())
+        running = self._running[job.attempt_id] = _Running(replace(job, inputs={}), asyncio.Queue())
         has_ended = False
         try:
-            self._send(Submit(job.id, job.params, job.output_format, job.inputs))
+            self._send(Submit(job.attempt_id, job.params, job.output_format, job.inputs))
             while not has_ended:
                 letter = await running.letters.get()
                 has_ended = not isinstance(letter, Progress | Preview | ImageReady | WorkDone)
@@ -180,9 +180,9 @@ class MessageExecutor(ABC):
                     case _:
                         yield letter
         finally:
-            del self._running[job.id]
+            del self._running[job.attempt_id]
             if not has_ended:
-                self._send(Cancel(job.id))
+                self._send(Cancel(job.attempt_id))
 
     @property
     @abstractmethod
@@ -234,7 +234,7 @@ class MessageExecutor(ABC):
         match message:
             case Progress() | Preview() | ImageReady() | JobDone() | JobFailed():
                 running = self._running.get(message.job_id)
-                if running is not None:  # else it was cancelled while the message was on its way
+                if running is not None:  # else the attempt was given up while the message was on its way
                     running.letters.put_nowait(message)
             case Loading() | LoadProgress():
                 self._take_phase(message)

@@ -1,7 +1,7 @@
 """The protocol between gateway and engine process: typed messages in length-prefixed msgpack frames.
 
 A frame is the body's length (4 bytes, big-endian) and the body. Both ends run the same code, so a message carries no
-version.
+version. A `job_id` here is that of one attempt, `JOB.ATTEMPT`: what an attempt says that was given up is refused.
 """
 
 from __future__ import annotations

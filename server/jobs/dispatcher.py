@@ -1,9 +1,8 @@
-"""Dispatcher: starts queued jobs on the executor, retries them after an engine failure, ends them."""
+"""Dispatcher: every job that has not ended, and which is next. (One attempt at one of them is in `attempts.py`.)"""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 import functools
 import time
@@ -12,21 +11,19 @@ from collections.abc import Coroutine
 from decimal import Decimal
 from typing import Any, TypeVar
 
-import msgspec
 import structlog
 
-from engine.errors import DeviceError, EngineError
 from engine.params import GenerationParams
-from server.errors import EngineFailedError, EngineLostError, InputExpiredError
-from server.executors.base import Executor
-from server.jobs.attempt import Pictures, draw, has_begun
+from server.errors import EngineFailedError
+from server.executors.pool import EnginePool
+from server.executors.seat import Seat
+from server.jobs.attempts import Attempts
 from server.jobs.failures import failed
 from server.jobs.fair_queue import FairQueue
 from server.jobs.live_job import LiveJob
 from server.log_format import job_context
 from server.metrics import Metrics
-from server.store.price import price_of
-from server.store.record import MAX_ATTEMPTS, Failure, JobRecord, Outcome, Timings
+from server.store.record import Failure, JobRecord
 from server.store.storage import RETRY_S, Storage
 
 __all__ = ["Dispatcher"]
@@ -39,25 +36,27 @@ _T = TypeVar("_T")
 class Dispatcher:
     """Every job that has not ended: those that wait, in fair order, and those that are being drawn.
 
-    Belongs to the event loop's thread. Pictures *in flight* are with the executor, at most as many as it says.
+    Belongs to the event loop's thread. Pictures *in flight* are with the engines, at most as many as each says.
     """
 
-    def __init__(self, executor: Executor, storage: Storage, price_per_work_unit: Decimal, metrics: Metrics) -> None:
-        self._executor = executor
+    def __init__(self, pool: EnginePool, storage: Storage, price_per_work_unit: Decimal, metrics: Metrics) -> None:
+        self._pool = pool
         self._storage = storage
         self._store = storage.store
         self._metrics = metrics
-        self._price_per_work_unit = price_per_work_unit
+        self._attempts = Attempts(
+            pool, storage, price_per_work_unit, metrics, spawn=self.spawn, has_become=self._has_become
+        )
+        pool.on_change = self.hand_over
         self.queue = FairQueue()
         self.live: dict[str, LiveJob] = {}
         """Every job that has not ended, by id."""
         self._num_live: Counter[str] = Counter()
         """Key id -> its jobs that have not ended."""
         self.running: dict[str, LiveJob] = {}
-        """Those that the executor is drawing, and those whose outcome is being written."""
+        """Those that an engine is drawing, and those whose outcome is being written."""
         self.is_draining = False
         """Whether it begins nothing more."""
-        self._watch: asyncio.Task[None] | None = None
         self._background: set[asyncio.Task[Any]] = set()
         self._pause_until = 0.0
 
@@ -68,12 +67,12 @@ class Dispatcher:
 
     @property
     def num_running(self) -> int:
-        """Jobs that the executor is drawing."""
+        """Jobs that engines are drawing."""
         return len(self.running)
 
     @property
     def num_images_in_flight(self) -> int:
-        """Pictures that the executor is drawing."""
+        """Pictures that engines are drawing."""
         return sum(live.record.new.params.num_images for live in self.running.values())
 
     def oldest_s(self) -> float:
@@ -85,10 +84,7 @@ class Dispatcher:
 
     def num_free_places(self, params: GenerationParams) -> int:
         """Jobs for one picture that would start at once if they came now; 0 where this one would wait."""
-        info = self._executor.info
-        if info is None or len(self.queue) or not self._has_room_for(params.num_images):
-            return 0
-        return max(1, info.max_images_in_flight - self.num_images_in_flight)
+        return 0 if len(self.queue) or self._is_resting else self._pool.num_free_places(params)
 
     def num_jobs_of(self, key_id: str) -> int:
         """A key's jobs that have not ended."""
@@ -130,8 +126,7 @@ class Dispatcher:
     async def drain(self, timeout_s: float) -> None:
         """Begin nothing more, and let what runs finish if it does in time. The rest is left to the next start."""
         self.is_draining = True
-        if self._watch is not None:
-            self._watch.cancel()
+        self._pool.stop_watching()
         for job_id, live in self.live.items():
             if job_id not in self.running:
                 live.leave()
@@ -164,53 +159,33 @@ class Dispatcher:
     # --- handing over -------------------------------------------------------------------------------------------------
 
     def hand_over(self) -> None:
-        """Give the executor what it has room for, in order."""
+        """Give the engines what they have room for, in order."""
         if self.is_draining:
             return
-        if self._executor.state in {"failed", "stopped"}:
+        if self._pool.state in {"failed", "stopped"}:
             self._fail_bound()
             return
-        if self._executor.state == "loading":
-            self._watch_loading()
-            return
-        while (job_id := self.queue.peek()) is not None:
+        self._pool.watch_loading()
+        while not self._is_resting and (job_id := self.queue.peek()) is not None:
             live = self.live[job_id]
-            if not self._has_room_for(live.record.new.params.num_images, alone=live.record.is_last_attempt):
+            params, alone = live.record.new.params, live.record.is_last_attempt
+            seat = self._pool.place_for(params, alone=alone, lost_by=live.lost_by)
+            if seat is None:
                 return
             self.queue.pop()
             self.running[job_id] = live
-            live.task = asyncio.create_task(self._run(live), name=f"draw {job_id}", context=live.context)
+            seat.take(job_id, params, alone=alone)
+            live.task = asyncio.create_task(self._attempts.run(live, seat), name=f"draw {job_id}", context=live.context)
             # Not in the task's own `finally`: a task that is cancelled before its first turn never gets there.
-            live.task.add_done_callback(functools.partial(self._has_stopped, live), context=live.context)
+            live.task.add_done_callback(functools.partial(self._has_stopped, live, seat), context=live.context)
 
     def engine_failed(self) -> EngineFailedError:
         """Why nothing is drawn, in words for a caller."""
-        return EngineFailedError(f"the model cannot be served: {self._executor.failure or 'the engine has ended'}")
+        return EngineFailedError(f"the model cannot be served: {self._pool.failure or 'the engine has ended'}")
 
     def _put(self, live: LiveJob, *, first: bool = False) -> None:
         new = live.record.new
         self.queue.put(new.id, key_id=new.key_id, user=new.user, work_units=new.params.work_units, first=first)
-
-    def _has_room_for(self, num_images: int, *, alone: bool = False) -> bool:
-        info = self._executor.info
-        if self._executor.state != "ready" or info is None or time.monotonic() < self._pause_until:
-            return False
-        if not self.running:
-            # A job for more pictures than fit together runs alone: the engine draws them in turn.
-            return True
-        if alone or any(live.record.is_last_attempt for live in self.running.values()):
-            return False
-        return num_images <= info.max_images_in_flight - self.num_images_in_flight
-
-    def _watch_loading(self) -> None:
-        if self._watch is None or self._watch.done():
-            self._watch = asyncio.create_task(self._hand_over_when_ready(), name="wait until the model is warm")
-
-    async def _hand_over_when_ready(self) -> None:
-        with contextlib.suppress(EngineError):  # the executor's state tells it to everybody who asks
-            await self._executor.wait_until_ready()
-        # In the next turn of the loop this task has ended, and a new one could watch a new start.
-        asyncio.get_running_loop().call_soon(self.hand_over)
 
     def _fail_bound(self) -> None:
         """The model cannot be served: fail the jobs whose callers hold a connection. Others wait for the operator."""
@@ -224,112 +199,16 @@ class Dispatcher:
         live.error = error
         job_id, outcome = live.record.id, failed(error, live.engine_s)
         await self._storage.until_written(lambda: self._store.fail_queued(job_id, outcome))
-        await self._reread(live)
+        await self._attempts.reread(live)
 
-    # --- one attempt --------------------------------------------------------------------------------------------------
-
-    async def _run(self, live: LiveJob) -> None:
-        queue_s = time.monotonic() - live.accepted_at
-        # The engine sets to work while the disk does. Nothing of either is visible before the disk has answered.
-        beginning = self.spawn(self._begin(live, queue_s), f"begin {live.record.id}", live.context)
-        drawn = await draw(self._executor, live, self._storage, beginning)
-        if drawn is not None and await has_begun(beginning):
-            # Known now: must be written even if the job is cancelled meanwhile (the store decides which of the two it
-            # was). Nor may the writing of a picture be cut off: its file would belong to no job.
-            attempt = beginning.result() or 0
-            await asyncio.shield(self.spawn(self._end(live, attempt, drawn, queue_s), f"end {live.record.id}"))
-
-    async def _begin(self, live: LiveJob, queue_s: float) -> int | None:
-        """Write down that a job is being drawn. The attempt's number; None: it was cancelled meanwhile."""
-        job_id, started_at = live.record.id, time.time()
-        attempt = await self._storage.until_written(lambda: self._store.begin(job_id, started_at))
-        if attempt is None:
-            await self._reread(live)
-            if live.record.status != "running":
-                return None
-            attempt = live.record.attempt  # a commit was made that had been reported as failed
-        if live.record.is_over:  # cancelled right after it, and told so already
-            return None
-        live.begin_anew()
-        if attempt == 1:
-            self._metrics.job_began(queue_s)
-        live.now_is(msgspec.structs.replace(live.record, status="running", attempt=attempt, started_at=started_at))
-        return attempt
+    @property
+    def _is_resting(self) -> bool:
+        return time.monotonic() < self._pause_until
 
     def _rest(self) -> None:
         """Begin nothing for a moment."""
         self._pause_until = time.monotonic() + RETRY_S
         asyncio.get_running_loop().call_later(RETRY_S, self.hand_over)
-
-    async def _end(self, live: LiveJob, attempt: int, drawn: Pictures | Exception, queue_s: float) -> None:
-        """Write down how an attempt ended."""
-        job_id = live.record.id
-        num_losses = live.record.losses + 1
-        if isinstance(drawn, EngineLostError | DeviceError) and num_losses < MAX_ATTEMPTS:
-            _log.warning("the engine failed during a job, retrying", attempt=attempt)
-            await self._storage.until_written(lambda: self._store.put_back(job_id, attempt))
-            await self._reread(live)
-            return
-        if isinstance(drawn, EngineLostError | DeviceError):
-            _log.error(
-                "the engine failed during a job too often; it is held until an operator requeues it", attempt=attempt
-            )
-            detail = (
-                f"the engine failed {num_losses} times during this job, the last time with no other job: {drawn};"
-                " it is held until an operator requeues it"
-            )
-            failure = Failure(code="job_dead", detail=detail)
-            outcome = Outcome(status="dead", finished_at=time.time(), failure=failure, engine_s=live.engine_s)
-        else:
-            outcome = await self._outcome(live, drawn, queue_s)
-        if await self._storage.until_written(lambda: self._store.finish(job_id, attempt, outcome)):
-            has_files = len(outcome.images) > 0
-            ended = msgspec.structs.replace(live.record, status=outcome.status, outcome=outcome, has_files=has_files)
-            self._has_become(live, ended)
-        else:  # cancelled meanwhile
-            await self._storage.delete_images(job_id)
-            await self._reread(live)
-
-    async def _outcome(self, live: LiveJob, drawn: Pictures | Exception, queue_s: float) -> Outcome:
-        """The end of a job whose engine was not lost; its pictures are written."""
-        if isinstance(drawn, Exception):
-            if not isinstance(drawn, EngineError | InputExpiredError):
-                _log.error("drawing a job failed", exc_info=drawn)
-            live.error = drawn
-            return failed(drawn, live.engine_s)
-        images, done = drawn
-        try:
-            stored = await self._storage.write_images(live.record.id, images)
-        except Exception as error:  # noqa: BLE001 -- as of the engine's: one job's failure is its own
-            _log.exception("writing a job's pictures failed")
-            live.error = error
-            await self._storage.delete_images(live.record.id)
-            return failed(error, live.engine_s)
-        live.images = images
-        work_units = live.record.new.params.work_units
-        return Outcome(
-            status="done",
-            finished_at=time.time(),
-            images=stored,
-            truncated_tokens=done.truncated_tokens,
-            timings=Timings(
-                queue_s=queue_s,
-                encode_s=done.encode_s,
-                denoise_s=done.denoise_s,
-                decode_s=done.decode_s,
-                file_s=done.file_s,
-            ),
-            engine_s=live.engine_s,
-            work_units=work_units,
-            price=price_of(work_units, self._price_per_work_unit),
-        )
-
-    async def _reread(self, live: LiveJob) -> None:
-        """The job is now what the store says."""
-        record = await self._storage.until_written(lambda: self._store.get(live.record.id))
-        if record is None:
-            raise AssertionError(f"job {live.record.id} has vanished from the store while it was alive")
-        self._has_become(live, record)
 
     def _has_become(self, live: LiveJob, record: JobRecord) -> None:
         if record.is_over:
@@ -348,8 +227,9 @@ class Dispatcher:
             live.begin_anew()
         live.now_is(record)
 
-    def _has_stopped(self, live: LiveJob, task: asyncio.Task[None]) -> None:
+    def _has_stopped(self, live: LiveJob, seat: Seat, task: asyncio.Task[None]) -> None:
         job_id = live.record.id
+        seat.leave(job_id)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("the attempt at a job was aborted", exc_info=error)
             self._rest()

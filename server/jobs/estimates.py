@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
 from typing import Final
 
 from engine.params import GenerationParams
-from server.executors.base import Executor
+from server.executors.pool import EnginePool
 from server.jobs.dispatcher import Dispatcher
-from server.jobs.eta_simulation import Running, Simulation, simulate
+from server.jobs.eta_simulation import Drawing, Running, Simulation, simulate_pool
 from server.jobs.live_job import LiveJob
 
 __all__ = ["Estimates"]
@@ -24,8 +23,8 @@ ask: one of 5,000 jobs takes 0.1 s, so what it came to is good for 2 s."""
 class Estimates:
     """ETAs of one server's jobs, in seconds; None where unknown. Belongs to the event loop's thread."""
 
-    def __init__(self, executor: Executor, dispatcher: Dispatcher) -> None:
-        self._executor = executor
+    def __init__(self, pool: EnginePool, dispatcher: Dispatcher) -> None:
+        self._pool = pool
         self._dispatcher = dispatcher
         self._simulation: Simulation | None = None
         self._ends: dict[str, float] = {}
@@ -86,12 +85,19 @@ class Estimates:
 
     def _alone_s(self, params: GenerationParams) -> float | None:
         """Seconds that a job takes on an idle engine; None if unknown."""
-        idle = self._simulate([], [])
+        idle = simulate_pool([engine._replace(running=()) for engine in self._engines()[0]], [])
         return None if idle is None else idle.end_of_another(params)
 
-    def _simulate(self, running: Sequence[Running], waiting: Sequence[GenerationParams]) -> Simulation | None:
-        info = self._executor.info
-        return None if info is None else simulate(running, waiting, info, self._executor.work_times)
+    def _engines(self) -> tuple[list[Drawing], list[str]]:
+        """The engines that draw, or did before they were lost; and the jobs that they have, in the same order."""
+        seats = self._pool.drawing()
+        drawing, job_ids = [], []
+        for seat, info in seats:
+            lives = [live for job_id in seat.job_ids if (live := self._dispatcher.running.get(job_id)) is not None]
+            running = [Running(live.record.new.params, live.calls_left) for live in lives]
+            drawing.append(Drawing(info, seat.executor.work_times, running))
+            job_ids += [live.record.id for live in lives]
+        return drawing, job_ids
 
     def _play_if_old(self) -> None:
         if time.monotonic() >= self._good_until:
@@ -105,10 +111,10 @@ class Estimates:
         self._ends, self._newest_end = {}, None
         order = self._dispatcher.queue.order()
         waiting = [self._dispatcher.live[job_id].record.new.params for job_id in order]
-        running = [Running(live.record.new.params, live.calls_left) for live in self._dispatcher.running.values()]
-        self._simulation = self._simulate(running, waiting)
+        engines, running = self._engines()
+        self._simulation = simulate_pool(engines, waiting)
         if self._simulation is not None:
-            job_ids = [*self._dispatcher.running, *order]
+            job_ids = [*running, *order]
             ends = zip(job_ids, self._simulation.ends, strict=True)
             self._ends = {job_id: self._played_at + end for job_id, end in ends}
             self._last_end = max(self._ends.values(), default=self._played_at)

@@ -1,9 +1,8 @@
-"""ETA simulation: when jobs will be done, by a simulated gateway and engine with the engine's own scheduling."""
+"""ETA simulation: when jobs will be done, by a simulated gateway and engines with the engine's own scheduling."""
 
 from __future__ import annotations
 
 import copy
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,7 +12,7 @@ from engine.params import GenerationParams
 from server.executors.messages import EngineInfo
 from server.executors.work_times import WorkTimes
 
-__all__ = ["Running", "Simulation", "simulate"]
+__all__ = ["Drawing", "Running", "Simulation", "simulate", "simulate_pool"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,55 +24,103 @@ class Running:
     """Model calls that are still to be taken, of each picture that is not finished."""
 
 
+class Drawing(NamedTuple):
+    """One engine that draws."""
+
+    info: EngineInfo
+    times: WorkTimes
+    """How long its work items take; encodes and decodes count from the first one seen."""
+    running: Sequence[Running]
+    """What it draws, oldest first."""
+
+    @property
+    def has_stepped(self) -> bool:
+        """Whether it is known how long a step takes."""
+        info = self.info
+        return self.times.median_s("step", info.rows_per_call, info.native_height, info.native_width) is not None
+
+
 def simulate(
     running: Sequence[Running], queued: Sequence[GenerationParams], info: EngineInfo, times: WorkTimes
 ) -> Simulation | None:
+    """Play through when each job will be done by one engine. See `simulate_pool`."""
+    return simulate_pool([Drawing(info, times, running)], queued)
+
+
+def simulate_pool(engines: Sequence[Drawing], queued: Sequence[GenerationParams]) -> Simulation | None:
     """Play through when each job will be done, if nothing comes that overtakes them.
 
     Args:
-        running: what is being drawn, oldest first.
+        engines: those that draw. One that has never taken a step counts as fast as another.
         queued: what waits, in order.
-        info: how many rows and pictures the engine takes together.
-        times: how long its work items take; encodes and decodes count from the first one seen.
 
     Returns:
         None while no step was seen.
     """
-    if times.median_s("step", info.rows_per_call, info.native_height, info.native_width) is None:
+    known = next((engine for engine in engines if engine.has_stepped), None)
+    if known is None:
         return None
-    engine = _SimulatedEngine(info, _Durations(times, info.rows_per_call))
-    jobs = [engine.take_running(job) for job in running]
-    waiting = deque(queued)
-    while True:
-        while waiting and engine.has_room_for(waiting[0]):
-            jobs.append(engine.take_new(waiting.popleft()))
-        if not waiting:
-            before_another = engine.branched()
-            break
-        engine.work()
-    while engine.has_work:
-        engine.work()
+    pool = _SimulatedPool([])
+    jobs = []
+    for drawing in engines:
+        times = drawing.times if drawing.has_stepped else known.times
+        engine = _SimulatedEngine(drawing.info, _Durations(times, drawing.info.rows_per_call))
+        jobs += [engine.take_running(job) for job in drawing.running]
+        pool.engines.append(engine)
+    jobs += [pool.take_when_there_is_room(params) for params in queued]
+    before_another = pool.branched()
+    pool.work_to_the_end()
     return Simulation([job.end_s for job in jobs], before_another)
 
 
 class Simulation:
     """When jobs will be done, and any one that came after them, without playing them through again."""
 
-    def __init__(self, ends: list[float], before_another: _SimulatedEngine) -> None:
+    def __init__(self, ends: list[float], before_another: _SimulatedPool) -> None:
         self.ends = ends
-        """Seconds until each job will be done, those that run first."""
+        """Seconds until each job will be done: those that run, engine by engine, then those that wait."""
         self._before_another = before_another
         """As it will be when the last of them has just been begun."""
 
     def end_of_another(self, params: GenerationParams) -> float:
         """Seconds until a job will be done that comes after all these, from when they were played through."""
-        engine = self._before_another.branched()
-        while not engine.has_room_for(params):
-            engine.work()
-        job = engine.take_new(params)
-        while not job.end_s and engine.has_work:
-            engine.work()
+        pool = self._before_another.branched()
+        job = pool.take_when_there_is_room(params)
+        pool.work_to_the_end(job)
         return job.end_s
+
+
+class _SimulatedPool:
+    """Engines, each with its own clock. A job goes to the one that can begin it first."""
+
+    def __init__(self, engines: list[_SimulatedEngine], now_s: float = 0.0) -> None:
+        self.engines = engines
+        self._now_s = now_s
+
+    def branched(self) -> _SimulatedPool:
+        """The same engines once more, to go on in another way."""
+        return _SimulatedPool([engine.branched() for engine in self.engines], self._now_s)
+
+    def take_when_there_is_room(self, params: GenerationParams) -> _Job:
+        """Begin a job as soon as an engine has room for it."""
+        while True:
+            free = [engine for engine in self.engines if engine.has_room_for(params)]
+            if free:
+                engine = min(free, key=lambda engine: (engine.load, engine.clock_s))
+                engine.clock_s = max(engine.clock_s, self._now_s)
+                return engine.take_new(params)
+            self._work()
+
+    def work_to_the_end(self, job: _Job | None = None) -> None:
+        """Draw everything, or until one job is done."""
+        while (job is None or not job.end_s) and any(engine.has_work for engine in self.engines):
+            self._work()
+
+    def _work(self) -> None:
+        """Let the engine that is furthest behind do a work item."""
+        engine = min((engine for engine in self.engines if engine.has_work), key=lambda engine: engine.clock_s)
+        engine.work()
+        self._now_s = max(self._now_s, engine.clock_s)
 
 
 class _OfSize(NamedTuple):
@@ -133,7 +180,8 @@ class _SimulatedEngine:
     def __init__(self, info: EngineInfo, durations: _Durations) -> None:
         self._info = info
         self._durations = durations
-        self._clock_s = 0.0
+        self.clock_s = 0.0
+        """Seconds since the simulation began."""
         self._num_in_flight = 0
         """Pictures of all jobs that have not ended."""
         self.batch_scheduler: BatchScheduler[_Picture] = BatchScheduler(
@@ -149,6 +197,11 @@ class _SimulatedEngine:
     @property
     def has_work(self) -> bool:
         return self.batch_scheduler.has_work
+
+    @property
+    def load(self) -> float:
+        """0.0 while idle."""
+        return self._num_in_flight / self._info.max_images_in_flight
 
     def has_room_for(self, params: GenerationParams) -> bool:
         """Whether the gateway would hand this over; one that never fits with others runs alone."""
@@ -176,7 +229,7 @@ class _SimulatedEngine:
 
     def work(self) -> None:
         """Decode a picture, or take a step; with none to decode, all steps up to the first that may be a last one."""
-        self._clock_s += sum(picture.encode_s for picture in self.batch_scheduler.admit())
+        self.clock_s += sum(picture.encode_s for picture in self.batch_scheduler.admit())
         picture = self.batch_scheduler.next_decode()
         if picture is not None:
             self._decode(picture)
@@ -191,16 +244,16 @@ class _SimulatedEngine:
 
     def _decode(self, picture: _Picture) -> None:
         self.batch_scheduler.denoised.remove(picture)
-        self._clock_s += self._durations[picture.batch_key].decode_s
+        self.clock_s += self._durations[picture.batch_key].decode_s
         job = picture.job
         job.images_left -= 1
         if not job.images_left:
-            job.end_s = self._clock_s
+            job.end_s = self.clock_s
             self._num_in_flight -= job.num_images
 
     def _step(self, times: int = 1) -> None:
         pictures = self.batch_scheduler.next_step()
-        self._clock_s += times * self._durations[pictures[0].batch_key].step_s
+        self.clock_s += times * self._durations[pictures[0].batch_key].step_s
         for picture in pictures:
             picture.calls_left -= times
         self.batch_scheduler.step_taken()

@@ -34,6 +34,8 @@ class LiveJob:
     """Grows with every change that is told."""
     task: asyncio.Task[None] | None = None
     """What draws it; None while it waits."""
+    lost_by: set[str] = field(default_factory=set)
+    """Names of the engines that were lost while they drew it."""
     engine_s: float = 0.0
     """Seconds that the engine has spent on it, in all attempts of this process."""
     images: tuple[Picture, ...] = ()
@@ -60,10 +62,10 @@ class LiveJob:
         # Reading a picture and enlarging it count as steps, and take none of the model's calls.
         return [min(params.model_calls, params.progress_steps - self._steps.get(index, 0)) for index in unfinished]
 
-    def job(self, inputs: Mapping[str, bytes]) -> Job:
+    def job(self, attempt: int, inputs: Mapping[str, bytes]) -> Job:
         """What an executor is asked for, with the files that it starts from."""
         new = self.record.new
-        return Job(id=new.id, params=new.params, output_format=new.output_format, inputs=inputs)
+        return Job(id=new.id, attempt=attempt, params=new.params, output_format=new.output_format, inputs=inputs)
 
     def begin_anew(self) -> None:
         """Forget what came of the attempt before."""

@@ -90,9 +90,15 @@ class JobStore:
         """From queued to running, at Unix seconds `at`; the attempt's number, from 1. None: it does not wait."""
         return await self._thread.write(partial(job_table.begin, job_id=job_id, at=at))
 
-    async def put_back(self, job_id: str, attempt: int) -> bool:
-        """From running with that attempt to queued. False: that attempt runs no more; nothing changed."""
-        return await self._thread.write(partial(job_table.put_back, job_id=job_id, attempt=attempt))
+    async def put_back(self, job_id: str, attempt: int, *, is_loss: bool = True) -> bool:
+        """From running with that attempt to queued. False: that attempt runs no more; nothing changed.
+
+        Args:
+            job_id: which job.
+            attempt: which attempt.
+            is_loss: whether its engine was lost, and not merely full.
+        """
+        return await self._thread.write(partial(job_table.put_back, job_id=job_id, attempt=attempt, is_loss=is_loss))
 
     async def put_back_all(self) -> None:
         """From running to queued, for an orderly end of the server: nothing was lost."""

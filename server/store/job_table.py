@@ -105,11 +105,11 @@ def begin(connection: sqlite3.Connection, job_id: str, at: float) -> int | None:
     return rows[0]["attempt"] if rows else None
 
 
-def put_back(connection: sqlite3.Connection, job_id: str, attempt: int) -> bool:
-    """Let a job whose attempt lost its engine wait again."""
+def put_back(connection: sqlite3.Connection, job_id: str, attempt: int, *, is_loss: bool) -> bool:
+    """Let a job wait again whose attempt lost its engine, or was not begun by it."""
     changed = connection.execute(
-        "UPDATE jobs SET status = 'queued', losses = losses + 1 WHERE id = ? AND status = 'running' AND attempt = ?",
-        (job_id, attempt),
+        "UPDATE jobs SET status = 'queued', losses = losses + ? WHERE id = ? AND status = 'running' AND attempt = ?",
+        (int(is_loss), job_id, attempt),
     )
     return changed.rowcount == 1
 

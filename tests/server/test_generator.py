@@ -15,9 +15,10 @@ import pytest
 from engine.errors import EngineError, InvalidParamsError
 from engine.params import GenerationParams
 from server.access.rate_limits import KeyLimits
-from server.errors import JobCancelledError, RateLimitedError
-from server.executors.base import Job, JobEvent
+from server.errors import EngineLostError, JobCancelledError, RateLimitedError
+from server.executors.base import EngineBusyError, Job, JobEvent
 from server.executors.messages import ImageReady
+from server.executors.pool import EnginePool
 from server.generator import ImageGenerator
 from server.jobs.job_state import JobState
 from server.store.errors import StoreUnavailableError
@@ -308,3 +309,56 @@ async def test_places_that_repeats_came_too_late_to_need_are_given_back(tmp_path
             await generator.submit(keyed(f"another {number}"))
         with pytest.raises(RateLimitedError):
             await generator.submit(keyed(None))
+
+
+async def ended(generator, *records):
+    """The jobs when they have ended."""
+    lives = [generator.dispatcher.live[record.id] for record in records]
+    for live in lives:
+        await live.ended.wait()
+    return [live.record for live in lives]
+
+
+async def test_two_engines_draw_side_by_side_and_one_goes_on_when_the_other_has_failed(tmp_path):
+    a, b = FakeExecutor(step_s=60), FakeExecutor()
+    async with running(EnginePool({"a": a, "b": b}), tmp_path) as generator:
+        await until(lambda: a.state == b.state == "ready")
+        slow = (await generator.submit(wish(is_bound=False))).record
+        await generator.draw(wish())
+        assert (len(a.started), len(b.started)) == (1, 1)
+        a.die()
+        assert generator.executor.state == "ready"
+        [record] = await ended(generator, slow)
+    assert (record.status, record.attempt, record.losses) == ("done", 2, 1)
+    assert [job.attempt for job in a.started + b.started if job.id == slow.id] == [1, 2]
+
+
+async def test_after_a_loss_another_engine_draws_the_job(tmp_path):
+    bad, good = FakeExecutor(), FakeExecutor()
+    bad.run = losing(bad)
+    async with running(EnginePool({"bad": bad, "good": good}), tmp_path) as generator:
+        await until(lambda: bad.state == good.state == "ready")
+        [record] = await ended(generator, (await generator.submit(wish(is_bound=False))).record)
+    assert (record.status, record.losses, len(bad.started)) == ("done", 1, 1)
+
+
+async def test_a_full_engine_uses_up_no_attempt(tmp_path):
+    executor = FakeExecutor()
+    async with running(executor, tmp_path) as generator:
+        await until(lambda: executor.state == "ready")
+        for _ in range(4):
+            executor.fail_next(EngineBusyError("full", retry_after_s=0.0))
+            record = (await generator.submit(wish(is_bound=False))).record
+        [record] = await ended(generator, record)
+    assert (record.status, record.losses) == ("done", 0)
+
+
+def losing(executor):
+    """An engine's `run` that is lost with every job."""
+
+    async def run(job):
+        executor.started.append(job)
+        raise EngineLostError("gone")
+        yield
+
+    return run

@@ -131,7 +131,7 @@ async def test_previews_come_while_a_job_is_drawn_and_only_then(executor: Execut
     events = await events_of(executor, job("looked at", num_inference_steps=12))
     previews = [event for event in events if isinstance(event, Preview)]
     assert previews
-    assert {(preview.job_id, preview.image_index) for preview in previews} == {("looked at", 0)}
+    assert {(preview.job_id, preview.image_index) for preview in previews} == {("looked at.1", 0)}
     assert all(preview.step < 12 and preview.media_type.startswith("image/") for preview in previews)
     first_picture = next(index for index, event in enumerate(events) if isinstance(event, ImageReady))
     assert not any(isinstance(event, Preview) for event in events[first_picture:])
@@ -150,8 +150,8 @@ async def test_closing_the_stream_cancels_and_frees_the_engine(executor: Executo
         await anext(events)
     done = await events_of(executor, job("next"))
     assert isinstance(done[-1], JobDone)
-    assert {event.job_id for event in done if not isinstance(event, WorkDone)} == {"next"}
-    assert all("next" in event.rows_by_job for event in done if isinstance(event, WorkDone))
+    assert {event.job_id for event in done if not isinstance(event, WorkDone)} == {"next.1"}
+    assert all("next.1" in event.rows_by_job for event in done if isinstance(event, WorkDone))
 
 
 async def test_what_it_tells_of_itself_is_true_while_it_draws(executor: Executor):

@@ -9,6 +9,7 @@ import pytest
 
 from engine.params import GenerationParams
 from server.executors.messages import EngineInfo, WorkDone
+from server.executors.pool import EnginePool
 from server.executors.work_times import WorkTimes
 from server.jobs.estimates import Estimates
 from server.jobs.fair_queue import FairQueue
@@ -27,7 +28,8 @@ class Waiting:
         self.queue = FairQueue()
         self.live: dict[str, SimpleNamespace] = {}
         self.running: dict[str, SimpleNamespace] = {}
-        self.estimates = Estimates(SimpleNamespace(info=INFO, work_times=times), self)
+        engine = SimpleNamespace(state="ready", info=INFO, work_times=times)
+        self.estimates = Estimates(EnginePool({"a": engine}), self)
         for number in range(num_jobs):
             self.accept(f"{number:016x}")
 
