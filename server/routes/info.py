@@ -99,6 +99,10 @@ class InfoLimits(BaseModel):
     """Pixels, for width and height."""
     size_multiple: int
     """Width and height must be multiples of it: the pixels per latent of the model."""
+    max_image_size: int
+    """Pixels, for width and height of a picture that comes with a request."""
+    max_mask_blur: int
+    max_mask_padding: int
     max_seed: int
     max_num_images: int
     max_queued_requests: int

@@ -5,12 +5,15 @@ from __future__ import annotations
 import pytest
 
 SECOND_MS = 1_000
+PATIENCE_MS = 60 * SECOND_MS
+"""As long as anything may take on a machine that does much else."""
 
 
 @pytest.fixture(scope="module")
 def browser():
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     chromium = pytest.importorskip("chromium")
+    playwright.expect.set_options(timeout=PATIENCE_MS)
     try:
         with chromium.launched() as browser:
             yield browser
@@ -31,7 +34,7 @@ def new_page(browser):
 
     def opened(*, may_lose=False, **options):
         context = browser.new_context(**options)
-        context.set_default_timeout(15 * SECOND_MS)
+        context.set_default_timeout(PATIENCE_MS)
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: complaints.append(str(error)))

@@ -214,7 +214,7 @@ def test_again_with_this_seed_and_another_seed(serve, open_page):
     page.get_by_role("button", name="Back to the defaults").click()
     page.get_by_role("button", name="Again with this seed").click()
     expect(page.get_by_label("Seed", exact=True)).to_have_value(seed)
-    expect(page.get_by_label("Steps")).to_have_value("9")
+    expect(page.get_by_label("Steps", exact=True)).to_have_value("9")
     expect(page.get_by_label("Prompt", exact=True)).to_be_focused()
     page.get_by_role("button", name="Another seed").click()
     expect(page.locator("#tiles .tile")).to_have_count(2)
@@ -332,7 +332,7 @@ def test_a_wrong_value_is_told_at_its_field(serve, open_page):
     expect(page.locator("#notice")).to_be_hidden()
     page.get_by_label("Width").fill("64")
     expect(page.locator("#width-error")).to_be_hidden()
-    page.get_by_label("Steps").fill("4")
+    page.get_by_label("Steps", exact=True).fill("4")
     page.keyboard.press("Enter")
     see_done(page)
     assert facts(page)["Size"] == "64 × 512"

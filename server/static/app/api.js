@@ -47,23 +47,26 @@ export async function getJson(path, options) {
 
 export const postJson = (path) => getJson(path, { method: "POST" });
 
-/** A picture as an object URL: an <img> could not send the key. The caller revokes it. */
-export async function pictureUrl(path, options) {
+/** A picture as a file: an <img> could not send the key. */
+export async function pictureFile(path, options) {
   const response = await request(path, { ...options, headers: { Accept: "image/*" } });
-  return URL.createObjectURL(await response.blob());
+  return response.blob();
 }
 
 let unanswered = null;
 
 /**
  * Ask for pictures. Until an answer has come, the same request keeps its idempotency key, whether this page retries or
- * the user does: the server draws it once.
+ * the user does: the server draws it once. `files` are the pictures that go with it, by the names of their fields.
  */
-export async function submit(wish, { signal, onRetry }) {
+export async function submit(wish, files, { signal, onRetry }) {
   apiKey.mayAskAgain();
-  const body = writeJson(wish);
-  if (unanswered?.body !== body) unanswered = { body, key: newKey() };
-  const headers = { "Content-Type": "application/json", "Idempotency-Key": unanswered.key };
+  const json = writeJson(wish);
+  const isSame = unanswered?.json === json && ["image", "mask"].every((name) => unanswered.files[name] === files[name]);
+  if (!isSame) unanswered = { json, files, key: newKey() };
+  const hasFiles = Object.keys(files).length > 0;
+  const body = hasFiles ? formOf(json, files) : json;
+  const headers = { "Idempotency-Key": unanswered.key, ...(!hasFiles && { "Content-Type": "application/json" }) };
   for (let tries = 1; ; tries++) {
     try {
       const job = await getJson(JOBS, { method: "POST", headers, body, signal });
@@ -76,6 +79,13 @@ export async function submit(wish, { signal, onRetry }) {
       await pause(tries, signal);
     }
   }
+}
+
+function formOf(json, files) {
+  const form = new FormData();
+  form.append("request", new Blob([json], { type: "application/json" }));
+  for (const [name, file] of Object.entries(files)) form.append(name, file, name);
+  return form;
 }
 
 /** Wait before the next try, longer each time, and never in step with other pages. */
@@ -91,8 +101,9 @@ export function pause(tries, signal) {
 
 // A seed may be any whole number below 2^63, and a JavaScript number is exact only below 2^53: here seeds are strings of
 // digits. The patterns cannot match inside a string of the document, where every quotation mark has its backslash.
-export const parseJson = (text) => JSON.parse(text.replace(/"seed":\s*(\d+)/g, '"seed":"$1"'));
-export const writeJson = (value, indent) => JSON.stringify(value, null, indent).replace(/"seed":(\s*)"(\d+)"/g, '"seed":$1$2');
+export const parseJson = (text) => JSON.parse(text.replace(/"((?:variation_)?seed)":\s*(\d+)/g, '"$1":"$2"'));
+export const writeJson = (value, indent) =>
+  JSON.stringify(value, null, indent).replace(/"((?:variation_)?seed)":(\s*)"(\d+)"/g, '"$1":$2$3');
 
 // crypto.randomUUID exists on secure origins only; a server on the local network may have none.
 const newKey = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");

@@ -3,6 +3,7 @@
 import { Problem, submit } from "./api.js";
 import { isOver } from "./follow.js";
 import * as form from "./form.js";
+import * as input from "./input_picture.js";
 import * as apiKey from "./key.js";
 import * as queueLine from "./queue_line.js";
 import * as recent from "./recent.js";
@@ -26,7 +27,10 @@ async function draw(wish) {
   hideNotice();
   form.clearErrors();
   try {
-    const job = await submit(wish, { signal: asking.signal, onRetry: () => sayTrying() });
+    const files = await input.files();
+    if (!files) return notify("Nothing is marked.", "Paint over the part to redraw.");
+    const job = await submit(wish, files, { signal: asking.signal, onRetry: () => sayTrying() });
+    input.remember(job.id, files);
     hideNotice();
     recent.put(job);
     open(job);
@@ -127,10 +131,18 @@ function lookSoon() {
 
 function currentWish() {
   try {
-    return form.readWish();
+    return { ...form.readWish(), ...input.grownSize() };
   } catch {
     return {};
   }
+}
+
+/** Put a job's settings into the form, and the picture that came with it. Returns whether that is all there. */
+async function useAgain(job, request) {
+  const isThere = await input.recall(job);
+  form.useParams(request);
+  if (!isThere) notify("The picture it was drawn over is not here any more.", "Choose it again: the server does not give it back.");
+  return isThere;
 }
 
 function listen() {
@@ -162,14 +174,23 @@ async function start() {
   part("options").open = desktop.matches;
   apiKey.start();
   stage.start({
-    again(params) {
-      form.useParams(params);
+    async again(job, request) {
+      await useAgain(job, request);
       form.focusPrompt();
       announce("Settings and seed are in the form");
     },
-    another(params) {
-      form.useParams(params);
+    async another(job, request) {
+      if (await useAgain(job, request)) drawFromForm();
+    },
+    async vary(job, request) {
+      if (!(await useAgain(job, request))) return;
+      form.vary(request);
       drawFromForm();
+    },
+    async useAsInput(file) {
+      await input.takeOurs(file);
+      part("input").scrollIntoView({ behavior: calm.matches ? "auto" : "smooth", block: "nearest" });
+      part("choose-picture").focus({ preventScroll: true });
     },
     changed(job) {
       recent.put(job);
@@ -179,6 +200,7 @@ async function start() {
     announce,
   });
   await form.prepare();
+  input.start({ failed: notify, announce, useSettings: form.useParams });
   listen();
   look();
   const newest = await recent.start(open, fail);

@@ -3,21 +3,23 @@
 import { writeJson } from "./api.js";
 import * as apiKey from "./key.js";
 import { FOLDER } from "./paths.js";
+import { requestOf } from "./request_of.js";
 
 export const fileName = (params, seed) => `semantic-bit-${seed}.${params.output_format === "jpeg" ? "jpg" : params.output_format}`;
 
-/** What draws the picture with this seed alone, which is the same as in company. */
-export function wishOf(params, seed) {
-  const wish = Object.entries({ ...params, seed, num_images: 1 }).filter(([, value]) => value !== null && value !== "");
-  return Object.fromEntries(wish);
-}
-
-export function curl(params, seed) {
+/**
+ * The command for picture `index` of a job. Pictures that came with it, which the server does not give back, are files
+ * of names to be filled in.
+ */
+export function curl(params, { seed, index }) {
+  const json = writeJson(requestOf(params, { seed, index }));
+  const body = params.image
+    ? [`--form-string request=${quoted(json)}`, "-F image=@picture.png", ...(params.mask ? ["-F mask=@mask.png"] : [])]
+    : ["-H 'Content-Type: application/json'", `-d ${quoted(json)}`];
   return [
     `curl --fail-with-body -X POST ${quoted(String(new URL("generate", FOLDER)))}`,
-    "-H 'Content-Type: application/json'",
     ...(apiKey.current() ? ['-H "Authorization: Bearer $SEMANTIC_BIT_API_KEY"'] : []), // a command gets copied around
-    `-d ${quoted(writeJson(wishOf(params, seed)))}`,
+    ...body,
     `--output ${quoted(fileName(params, seed))}`,
   ].join(" \\\n  ");
 }

@@ -4,9 +4,17 @@ import { getJson, Problem } from "./api.js";
 import { storageName } from "./paths.js";
 
 const DRAFT_NAME = storageName("draft");
-const SLIDER_ENDS = { num_inference_steps: 60, guidance_scale: 15 }; // the range people use; the number may go beyond
-const NUMBERS = ["num_inference_steps", "guidance_scale", "width", "height", "num_images", "eta"];
-const TEXTS = ["prompt", "negative_prompt", "seed", "sampler", "noise_schedule", "output_format"];
+const SLIDER_ENDS = { num_inference_steps: 60, guidance_scale: 15, strength: 1, variation_strength: 1 }; // the range people use
+const NUMBERS = [
+  ...["num_inference_steps", "guidance_scale", "width", "height", "num_images", "eta", "strength", "mask_blur", "mask_padding"],
+  ...["expand.left", "expand.top", "expand.right", "expand.bottom", "variation_strength", "hires.scale", "hires.steps", "hires.strength"],
+];
+const TEXTS = [
+  ...["prompt", "negative_prompt", "seed", "sampler", "noise_schedule", "output_format", "resize", "mask_area", "masked_content"],
+  ...["variation_seed", "hires.upscaler"],
+];
+const NAMES = { image: "The picture", mask: "The mask", "hires.width": "The enlarged width", "hires.height": "The enlarged height" };
+const FIRST_VARIATION = 0.2;
 const SHAPES = { Square: [1, 1], Portrait: [3, 4], Landscape: [4, 3], Wide: [16, 9] };
 
 const form = document.querySelector("#wish");
@@ -29,7 +37,7 @@ export async function prepare() {
   listen();
 }
 
-/** The wish as the API has it; what is left empty is left out. Throws Problem where a number is none. */
+/** The wish as the API has it; what is empty or hidden is left out. Throws Problem where a number is none. */
 export function readWish() {
   const shown = [...TEXTS, ...NUMBERS].filter((name) => !fields[name].closest("[hidden]"));
   const unreadable = shown.filter((name) => fields[name].validity.badInput);
@@ -38,12 +46,52 @@ export function readWish() {
     throw new Problem({ title: "Not a number", detail: "", status: 422, errors });
   }
   const given = shown.filter((name) => fields[name].value !== "");
-  return Object.fromEntries(given.map((name) => [name, NUMBERS.includes(name) ? Number(fields[name].value) : fields[name].value]));
+  const wish = nested(given.map((name) => [name, NUMBERS.includes(name) ? Number(fields[name].value) : fields[name].value]));
+  if (!wish.variation_strength) delete wish.variation_strength;
+  else wish.variation_seed ??= String(anySeed());
+  return wish;
 }
 
-/** Put a job's settings into the form. */
-export function useParams(params) {
-  setAll(params);
+/** What the server allows. */
+export const limits = () => info.limits;
+
+/** Show other parts of the form, as another picture to start from or another part of it needs them. */
+export function showParts(shown) {
+  for (const [id, isShown] of Object.entries(shown)) document.getElementById(id).hidden = !isShown;
+  document.querySelector("#hires").hidden = shown.chosen;
+  changed();
+}
+
+/** Draw at about this size: as it is if the model can, else in its shape with about as many pixels as are usual. */
+export function fitSize(width, height) {
+  const { max_size: most, min_size: least, size_multiple: multiple } = info.limits;
+  const usual = Math.sqrt((info.defaults.width * info.defaults.height) / (width * height));
+  const isUsual = usual > 0.5 && usual < 2 && Math.max(width, height) <= most && Math.min(width, height) >= least;
+  const scale = isUsual ? 1 : usual;
+  const fitted = (pixels) => Math.min(most, Math.max(least, Math.floor((pixels * scale) / multiple) * multiple));
+  setValues({ width: fitted(width), height: fitted(height) });
+}
+
+/** Put values into fields as if they had been typed. */
+export function setValues(values) {
+  for (const [name, value] of Object.entries(values)) fields[name].value = value;
+  changed();
+}
+
+export const valueOf = (name) => fields[name].value;
+
+/** The same settings a little differently: the same seed, turned towards another one. */
+export function vary(request) {
+  const strength = request.variation_strength || Number(fields.variation_strength.value) || FIRST_VARIATION;
+  useParams({ ...request, variation_strength: strength, variation_seed: anySeed() });
+}
+
+/** Put a request's settings into the form. */
+export function useParams(request) {
+  const { hires, width } = request;
+  const scale = hires?.width ? { "hires.scale": hires.width / width } : {};
+  setAll({ variation_strength: "", variation_seed: "", "hires.steps": "", "hires.strength": "", ...flat(request), ...scale });
+  fields["hires-switch"].checked = Boolean(request.hires);
   clearErrors();
   changed();
 }
@@ -67,6 +115,7 @@ export function markErrors(problem) {
 
 export function clearErrors() {
   for (const field of form.querySelectorAll("[aria-invalid]")) clearError(field.name);
+  for (const line of form.querySelectorAll(".error")) Object.assign(line, { hidden: true, textContent: "" });
 }
 
 function clearError(name) {
@@ -78,10 +127,11 @@ function clearError(name) {
 
 function markError({ field: name, rule }) {
   const line = document.getElementById(`${name}-error`);
-  if (!line) return false;
+  if (!line || line.closest("[hidden]:not(.error)")) return false;
   const field = fields[name];
-  line.textContent = `${form.querySelector(`label[for="${name}"]`).textContent} ${rule}.`;
+  line.textContent = `${form.querySelector(`label[for="${name}"]`)?.textContent ?? NAMES[name] ?? name} ${rule}.`;
   line.hidden = false;
+  if (!field) return true;
   field.setAttribute("aria-invalid", "true");
   if (options.contains(field)) options.open = true;
   return true;
@@ -94,6 +144,9 @@ function setLimits() {
   limit(fields.width, limits.min_size, limits.max_size, limits.size_multiple);
   limit(fields.height, limits.min_size, limits.max_size, limits.size_multiple);
   limit(fields.num_images, 1, limits.max_num_images, 1);
+  limit(fields["hires.steps"], 1, limits.max_num_inference_steps, 1);
+  limit(fields.mask_blur, 0, limits.max_mask_blur, 1);
+  limit(fields.mask_padding, 0, limits.max_mask_padding, 1);
   for (const slider of form.querySelectorAll("[data-for]")) {
     const { min, max, step } = fields[slider.dataset.for];
     limit(slider, min, Math.min(max, SLIDER_ENDS[slider.dataset.for]), step);
@@ -158,6 +211,7 @@ function setSampler(name, schedule) {
 function listen() {
   form.addEventListener("input", (event) => {
     const name = event.target.name || event.target.dataset.for;
+    if (![...NUMBERS, ...TEXTS].includes(name)) return changed(); // switches, which name nothing of the wish
     fields[name].value = event.target.value;
     clearError(name);
     if (event.target === fields.sampler) {
@@ -167,11 +221,11 @@ function listen() {
     changed();
   });
   document.querySelector("#dice").addEventListener("click", () => {
-    fields.seed.value = crypto.getRandomValues(new Uint32Array(1))[0];
+    fields.seed.value = anySeed();
     changed();
   });
   document.querySelector("#reset").addEventListener("click", () => {
-    useParams({ ...info.defaults, negative_prompt: "", seed: "", eta: "" });
+    useParams({ ...info.defaults, negative_prompt: "", seed: "", eta: "", hires: null });
   });
 }
 
@@ -184,20 +238,51 @@ function changed() {
 /** Let sliders, presets and hints show what the fields say. */
 function reflect() {
   for (const slider of form.querySelectorAll("[data-for]")) {
-    slider.value = fields[slider.dataset.for].value;
+    slider.value = fields[slider.dataset.for].value || slider.min;
     slider.style.setProperty("--filled", `${(100 * (slider.value - slider.min)) / (slider.max - slider.min)}%`);
   }
   for (const button of document.querySelectorAll("#presets button")) {
     const { width, height } = button.dataset;
     button.ariaPressed = String(fields.width.value === width && fields.height.value === height);
   }
+  document.querySelector("#variation_seed-field").hidden = !Number(fields.variation_strength.value);
+  document.querySelector("#mask_padding-field").hidden = fields.mask_area.value !== "masked";
+  document.querySelector("#hires-fields").hidden = !fields["hires-switch"].checked;
+  const enlarged = ["width", "height"].map((name) => rounded(fields[name].value * fields["hires.scale"].value));
+  document.querySelector("#hires-size").textContent = `Comes out at ${enlarged.join(" × ")} pixels.`;
   const sampler = samplers.get(fields.sampler.value);
   const calls = sampler.model_calls_formula === "2n - 1" ? "Two model calls a step: half as fast" : "One model call a step";
   const noise = sampler.is_stochastic ? "; fresh noise at each" : "";
   document.querySelector("#sampler-hint").textContent = `${calls}${noise}.`;
 }
 
+const rounded = (pixels) => Math.floor(pixels / info.limits.size_multiple) * info.limits.size_multiple;
+
+const anySeed = () => crypto.getRandomValues(new Uint32Array(1))[0];
+
+/** `a.b` becomes a field of a record. */
+function nested(pairs) {
+  const record = {};
+  for (const [name, value] of pairs) {
+    const [outer, inner] = name.split(".");
+    if (inner === undefined) record[outer] = value;
+    else (record[outer] ??= {})[inner] = value;
+  }
+  return record;
+}
+
+/** And back. */
+function flat(record) {
+  const fields = Object.entries(record).flatMap(([name, value]) =>
+    value !== null && typeof value === "object" ? Object.entries(value).map(([inner, each]) => [`${name}.${inner}`, each]) : [[name, value]],
+  );
+  return Object.fromEntries(fields);
+}
+
 function restoreDraft() {
   const draft = sessionStorage.getItem(DRAFT_NAME);
-  if (draft) setAll(JSON.parse(draft));
+  if (!draft) return;
+  const values = JSON.parse(draft);
+  fields["hires-switch"].checked = "hires-switch" in values;
+  setAll(values);
 }

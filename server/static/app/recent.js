@@ -1,6 +1,6 @@
 // Recent pictures: the newest first, page by page; those still being drawn among them.
 
-import { getJson, pictureUrl } from "./api.js";
+import { getJson, pictureFile } from "./api.js";
 import { isOver } from "./follow.js";
 import { JOBS, thumbnailPath } from "./paths.js";
 
@@ -95,7 +95,7 @@ function words(job) {
 async function loadThumbnail(tile) {
   tile.url = "loading";
   try {
-    tile.url = await pictureUrl(thumbnailPath(tile.job.id));
+    tile.url = URL.createObjectURL(await pictureFile(thumbnailPath(tile.job.id)));
     showImage(tile, tile.url);
   } catch (error) {
     tile.url = null;

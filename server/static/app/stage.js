@@ -1,9 +1,10 @@
 // The stage: one job, from its place in the queue over its first outlines to the picture and what can be done with it.
 
-import { getJson, pictureUrl, postJson, writeJson } from "./api.js";
+import { getJson, pictureFile, postJson, writeJson } from "./api.js";
 import { curl, fileName } from "./curl.js";
 import { follow, isOver } from "./follow.js";
 import { cancelPath, jobPath, picturePath } from "./paths.js";
+import { requestOf, sizeOf } from "./request_of.js";
 import { about, exactly, fileSize } from "./words.js";
 
 const part = (id) => document.getElementById(id);
@@ -12,16 +13,20 @@ const stage = part("stage");
 let job = null;
 let selected = 0; // which of the job's pictures
 let watching = new AbortController();
-let urls = []; // of the pictures shown
+let files = []; // the pictures shown
+let urls = []; // theirs
 let said = ""; // the last announcement
 let tell; // what the page does when something happens here
 
-/** `tell`: again(params), another(params), changed(job), failed(error), announce(text), copied(text). */
+/** `tell`: again, another, vary (each with a job and a request), useAsInput(file), changed(job), failed(error), announce(text). */
 export function start(callbacks) {
   tell = callbacks;
   part("cancel").addEventListener("click", () => cancel().catch(tell.failed));
-  part("again").addEventListener("click", () => tell.again({ ...job.params, seed: seedShown(), num_images: 1 }));
-  part("another").addEventListener("click", () => tell.another({ ...job.params, seed: "" }));
+  const shown = () => requestOf(job.params, { seed: seedShown(), index: selected });
+  part("again").addEventListener("click", () => tell.again(job, shown()));
+  part("another").addEventListener("click", () => tell.another(job, { ...shown(), num_images: job.params.num_images, seed: "" }));
+  part("vary").addEventListener("click", () => tell.vary(job, shown()));
+  part("use-as-input").addEventListener("click", () => tell.useAsInput(files[selected]));
   part("copy-curl").addEventListener("click", copyCurl);
 }
 
@@ -63,23 +68,24 @@ async function cancel() {
 
 function clear() {
   for (const url of urls) URL.revokeObjectURL(url);
-  urls = [];
+  urls = files = [];
   selected = 0;
   said = "";
   for (const id of ["preview", "picture"]) {
     part(id).hidden = true;
     part(id).removeAttribute("src");
   }
-  for (const id of ["strip", "empty", "ended", "actions", "programs", "connection"]) part(id).hidden = true;
+  for (const id of ["strip", "empty", "ended", "actions", "file-actions", "programs", "connection"]) part(id).hidden = true;
   part("strip").replaceChildren();
 }
 
 async function render(signal) {
   stage.dataset.state = job.status;
   stage.ariaBusy = String(!isOver(job));
-  stage.style.setProperty("--ratio", job.params.width / job.params.height);
+  const [width, height] = sizeOf(job.params);
+  stage.style.setProperty("--ratio", width / height);
   part("progress").hidden = isOver(job);
-  part("actions").hidden = part("programs").hidden = !isOver(job);
+  for (const id of ["actions", "file-actions", "programs"]) part(id).hidden = !isOver(job);
   if (!isOver(job)) {
     renderProgress();
     return;
@@ -117,7 +123,8 @@ function progressWords() {
 
 async function renderPictures(signal) {
   const { prompt } = job.params;
-  urls = await Promise.all(job.images.map((_, index) => pictureUrl(picturePath(job.id, index), { signal })));
+  files = await Promise.all(job.images.map((_, index) => pictureFile(picturePath(job.id, index), { signal })));
+  urls = files.map((file) => URL.createObjectURL(file));
   part("picture").alt = prompt;
   part("strip").hidden = urls.length < 2;
   part("strip").replaceChildren(...(urls.length < 2 ? [] : urls.map(stripItem)));
@@ -173,7 +180,11 @@ function renderCaption() {
   part("facts").replaceChildren(
     ...Object.entries({
       Seed: seedShown(),
-      Size: `${params.width} × ${params.height}`,
+      Size: sizeOf(params).join(" × "),
+      ...(params.image && { "Drawn over": overWhat(params) }),
+      ...(params.image && !params.upscaler && { Strength: params.strength }),
+      ...(params.variation_strength && { Variation: `${params.variation_strength} towards ${params.variation_seed}` }),
+      ...(params.hires && { Enlarged: `from ${params.width} × ${params.height}, ${params.hires.upscaler}` }),
       Steps: params.num_inference_steps,
       Guidance: params.guidance_scale,
       Sampler: `${params.sampler}, ${params.noise_schedule}${params.eta === null ? "" : `, eta ${params.eta}`}`,
@@ -182,9 +193,16 @@ function renderCaption() {
       "Work units": Number(job.work_units.toPrecision(3)),
     }).map(([name, value]) => fact(name, value)),
   );
-  part("download").hidden = !image;
-  part("curl").textContent = curl(params, seedShown());
+  part("download").hidden = part("use-as-input").hidden = !image;
+  // Enlarged without drawing, it has no prompt to be drawn again from.
+  for (const id of ["again", "another", "vary", "copy-curl", "curl", "curl-title"]) part(id).hidden = params.upscaler !== null;
+  part("curl").textContent = curl(params, { seed: seedShown(), index: selected });
   part("caption").hidden = false;
+}
+
+function overWhat({ mask, expand, upscaler }) {
+  if (upscaler) return "nothing, only enlarged";
+  return mask ? "part of a picture" : expand ? "the edges" : "a picture";
 }
 
 function fact(name, value) {
