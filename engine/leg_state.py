@@ -11,7 +11,7 @@ from engine.leg import Leg
 from engine.models.base import ModelInfo
 from engine.noise import Noise
 from engine.picture_params import MaskedContent
-from engine.prompts import Conditioning
+from engine.prompts.encoder import Conditioning
 
 __all__ = ["LegState", "make_leg_state"]
 

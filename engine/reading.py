@@ -17,7 +17,7 @@ from engine.picture import Picture
 from engine.picture_params import HiresUpscaler
 from engine.pictures.resize import Pixels, resize
 from engine.pictures.tiles import lanczos_tile, tiles
-from engine.prompts import PromptEncoder
+from engine.prompts.encoder import PromptEncoder
 
 __all__ = ["DOING", "PictureReader", "check_finite"]
 

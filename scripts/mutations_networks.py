@@ -15,7 +15,7 @@ LOADING: Final = "engine/models/loading.py"
 MODEL: Final = "engine/models/stable_diffusion.py"
 OPTIONS: Final = "engine/models/options.py"
 PLAN: Final = "engine/models/unet_plan.py"
-PROMPTS: Final = "engine/prompts.py"
+PROMPTS: Final = "engine/prompts/encoder.py"
 TOKENIZER: Final = "engine/models/tokenizer.py"
 UNET: Final = "engine/networks/unet.py"
 

@@ -15,7 +15,7 @@ from engine.batch import Batch
 from engine.engine import Engine
 from engine.models.base import DiffusionModel
 from engine.params import GenerationParams
-from engine.prompts import PromptEncoder
+from engine.prompts.encoder import PromptEncoder
 from engine.samplers import SAMPLERS
 from server.worker.image_files import encode_image
 

@@ -13,7 +13,7 @@ from engine.events import ImageDrawn
 from engine.models.fake import SCHEDULER_CONFIG, FakeModel
 from engine.params import GenerationParams
 from engine.picture import Picture
-from engine.prompts import PromptEncoder
+from engine.prompts.encoder import PromptEncoder
 from tests.engine.drawing import Params, add_all, run
 
 

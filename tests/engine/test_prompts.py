@@ -8,7 +8,7 @@ import torch
 from engine.engine import Engine
 from engine.models.base import EncodedPrompt
 from engine.models.fake import FakeModel
-from engine.prompts import MAX_REMEMBERED, PromptEncoder
+from engine.prompts.encoder import MAX_REMEMBERED, PromptEncoder
 from tests.engine.drawing import Params
 
 LONG = "a very " * 40
