@@ -21,7 +21,7 @@ class ModelInput(NamedTuple):
     """What one model call is given; see `DiffusionModel.denoise`."""
 
     latents: torch.Tensor
-    """(R, C, h, w), float32."""
+    """(R, C, h, w), float32; (R, 2 C + 1, h, w) for inpainting models."""
     time: torch.Tensor
     """(R, T)."""
     prompt: torch.Tensor
@@ -64,11 +64,13 @@ class Batch:
         ]
         latents = torch.stack([state.latents for state, _ in told])
         scales = torch.stack([state.input_scales[state.call_index] for state, _ in told])
+        shown = latents * scales
+        masks = [state.shown_mask for state, _ in told if state.shown_mask is not None]
+        if masks:  # of all or of none, as the model has it; no sampler scales them
+            shown = torch.cat([shown, torch.stack(masks)], dim=1)
         times = [conditioning.time[state.call_index] for state, conditioning in told]
         prompts = [conditioning.prompt for _, conditioning in told]
-        return ModelInput(
-            self._padded(latents * scales), self._padded(torch.stack(times)), self._padded(torch.stack(prompts))
-        )
+        return ModelInput(self._padded(shown), self._padded(torch.stack(times)), self._padded(torch.stack(prompts)))
 
     def _padded(self, rows: torch.Tensor) -> torch.Tensor:
         missing = self.num_rows - rows.shape[0]

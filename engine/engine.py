@@ -159,7 +159,7 @@ class Engine:
         return PreparedRequest(request_id, pictures, truncated_tokens, wants_previews)
 
     def _journey_of(self, leg: Leg) -> Journey:
-        return self.journeys.get(route_of(leg))
+        return self.journeys.get(route_of(leg, self.model.info.family))
 
     def add(self, request: PreparedRequest) -> None:
         """Take a request in; its pictures join the batch, in order, as soon as there is room."""

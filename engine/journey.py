@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from engine.leg import Leg
-from engine.samplers import Sampler
+from engine.models.families import Family
+from engine.samplers import SD1_AYS_TIMESTEPS, Sampler
 
 __all__ = ["Journey", "Route", "advance", "route_of"]
 
@@ -72,6 +73,8 @@ class Route:
     """The step at which the journey is entered: 0 from pure noise, more from a noisy image."""
     eta: float | None = None
     """Share of fresh noise, for the samplers that leave it to the caller."""
+    ays_timesteps: tuple[int, ...] = SD1_AYS_TIMESTEPS
+    """Of the model's family; read where the noise schedule is `ays`."""
 
     @property
     def step_options(self) -> dict[str, object]:
@@ -81,17 +84,25 @@ class Route:
     @property
     def key(self) -> tuple[object, ...]:
         """What identifies it among other routes."""
-        return self.sampler.name, self.noise_schedule, self.num_inference_steps, self.begin, self.eta
+        return (
+            self.sampler.name,
+            self.noise_schedule,
+            self.num_inference_steps,
+            self.begin,
+            self.eta,
+            self.ays_timesteps,
+        )
 
 
-def route_of(leg: Leg) -> Route:
-    """The journey of a leg."""
+def route_of(leg: Leg, family: Family) -> Route:
+    """The journey of a leg that a model of this family draws."""
     return Route(
         sampler=leg.sampler,
         noise_schedule=leg.noise_schedule,
         num_inference_steps=leg.schedule_steps,
         begin=leg.begin,
         eta=leg.eta,
+        ays_timesteps=family.ays_timesteps,
     )
 
 

@@ -92,7 +92,9 @@ class JourneyCache:
             prototype = make_scheduler(sampler, noise_schedule, self._config)
             self._prototypes[sampler.name, noise_schedule] = prototype
         scheduler = copy.deepcopy(prototype)
-        timesteps = set_timesteps(scheduler, sampler, noise_schedule, route.num_inference_steps, route.begin)
+        timesteps = set_timesteps(
+            scheduler, sampler, noise_schedule, route.num_inference_steps, route.begin, route.ays_timesteps
+        )
         with torch.inference_mode():  # a fifth faster
             exact = probe(scheduler, timesteps, route)
         return exact.to(torch.float32)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from engine.picture_params import SizeIds
 from engine.samplers import Sampler
 
 __all__ = ["Leg", "Start"]
@@ -37,6 +38,13 @@ class Leg:
     """Steps of the noise schedule."""
     taken_steps: int
     """How many of them are taken, at least one: the last ones."""
+    size_ids: SizeIds | None = None
+    """What a network that reads sizes (*SDXL*) is told of the picture; None: its own size, whole."""
+
+    @property
+    def told_sizes(self) -> tuple[int, ...]:
+        """Original height and width, top and left of the crop, target height and width, in pixels."""
+        return (self.height, self.width, 0, 0, self.height, self.width) if self.size_ids is None else self.size_ids
 
     @property
     def begin(self) -> int:

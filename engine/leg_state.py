@@ -8,7 +8,7 @@ import torch
 
 from engine.journey import Journey
 from engine.leg import Leg
-from engine.models.base import ModelInfo
+from engine.models.base import EncodedImage, ModelInfo
 from engine.noise import Noise
 from engine.picture_params import MaskedContent
 from engine.prompts.encoder import Conditioning
@@ -43,6 +43,11 @@ class LegState:
     """(h, w), bool: which latents are drawn; None: all."""
     content: MaskedContent = "original"
     """Of the cells, before they are noised."""
+    reads_mask: bool = False
+    """Whether the network is shown mask and masked picture (*inpainting models*). Nothing is then laid over the
+    latents."""
+    shown_mask: torch.Tensor | None = None
+    """(C + 1, h, w), the mask and the latents of the masked picture; set before the first step where it is read."""
     image: torch.Tensor | None = None
     """(C, h, w), the latents of what is drawn over; kept where there are cells."""
     slots: torch.Tensor = field(default_factory=lambda: torch.empty(0))
@@ -72,6 +77,12 @@ class LegState:
         return self.slots.numel() > 0
 
     @property
+    def is_ready(self) -> bool:
+        """Whether it can take its next step: prompts and pictures have been read."""
+        has_mask = self.shown_mask is not None or not self.reads_mask
+        return self.conditioning is not None and self.has_begun and has_mask
+
+    @property
     def is_denoised(self) -> bool:
         """Whether it has taken its last step."""
         return self.call_index == self.num_calls
@@ -80,7 +91,7 @@ class LegState:
         """Bring the noise to the device."""
         device, noise = self.matrices.device, self.noise
         entry = noise.entry if self.cells is None and self.has_begun else noise.entry.to(device, non_blocking=True)
-        self.noise = Noise(noise.image, entry, noise.steps.to(device, non_blocking=True))
+        self.noise = Noise(noise.image, noise.masked, entry, noise.steps.to(device, non_blocking=True))
 
     def begin(self, image: torch.Tensor | None) -> None:
         """Make the first latents.
@@ -106,13 +117,22 @@ class LegState:
             return image
         return torch.where(self.cells, entry if self.content == "noise" else torch.zeros_like(entry), image)
 
+    def show_mask(self, encoded: EncodedImage) -> None:
+        """Tell the network what is drawn.
+
+        Args:
+            encoded: the picture without its masked part.
+        """
+        mask = encoded.mean.new_ones(1, *self.shape[1:]) if self.cells is None else self.cells[None].float()
+        self.shown_mask = torch.cat([mask, encoded.sampled(self.noise.masked)])
+
     def kept(self, latents: torch.Tensor) -> torch.Tensor:
         """What was drawn at the current call, and what is known where nothing is masked; as diffusers inpaints.
 
         Args:
             latents: (C, h, w), after the call's step.
         """
-        if self.cells is None or self.image is None:
+        if self.cells is None or self.image is None or self.reads_mask:
             return latents
         of_image, of_noise = self.known[self.call_index]
         return torch.where(self.cells, latents, of_image * self.image + of_noise * self.noise.entry)
@@ -143,11 +163,13 @@ def make_leg_state(
         initial_noise_scale=journey.initial_noise_scale,
         noise=Noise(
             None if noise.image is None else _pinned(noise.image, device),
+            None if noise.masked is None else _pinned(noise.masked, device),
             _pinned(noise.entry, device),
             _pinned(noise.steps, device),
         ),
         cells=None if cells is None else _sent(cells, device),
         content=content,
+        reads_mask=info.is_inpainting,
     )
     if plan.start == "noise" and cells is None:
         state.begin(None)

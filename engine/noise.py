@@ -15,6 +15,8 @@ class Noise:
 
     image: torch.Tensor | None
     """(C, h, w), for the sample of what the encoder says of an image; None where there is nothing to sample."""
+    masked: torch.Tensor | None
+    """(C, h, w), the same of the image without its masked part; read by inpainting models alone."""
     entry: torch.Tensor
     """(C, h, w), of the first latents."""
     steps: torch.Tensor
@@ -35,8 +37,8 @@ def draw_noise(
         shape: (C, h, w).
         num_steps: how many steps draw.
         has_image: whether an image is encoded by an autoencoder whose latents have a variance.
-        has_mask: whether diffusers would encode the image without its masked part too. Networks of four channels never
-            look at it, but its sample is drawn.
+        has_mask: whether diffusers would encode the image without its masked part too, by such an autoencoder.
+            Networks of four channels never look at it, but its sample is drawn.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -45,12 +47,11 @@ def draw_noise(
 
     image = draw() if has_image else None
     entry = draw()
-    if has_image and has_mask:
-        draw()
+    masked = draw() if has_mask else None
     steps = torch.empty(num_steps, *shape)
     for step in steps:
         torch.randn((1, *shape), generator=generator, out=step[None])
-    return Noise(image, entry, steps)
+    return Noise(image, masked, entry, steps)
 
 
 def turned(strength: float, noise: torch.Tensor, other: torch.Tensor) -> torch.Tensor:

@@ -9,10 +9,10 @@ from typing import Final, get_args
 from engine.errors import InvalidParamsError
 from engine.leg import Leg
 from engine.limits import LIMITS, Limits, check_choice, check_prompt, check_range
-from engine.picture_params import Expand, Hires, InputImage, MaskWish, Resize, Upscaler
+from engine.picture_params import Expand, Hires, InputImage, MaskWish, Resize, SizeIds, Upscaler
 from engine.samplers import resolve_sampler
 
-__all__ = ["LIMITS", "Expand", "GenerationParams", "Hires", "InputImage", "Limits", "MaskWish"]
+__all__ = ["LIMITS", "Expand", "GenerationParams", "Hires", "InputImage", "Limits", "MaskWish", "SizeIds"]
 
 _DEFAULT_STRENGTH: Final = 0.75
 
@@ -70,6 +70,8 @@ class GenerationParams:
     """How far, 0 to 1: at 1 it is the other noise."""
     hires: Hires | None = None
     """A second leg at a larger size; None: none. Not together with `image`."""
+    size_ids: SizeIds | None = None
+    """What Stable Diffusion XL is told of the picture's sizes; None: its own size, whole. Other models are not told."""
     upscaler: Upscaler | None = None
     """Draw nothing: enlarge `image` to `width` x `height`, up to 4096 each. What concerns drawing is then not read."""
 
@@ -103,6 +105,8 @@ class GenerationParams:
         check_range("seed", self.seed, 0, LIMITS.max_seed - self.num_images + 1)
         check_range("strength", self.strength, 0, 1)
         check_range("variation_strength", self.variation_strength, 0, 1)
+        for pixels in self.size_ids or ():
+            check_range("size_ids", pixels, 0, LIMITS.max_image_size)
         if self.variation_seed is not None:
             check_range("variation_seed", self.variation_seed, 0, LIMITS.max_seed - self.num_images + 1)
         elif self.variation_strength:
@@ -230,6 +234,7 @@ class GenerationParams:
             eta=sampler.default_eta if self.eta is None else self.eta,
             schedule_steps=steps,
             taken_steps=taken,
+            size_ids=self.size_ids,
         )
         yield first
         if self.hires is not None:
@@ -255,6 +260,7 @@ class GenerationParams:
             eta=eta,
             schedule_steps=hires.schedule_steps,
             taken_steps=hires.steps,
+            size_ids=None,
         )
 
     @property

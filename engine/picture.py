@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -28,6 +28,8 @@ class Source:
 
     base: Base
     encoded: EncodedImage | None = None
+    masked: EncodedImage | None = None
+    """The picture without its masked part; for inpainting models."""
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -84,7 +86,7 @@ class Picture:
     @property
     def is_ready(self) -> bool:
         """Whether it can take its next step: prompts and pictures have been read."""
-        return bool(self.legs) and self.leg.conditioning is not None and self.leg.has_begun
+        return bool(self.legs) and self.leg.is_ready
 
     @property
     def is_denoised(self) -> bool:
@@ -113,9 +115,11 @@ def make_picture(
     alone = params.of_image(image_index)
     cells = None if source is None or source.base.cells is None else torch.from_numpy(source.base.cells)
     legs: list[LegState] = []
-    for plan in params.legs:
+    # A network that is told the guidance scale guides by itself, in one row.
+    plans = [replace(plan, negative_prompt=None) if info.embeds_guidance else plan for plan in params.legs]
+    for plan in plans:
         journey = journey_of(plan)
-        if cells is not None and not journey.known.isfinite().all():
+        if cells is not None and not info.is_inpainting and not journey.known.isfinite().all():
             raise InvalidParamsError(
                 "sampler", "must have finite noise levels between its steps with a mask", plan.sampler.name
             )
@@ -136,10 +140,13 @@ def make_picture(
 def _noise(params: GenerationParams, plan: Leg, journey: Journey, info: ModelInfo, *, has_mask: bool) -> Noise:
     """A leg's draws: from a fresh generator, also in a second leg. A variation turns the first of them."""
     is_encoded = params.image is not None if plan.start != "leg" else params.enlarges_pixels
-    has_image = is_encoded and info.encoder_has_variance
+    if info.is_inpainting:
+        # Without a mask all is masked. diffusers then reads the image only where the first latents are made of it.
+        is_encoded, has_mask = is_encoded and plan.start != "noise", True
+    has_image, has_mask = is_encoded and info.encoder_has_variance, has_mask and info.encoder_has_variance
     shape, num_steps = info.latent_shape(plan.height, plan.width), sum(journey.draws)
     noise = draw_noise(params.seed, shape, num_steps, has_image=has_image, has_mask=has_mask)
     if params.variation_seed is None or not params.variation_strength:
         return noise
     other = draw_noise(params.variation_seed, shape, 0, has_image=has_image, has_mask=has_mask)
-    return Noise(noise.image, turned(params.variation_strength, noise.entry, other.entry), noise.steps)
+    return replace(noise, entry=turned(params.variation_strength, noise.entry, other.entry))

@@ -25,12 +25,17 @@ __all__ = [
     "MaskWish",
     "MaskedContent",
     "Resize",
+    "SizeIds",
     "Upscaler",
 ]
 
 Resize = Literal["stretch", "crop", "fill"]
 """How a picture of another shape becomes one of `width` x `height`: stretched; scaled until it covers that, and what
 stands out cut off; scaled until it fits in, and its edges stretched outwards."""
+
+SizeIds = tuple[int, int, int, int, int, int]
+"""Original height and width, top and left of the crop, target height and width, in pixels: what Stable Diffusion XL was
+taught of its pictures, and believes of those it draws."""
 
 MaskArea = Literal["whole", "masked"]
 """Drawn at `width` x `height`: the whole picture, or only what surrounds the mask, pasted back into the picture."""

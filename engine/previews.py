@@ -22,6 +22,9 @@ __all__ = ["PREVIEW_INTERVAL_S", "Previewer", "RoughPicture"]
 PREVIEW_INTERVAL_S: Final = 0.25
 """Seconds between two previews of one request, at least."""
 
+SMALLEST_SIGNAL: Final = 1e-3
+"""Of a noise schedule that ends in noise alone (zero terminal SNR), and that a network of noise was not made for."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RoughPicture:
@@ -65,11 +68,16 @@ class Previewer:
             model_input: what the network was shown.
             prediction: its answer.
         """
-        shown, answer = model_input.latents[batch.last_rows[index]], batch.guide(prediction)[index]
+        answer = batch.guide(prediction)[index]
+        shown = model_input.latents[batch.last_rows[index], : answer.shape[0]]
         state = batch.states[index]
         signal = self._signal_levels[round(state.timesteps[state.call_index])]
         noise = (1 - signal * signal).sqrt()
-        picture = signal * shown - noise * answer if self._predicts_velocity else (shown - noise * answer) / signal
+        picture = (
+            signal * shown - noise * answer
+            if self._predicts_velocity
+            else (shown - noise * answer) / signal.clamp(min=SMALLEST_SIGNAL)
+        )
         return RoughPicture(*_leaving(picture), self._model.latent_to_rgb)
 
 

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.nn.functional import interpolate
 
@@ -36,6 +37,9 @@ _INTERPOLATIONS: Final[Mapping[HiresUpscaler, tuple[str, bool]]] = MappingProxyT
 )
 """torch's mode, and whether it smooths; as A1111's latent upscalers of these names."""
 
+MAX_BLANKS: Final = 8
+"""Sizes whose middle grey is remembered."""
+
 
 class PictureReader:
     """Reads prompts and images, one picture a call: their shapes depend on that picture alone."""
@@ -43,6 +47,8 @@ class PictureReader:
     def __init__(self, model: DiffusionModel, clock: Callable[[], float]) -> None:
         self._model = model
         self._prompts = PromptEncoder(model)
+        self._blanks: dict[tuple[int, int], EncodedImage] = {}
+        """Latent size -> middle grey, as inpainting models are shown it without a mask."""
         self._clock = clock
 
     @staticmethod
@@ -60,13 +66,14 @@ class PictureReader:
             case "encode":
                 return self._read_prompts(picture)
             case _:
-                return self._read_image(picture)
+                return self._read_masked(picture) if picture.leg.has_begun else self._read_image(picture)
 
     def _read_prompts(self, picture: Picture) -> list[EngineEvent]:
         began, leg = self._clock(), picture.leg
         negative = leg.plan.negative_prompt
-        conditioning = self._prompts.encode(leg.plan.prompt, leg.timesteps)
-        negative_conditioning = None if negative is None else self._prompts.encode(negative, leg.timesteps)
+        told = leg.timesteps, leg.plan.told_sizes, leg.plan.guidance_scale
+        conditioning = self._prompts.encode(leg.plan.prompt, *told)
+        negative_conditioning = None if negative is None else self._prompts.encode(negative, *told)
         leg.send_noise()
         if leg.plan.start == "leg" and not picture.params.enlarges_pixels:
             leg.begin(self._enlarged_latents(picture))
@@ -99,6 +106,28 @@ class PictureReader:
         )
         return events
 
+    def _read_masked(self, picture: Picture) -> list[EngineEvent]:
+        """What an inpainting model is shown: without a mask everything is drawn, and nothing is known."""
+        events: list[EngineEvent] = []
+        leg, source = picture.leg, picture.source
+        if leg.cells is None or source is None or source.base.cells is None:
+            leg.show_mask(self._encoded_blank(picture, events))
+            return events
+        if source.masked is None:
+            source.masked = self._encode(source.base.pixels, picture, events, source.base.cells)
+        leg.show_mask(source.masked)
+        return events
+
+    def _encoded_blank(self, picture: Picture, events: list[EngineEvent]) -> EncodedImage:
+        _, *size = picture.leg.shape
+        key = (size[0], size[1])
+        if key not in self._blanks:
+            if len(self._blanks) >= MAX_BLANKS:
+                self._blanks.pop(next(iter(self._blanks)))
+            pixels = np.zeros((picture.height, picture.width, 3), np.uint8)
+            self._blanks[key] = self._encode(pixels, picture, events, np.ones(key, np.bool_))
+        return self._blanks[key]
+
     def _enlarged_pixels(self, picture: Picture, events: list[EngineEvent]) -> Pixels:
         began, before, plan = self._clock(), picture.legs[picture.leg_index - 1], picture.leg.plan
         check_finite(before.latents)
@@ -107,10 +136,13 @@ class PictureReader:
         events.append(_work("decode", self._clock() - began, picture, 1, first.height, first.width))
         return pixels
 
-    def _encode(self, pixels: Pixels, picture: Picture, events: list[EngineEvent]) -> EncodedImage:
+    def _encode(
+        self, pixels: Pixels, picture: Picture, events: list[EngineEvent], hidden: npt.NDArray[np.bool_] | None = None
+    ) -> EncodedImage:
         began = self._clock()
         # A copy: torch warns of arrays that it may not write to.
-        encoded = self._model.encode_image(torch.from_numpy(pixels.copy()))
+        cells = None if hidden is None else torch.from_numpy(hidden.copy())
+        encoded = self._model.encode_image(torch.from_numpy(pixels.copy()), cells)
         events.append(_work("encode_image", self._clock() - began, picture, 1, picture.height, picture.width))
         return encoded
 

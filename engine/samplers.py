@@ -15,10 +15,13 @@ from typing import Final, Literal
 
 from engine.errors import InvalidParamsError
 
-__all__ = ["AYS", "NOISE_SCHEDULES", "SAMPLERS", "Sampler", "resolve_sampler"]
+__all__ = ["AYS", "NOISE_SCHEDULES", "SAMPLERS", "SD1_AYS_TIMESTEPS", "Sampler", "resolve_sampler"]
 
 AYS: Final = "ays"
 """The noise schedule whose timesteps are a published list, not an option of the scheduler."""
+
+SD1_AYS_TIMESTEPS: Final = (999, 850, 736, 645, 545, 455, 343, 233, 124, 24)
+"""That list for Stable Diffusion 1.5: "Align Your Steps" (Sabour et al., 2024), as diffusers' `AysSchedules`."""
 
 _NOISE_SCHEDULES: dict[str, dict[str, object]] = {
     "default": {},

@@ -11,7 +11,7 @@ import itertools
 import math
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -19,15 +19,12 @@ import numpy as np
 import torch
 
 from engine.errors import InvalidParamsError
-from engine.samplers import AYS, EXCLUSIVE_SCHEDULE_OPTIONS, NOISE_SCHEDULES, Sampler
+from engine.samplers import AYS, EXCLUSIVE_SCHEDULE_OPTIONS, NOISE_SCHEDULES, SD1_AYS_TIMESTEPS, Sampler
 
 __all__ = ["alphas_cumprod", "make_scheduler", "noise_from", "set_timesteps"]
 
 Scheduler = Any
 """A diffusers scheduler; the library ships no types."""
-
-# "Align Your Steps" (Sabour et al., 2024) for Stable Diffusion 1.5, ten steps; diffusers' `AysSchedules`.
-AYS_TIMESTEPS: Final = (999, 850, 736, 645, 545, 455, 343, 233, 124, 24)
 
 GAUSS_LEGENDRE: Final = ((-math.sqrt(3 / 5), 5 / 9), (0.0, 8 / 9), (math.sqrt(3 / 5), 5 / 9))
 """Nodes and weights on [-1, 1]."""
@@ -104,9 +101,22 @@ def _few_timesteps(scheduler: Scheduler, *_: object, **__: object) -> None:
 
 
 def set_timesteps(
-    scheduler: Scheduler, sampler: Sampler, noise_schedule: str, num_inference_steps: int, begin: int = 0
+    scheduler: Scheduler,
+    sampler: Sampler,
+    noise_schedule: str,
+    num_inference_steps: int,
+    begin: int = 0,
+    ays_timesteps: Sequence[int] = SD1_AYS_TIMESTEPS,
 ) -> torch.Tensor:
     """Lay out the steps, and enter them at step `begin`.
+
+    Args:
+        scheduler: as `make_scheduler` made it.
+        sampler: the same.
+        noise_schedule: the same.
+        num_inference_steps: how many.
+        begin: the first that is taken.
+        ays_timesteps: the published ones of the model's family, for the noise schedule `ays`.
 
     Returns:
         The timesteps of the model calls that remain.
@@ -116,7 +126,7 @@ def set_timesteps(
     """
     try:
         if noise_schedule == AYS:
-            scheduler.set_timesteps(timesteps=_ays_timesteps(scheduler, num_inference_steps))
+            scheduler.set_timesteps(timesteps=_ays_timesteps(scheduler, num_inference_steps, ays_timesteps))
         else:
             scheduler.set_timesteps(num_inference_steps)
     except ValueError as error:
@@ -134,12 +144,12 @@ def set_timesteps(
     return timesteps
 
 
-def _ays_timesteps(scheduler: Scheduler, num_inference_steps: int) -> list[int]:
+def _ays_timesteps(scheduler: Scheduler, num_inference_steps: int, published_timesteps: Sequence[int]) -> list[int]:
     """The published ten timesteps; other counts are interpolated between their noise levels, linearly in log sigma."""
     # Zero terminal SNR: the last sigma would be infinite. The bound is that of diffusers' Euler and DPM-Solver classes.
     alphas = scheduler.alphas_cumprod.double().clamp(min=2**-24).numpy()
     log_sigmas = np.log(((1 - alphas) / alphas) ** 0.5)
-    published = log_sigmas[list(AYS_TIMESTEPS)]
+    published = log_sigmas[list(published_timesteps)]
     places = np.linspace(0, 1, num_inference_steps)
     wanted = np.interp(places, np.linspace(0, 1, len(published)), published)
     return [int(step) for step in np.interp(wanted, log_sigmas, np.arange(len(log_sigmas))).round()]

@@ -20,6 +20,7 @@ import torch
 
 from engine.bounded_folder import BoundedFolder
 from engine.journey import Journey, Route
+from engine.samplers import AYS
 
 __all__ = ["TableStore"]
 
@@ -100,6 +101,7 @@ def _origin(config: Mapping[str, object], route: Route) -> str:
                 "num_inference_steps": route.num_inference_steps,
                 "begin": route.begin,
                 "eta": route.eta,
+                "ays_timesteps": route.ays_timesteps if route.noise_schedule == AYS else None,
             },
         },
         sort_keys=True,

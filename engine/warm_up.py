@@ -59,7 +59,8 @@ def measure_rows_per_call(model: DiffusionModel) -> int:
 
 def _seconds_per_call(model: DiffusionModel, rows: int, prompt: EncodedPrompt) -> float:
     info = model.info
-    latents = torch.zeros(rows, *info.latent_shape(info.native_height, info.native_width), device=info.device)
+    size = info.latent_shape(info.native_height, info.native_width)[1:]
+    latents = torch.zeros(rows, info.input_channels, *size, device=info.device)
     time_ = model.embed_time(torch.tensor([500.0], device=info.device), prompt).expand(rows, -1).contiguous()
     attended = prompt.attended.expand(rows, -1, -1).contiguous()
     seconds: list[float] = []

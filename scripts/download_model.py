@@ -33,11 +33,12 @@ SMALL_FILES = (
     "model_index.json",
     "scheduler/scheduler_config.json",
     "text_encoder/config.json",
-    "tokenizer/merges.txt",
-    "tokenizer/special_tokens_map.json",
-    "tokenizer/tokenizer.json",
-    "tokenizer/tokenizer_config.json",
-    "tokenizer/vocab.json",
+    "text_encoder_2/config.json",
+    *(
+        f"{part}/{name}"
+        for part in ("tokenizer", "tokenizer_2")
+        for name in ("merges.txt", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json", "vocab.json")
+    ),
     "unet/config.json",
     "vae/config.json",
 )
@@ -118,6 +119,8 @@ def choose_files(files: list[str], *, prefer_fp16: bool) -> list[str]:
     """
     chosen = [name for name in SMALL_FILES if name in files]
     for part, stem in WEIGHTS_STEM.items():
+        if part == "text_encoder_2" and f"{part}/config.json" not in files:
+            continue  # only Stable Diffusion XL has it
         variants = [f"{part}/{stem}.safetensors", f"{part}/{stem}.fp16.safetensors"]
         found = [name for name in variants if name in files]
         if not found:

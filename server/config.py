@@ -94,6 +94,9 @@ class Settings(BaseSettings):
     """`auto` (cuda if there is one, else cpu), `cpu`, `cuda` or `cuda:N`."""
     torch_dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """Numbers the model computes with. `auto` is float16 on cuda and float32 on cpu."""
+    vae_dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    """Numbers the model's autoencoder computes with. `auto` is as `torch_dtype`, but float32 where the autoencoder is
+    known to give black pictures in float16, as that of Stable Diffusion XL does."""
     backend: Literal["auto", "torch", "openvino"] = "auto"
     """What runs the networks: `torch`, `openvino` (on a CPU, in float32), or `auto`: OpenVINO where it is installed and
     can, else torch."""
@@ -161,7 +164,7 @@ class Settings(BaseSettings):
     log_prompts: bool = False
     """Log prompts and negative prompts, and errors that could quote them: whoever reads logs then reads them."""
 
-    @field_validator("backend", "log_level", "log_format", "torch_dtype", mode="before")
+    @field_validator("backend", "log_level", "log_format", "torch_dtype", "vae_dtype", mode="before")
     @classmethod
     def _ignore_case(cls, word: object) -> object:
         return word.lower() if isinstance(word, str) else word

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 
+from engine.models.families import STABLE_DIFFUSION_1, Family
 from engine.models.latent_to_rgb import LatentToRgb
 
 __all__ = ["DiffusionModel", "EncodedImage", "EncodedPrompt", "ModelInfo"]
@@ -32,6 +33,16 @@ class ModelInfo:
     """Whether the encoder says how sure it is of each latent, and images are sampled from that."""
     scheduler_config: Mapping[str, object]
     """The checkpoint's own noise schedule: what `scheduler_config.json` says."""
+    family: Family = STABLE_DIFFUSION_1
+    is_inpainting: bool = False
+    """Whether the network reads a mask and the masked picture's latents beside the latents: 2 C + 1 channels."""
+    embeds_guidance: bool = False
+    """Whether the network is told the guidance scale (*LCM*): a negative prompt then changes nothing."""
+
+    @property
+    def input_channels(self) -> int:
+        """Numbers that the network is shown for each latent."""
+        return 2 * self.latent_channels + 1 if self.is_inpainting else self.latent_channels
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """(C, h, w) of a picture of so many pixels."""
@@ -46,6 +57,8 @@ class EncodedPrompt:
     """(L, K), what the network reads of it at each step: the keys and values of all its cross attentions."""
     addition: torch.Tensor | None = None
     """(1, E), what it adds to the embedding of the timestep; None where the timestep is all that counts there."""
+    pooled: torch.Tensor | None = None
+    """(1, P), the whole text as one vector, which sizes join before it is added there (*SDXL*); None elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,12 +106,21 @@ class DiffusionModel(Protocol):
         """Read one prompt, in the model's dtype, on its device."""
         ...
 
-    def embed_time(self, timesteps: torch.Tensor, prompt: EncodedPrompt) -> torch.Tensor:
-        """Embed all timesteps of a picture's way.
+    def embed_time(
+        self,
+        timesteps: torch.Tensor,
+        prompt: EncodedPrompt,
+        size_ids: Sequence[float] | None = None,
+        guidance_scale: float = 1.0,
+    ) -> torch.Tensor:
+        """Embed all timesteps of a picture's way, and what else the family's networks are told beside the text.
 
         Args:
             timesteps: (N,), float32: fractional ones exist, and half precision would round them.
             prompt: of the rows they are for.
+            size_ids: original height and width, top and left of the crop, target height and width, in pixels; read
+                where `Family.reads_sizes`. None: the native size, whole.
+            guidance_scale: read where `ModelInfo.embeds_guidance`.
 
         Returns:
             (N, T), what the network is told at each of them; in the model's dtype, on its device.
@@ -109,7 +131,8 @@ class DiffusionModel(Protocol):
         """Predict noise (or velocity) for every row.
 
         Args:
-            latents: (R, C, h, w), float32, already scaled as the sampler wants it.
+            latents: (R, C, h, w), float32, already scaled as the sampler wants it; for inpainting models
+                (R, 2 C + 1, h, w): then the mask, 1 where is drawn, and the latents of the masked picture.
             time: (R, T), rows of `embed_time`.
             prompt: (R, L, K), each row's `EncodedPrompt.attended`.
 
@@ -121,11 +144,12 @@ class DiffusionModel(Protocol):
         """
         ...
 
-    def encode_image(self, pixels: torch.Tensor) -> EncodedImage:
+    def encode_image(self, pixels: torch.Tensor, hidden: torch.Tensor | None = None) -> EncodedImage:
         """Turn the pixels of one picture into its latents, scaled as `denoise` has them.
 
         Args:
             pixels: (H, W, 3), uint8, on the CPU.
+            hidden: (h, w), bool, on the CPU: latents whose pixels are taken for middle grey.
 
         Raises:
             torch.OutOfMemoryError: nothing has changed.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -84,7 +85,13 @@ class FakeModel:
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
         return EncodedPrompt(torch.randn(SEQUENCE_LENGTH, EMBEDDING_SIZE, generator=generator))
 
-    def embed_time(self, timesteps: torch.Tensor, prompt: EncodedPrompt) -> torch.Tensor:  # noqa: ARG002 - as the protocol has it
+    def embed_time(
+        self,
+        timesteps: torch.Tensor,
+        prompt: EncodedPrompt,  # noqa: ARG002 - as the protocol has it
+        size_ids: Sequence[float] | None = None,  # noqa: ARG002 - as above
+        guidance_scale: float = 1.0,  # noqa: ARG002 - as above
+    ) -> torch.Tensor:
         """(N, 2): how much picture and how much noise latents hold at each timestep, fractional ones too."""
         below = timesteps.floor().long()
         above = (below + 1).clamp(max=len(self._signal_levels) - 1)
@@ -102,13 +109,15 @@ class FakeModel:
         mixed = latents + 0.5 * latents.roll(1, dims=-1) + 0.25 * latents.roll(1, dims=1) + colours
         return noise * latents + 0.5 * signal * (mixed / (1 + mixed.abs()))
 
-    def encode_image(self, pixels: torch.Tensor) -> EncodedImage:
+    def encode_image(self, pixels: torch.Tensor, hidden: torch.Tensor | None = None) -> EncodedImage:
         """What `decode` would make these pixels of, each latent the mean of its own; and a tenth of uncertainty."""
         self.num_images += 1
         factor, channels = self.info.pixels_per_latent, self.info.latent_channels
         height, width = pixels.shape[0] // factor, pixels.shape[1] // factor
         colours = (pixels.float() - MID_GREY) / CONTRAST
         means = colours.view(height, factor, width, factor, 3).mean(dim=(1, 3)).permute(2, 0, 1)
+        if hidden is not None:
+            means = means * ~hidden
         mean = torch.cat([means, means.new_zeros(channels - 3, height, width)])
         return EncodedImage(mean, torch.full_like(mean, 0.1))
 

@@ -6,23 +6,27 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from engine.errors import ModelLoadError
+from engine.models.families import Family, check_added_inputs, check_channels, family_of
 from engine.params import LIMITS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 __all__ = [
     "PROMPT_TOKENS",
     "WEIGHTS_STEM",
     "ModelConfigs",
+    "TextEncoderPart",
     "check_tokenizer_class",
     "find_weights",
     "missing_files",
     "read_configs",
 ]
+
+TextEncoderPart = Literal["text_encoder", "text_encoder_2"]
 
 PROMPT_TOKENS = 77
 """What the text encoder reads of a prompt, its beginning and end included."""
@@ -31,6 +35,7 @@ WEIGHTS_STEM = {
     "unet": "diffusion_pytorch_model",
     "vae": "diffusion_pytorch_model",
     "text_encoder": "model",
+    "text_encoder_2": "model",
 }
 """Part of the model -> its weights file without suffix; the fp16 variant puts `.fp16` before the suffix."""
 
@@ -39,31 +44,25 @@ _CLASSES = {
     "unet": ("UNet2DConditionModel",),
     "vae": ("AutoencoderKL", "AutoencoderTiny"),
     "text_encoder": ("CLIPTextModel",),
+    "text_encoder_2": ("CLIPTextModelWithProjection",),
     "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
+    "tokenizer_2": ("CLIPTokenizer", "CLIPTokenizerFast"),
 }
 # Of the scheduler only the noise levels are read, whatever its class; the caller chooses the sampler.
 _PARTS = (*_CLASSES, "scheduler")
-_PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
+_PIPELINE_PREFIXES = ("StableDiffusion", "LatentConsistencyModel")
+_SECOND = ("text_encoder_2", "tokenizer_2")
+"""Parts that only Stable Diffusion XL has."""
 _IGNORED_PARTS = ("safety_checker", "feature_extractor", "image_encoder")
 _LIBRARIES = ("diffusers", "transformers")
 _PICKLE_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth")
 
-# Each of these makes the UNet want inputs beyond latents, timestep and text.
-_UNET_EXTRA_INPUTS = (
-    "class_embed_type",
-    "encoder_hid_dim",
-    "encoder_hid_dim_type",
-    "num_class_embeds",
-    "time_cond_proj_dim",
-)
 _MAX_JSON_BYTES = 2**20
 _MAX_ENTRIES = 10_000
 """Of a list: `trained_betas` may have one for each of the training's timesteps."""
 _MAX_NUMBER = 1_000_000
 _MAX_LAYERS = 100
 """Of anything counted in layers: SD 1.x has 12 in its text encoder, 2 in a block."""
-_ADDITION_EMBED_TYPES = (None, "text")
-"""`text` reads the prompt's embedding once more, as one vector beside the timestep's."""
 _DEFAULT_CHANNELS = 4
 """What diffusers takes where a configuration does not say."""
 _MAX_CHANNELS = 128
@@ -76,15 +75,30 @@ _PREDICTION_TYPES = ("epsilon", "v_prediction")
 class ModelConfigs:
     """The configuration files of a model that is served, as they stand."""
 
+    family: Family
     unet: Mapping[str, Any]
     vae: Mapping[str, Any]
     text_encoder: Mapping[str, Any]
+    text_encoder_2: Mapping[str, Any] | None
+    """Set in Stable Diffusion XL."""
     scheduler: Mapping[str, Any]
+    zeros_for_empty: bool
+    """Whether an empty text is all zeros to the network."""
     native_height: int
     """Pixels the model was trained at."""
     native_width: int
     pixels_per_latent: int
     """Along each side."""
+
+    @property
+    def text_encoders(self) -> tuple[TextEncoderPart, ...]:
+        """The parts that read a text, in order."""
+        return ("text_encoder",) if self.text_encoder_2 is None else ("text_encoder", "text_encoder_2")
+
+    def text_width(self, part: str) -> int:
+        """D: numbers that a text encoder gives for each token."""
+        config = self.text_encoder if part == "text_encoder" else self.text_encoder_2 or {}
+        return int(config.get("hidden_size", 512))
 
 
 def read_configs(folder: Path) -> ModelConfigs:
@@ -93,21 +107,30 @@ def read_configs(folder: Path) -> ModelConfigs:
     Raises:
         ModelLoadError: a file is missing or damaged, or the model is of another kind; it names file and reason.
     """
-    _check_index(folder / "model_index.json")
+    index = _read_index(folder / "model_index.json")
     unet = _read_json(folder / "unet" / "config.json")
     vae = _read_json(folder / "vae" / "config.json")
     text_encoder = _read_json(folder / "text_encoder" / "config.json")
     scheduler = _read_json(folder / "scheduler" / "scheduler_config.json")
     latent_channels, pixels_per_latent = _latent_shape(folder / "vae" / "config.json", vae)
-    _check_unet(folder / "unet" / "config.json", unet, latent_channels)
-    _check_text_encoder(folder / "text_encoder" / "config.json", text_encoder, unet)
+    _check_class(folder / "unet" / "config.json", "unet", unet.get("_class_name"))
+    check_channels(folder / "unet" / "config.json", unet, latent_channels, _DEFAULT_CHANNELS)
+    family = family_of(unet)
+    text_encoder_2 = _second_text_encoder(folder, index, family)
+    projection_width = None if text_encoder_2 is None else text_encoder_2.get("projection_dim", 512)
+    check_added_inputs(folder / "unet" / "config.json", unet, projection_width)
+    _check_text_encoder(folder / "text_encoder" / "config.json", "text_encoder", text_encoder)
+    _check_text_width(folder / "text_encoder" / "config.json", (text_encoder, text_encoder_2), unet)
     _check_scheduler(folder / "scheduler" / "scheduler_config.json", scheduler)
     height, width = _sample_size(folder / "unet" / "config.json", unet)
     return ModelConfigs(
+        family,
         unet,
         vae,
         text_encoder,
+        text_encoder_2,
         scheduler,
+        zeros_for_empty=text_encoder_2 is not None and index.get("force_zeros_for_empty_prompt", True) is True,
         native_height=height * pixels_per_latent,
         native_width=width * pixels_per_latent,
         pixels_per_latent=pixels_per_latent,
@@ -120,21 +143,24 @@ def missing_files(folder: Path) -> list[str]:
     Raises:
         ModelLoadError: weights are there, but only as pickle files.
     """
+    second = _has_second(folder / "model_index.json")
+    stems = {part: stem for part, stem in WEIGHTS_STEM.items() if second or part not in _SECOND}
     needed = ["model_index.json", "scheduler/scheduler_config.json"]
-    needed += [f"{part}/config.json" for part in WEIGHTS_STEM]
+    needed += [f"{part}/config.json" for part in stems]
     missing = [name for name in needed if not (folder / name).is_file()]
-    for part, stem in WEIGHTS_STEM.items():
+    for part, stem in stems.items():
         if not _weights_candidates(folder, part):
             _refuse_pickle(folder / part)
             missing.append(f"{part}/{stem}.safetensors")
-    tokenizer = folder / "tokenizer"
-    if not (tokenizer / "tokenizer.json").is_file():
-        missing += [f"tokenizer/{n}" for n in ("vocab.json", "merges.txt") if not (tokenizer / n).is_file()]
+    for name in ("tokenizer", "tokenizer_2") if second else ("tokenizer",):
+        tokenizer = folder / name
+        if not (tokenizer / "tokenizer.json").is_file():
+            missing += [f"{name}/{n}" for n in ("vocab.json", "merges.txt") if not (tokenizer / n).is_file()]
     return missing
 
 
 def find_weights(folder: Path, part: str, *, prefer_fp16: bool) -> Path:
-    """The safetensors file with the weights of `unet`, `vae` or `text_encoder`: the preferred variant if it is there.
+    """The safetensors file with the weights of a part of `WEIGHTS_STEM`: the preferred variant if it is there.
 
     Raises:
         ModelLoadError: there is none.
@@ -196,9 +222,16 @@ def _check_bounds(path: Path, name: str, value: object) -> None:
 
 
 def _weights_candidates(folder: Path, part: str) -> list[Path]:
-    """The weights files that are there, the full one first."""
+    """The weights files that are there, the full one first.
+
+    Raises:
+        ModelLoadError: they are only there in pieces.
+    """
     stem = folder / part / WEIGHTS_STEM[part]
-    return [path for path in (Path(f"{stem}.safetensors"), Path(f"{stem}.fp16.safetensors")) if path.is_file()]
+    found = [path for path in (Path(f"{stem}.safetensors"), Path(f"{stem}.fp16.safetensors")) if path.is_file()]
+    if not found and (pieces := Path(f"{stem}.safetensors.index.json")).is_file():
+        raise ModelLoadError(f"{pieces}: weights in several files are not served; get the model with one file a part")
+    return found
 
 
 def _refuse_pickle(part: Path) -> None:
@@ -210,12 +243,21 @@ def _refuse_pickle(part: Path) -> None:
         )
 
 
-def _check_index(path: Path) -> None:
+def _has_second(path: Path) -> bool:
+    """Whether an index names a second text encoder; a damaged one is reported when it is read as a whole."""
+    try:
+        index = _read_json(path) if path.is_file() else {}
+    except ModelLoadError:
+        return False
+    return index.get("text_encoder_2") not in (None, [None, None])
+
+
+def _read_index(path: Path) -> Mapping[str, Any]:
+    """The index: which parts there are. The family is read off the parts, whatever pipeline it was saved from."""
     index = _read_json(path)
-    if index.get("text_encoder_2", [None, None]) not in (None, [None, None]):
-        raise ModelLoadError(f"{path}: a model with two text encoders (SDXL) is not served, only Stable Diffusion 1.x")
-    if index.get("_class_name") not in _PIPELINES:
-        raise ModelLoadError(f"{path}: {index.get('_class_name')!r} is not served, only Stable Diffusion 1.x")
+    class_name = index.get("_class_name")
+    if not isinstance(class_name, str) or not class_name.startswith(_PIPELINE_PREFIXES):
+        raise ModelLoadError(f"{path}: {class_name!r} is not served, only Stable Diffusion 1, 2 and XL")
     for part, value in index.items():
         if part in _IGNORED_PARTS or not (isinstance(value, list) and len(value) == 2 and value[1] is not None):
             continue
@@ -224,23 +266,23 @@ def _check_index(path: Path) -> None:
             raise ModelLoadError(f"{path}: the part {part!r} ({library}, {class_name}) is not known; no code is loaded")
         if part in _CLASSES:
             _check_class(path, part, class_name)
+    return index
 
 
-def _check_unet(path: Path, config: Mapping[str, Any], latent_channels: int) -> None:
-    _check_class(path, "unet", config.get("_class_name"))
-    for name in ("in_channels", "out_channels"):
-        channels = config.get(name, _DEFAULT_CHANNELS)
-        if channels != latent_channels:
-            hint = " (an inpainting or depth model?)" if name == "in_channels" else ""
-            raise ModelLoadError(
-                f"{path}: {name} must be {latent_channels}, as the autoencoder's latents have, not {channels!r}{hint}"
-            )
-    addition = config.get("addition_embed_type")
-    if addition not in _ADDITION_EMBED_TYPES:
-        raise ModelLoadError(f"{path}: addition_embed_type must be text or not set, not {addition!r}")
-    for name in _UNET_EXTRA_INPUTS:
-        if config.get(name) is not None:
-            raise ModelLoadError(f"{path}: {name} must not be set, as only latents, timestep and text are given")
+def _second_text_encoder(folder: Path, index: Mapping[str, Any], family: Family) -> Mapping[str, Any] | None:
+    """What the second text encoder's file says; None where the family has one."""
+    has_second = index.get("text_encoder_2") not in (None, [None, None])
+    if has_second != (family.num_text_encoders == 2):
+        raise ModelLoadError(
+            f"{folder / 'model_index.json'}: a text_encoder_2 belongs to Stable Diffusion XL, and to no other model; "
+            f"its UNet is {family.name}"
+        )
+    if not has_second:
+        return None
+    path = folder / "text_encoder_2" / "config.json"
+    config = _read_json(path)
+    _check_text_encoder(path, "text_encoder_2", config)
+    return config
 
 
 def _latent_shape(path: Path, vae: Mapping[str, Any]) -> tuple[int, int]:
@@ -264,15 +306,20 @@ def _latent_shape(path: Path, vae: Mapping[str, Any]) -> tuple[int, int]:
     return channels, pixels_per_latent
 
 
-def _check_text_encoder(path: Path, config: Mapping[str, Any], unet: Mapping[str, Any]) -> None:
+def _check_text_encoder(path: Path, part: str, config: Mapping[str, Any]) -> None:
     # Old files carry no `architectures`; the index has named the class then.
     architectures = config.get("architectures") or []
     for class_name in architectures if isinstance(architectures, list) else [architectures]:
-        _check_class(path, "text_encoder", class_name)
+        _check_class(path, part, class_name)
     if config.get("max_position_embeddings", PROMPT_TOKENS) != PROMPT_TOKENS:
         raise ModelLoadError(f"{path}: max_position_embeddings must be {PROMPT_TOKENS}")
+
+
+def _check_text_width(path: Path, encoders: Sequence[Mapping[str, Any] | None], unet: Mapping[str, Any]) -> None:
+    """Check that the UNet reads what the encoders write, side by side."""
     wanted = unet.get("cross_attention_dim", 1280)
-    hidden_size = config.get("hidden_size", 512)
+    widths = [config.get("hidden_size", 512) for config in encoders if config is not None]
+    hidden_size = sum(widths) if all(isinstance(width, int) for width in widths) else widths
     if any(dim != hidden_size for dim in (wanted if isinstance(wanted, list) else [wanted])):
         raise ModelLoadError(
             f"{path}: hidden_size is {hidden_size!r}, but the UNet's cross_attention_dim is {wanted!r}; "

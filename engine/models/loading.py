@@ -7,14 +7,14 @@ tensor goes from the memory-mapped file straight to its place, device, dtype and
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 
 from engine.backends.base import NetworkFiles
 from engine.errors import ModelLoadError
-from engine.models.layout import find_weights, read_configs
+from engine.models.layout import TextEncoderPart, find_weights, read_configs
 from engine.models.options import Options
 from engine.models.tokenizer import Tokenizer
 from engine.models.unet_plan import UNetPlan
@@ -42,20 +42,30 @@ ModuleT = TypeVar("ModuleT", bound=torch.nn.Module)
 _MOST_KEYS_NAMED: Final = 5
 
 
-def network_files(
-    folder: Path, part: Literal["unet", "vae", "text_encoder"], dtype: torch.dtype, device: torch.device
-) -> NetworkFiles:
+Part = Literal["unet", "vae", "text_encoder", "text_encoder_2"]
+
+
+def network_files(folder: Path, part: Part, dtype: torch.dtype, device: torch.device) -> NetworkFiles:
     """Where one of the model's networks comes from.
 
     Raises:
         ModelLoadError: a file is missing, or the model is not served; the message names file and reason.
     """
-    load = {"unet": load_unet, "vae": load_vae, "text_encoder": load_text_encoder}[part]
+
+    def load() -> torch.nn.Module:
+        match part:
+            case "unet":
+                return load_unet(folder, dtype, device)
+            case "vae":
+                return load_vae(folder, dtype, device)
+            case _:
+                return load_text_encoder(folder, dtype, device, part)
+
     return NetworkFiles(
         name=part,
         config=getattr(read_configs(folder), part),
         weights=find_weights(folder, part, prefer_fp16=dtype == torch.float16),
-        load=lambda: load(folder, dtype, device),
+        load=load,
     )
 
 
@@ -102,14 +112,16 @@ def lay_out_vae(folder: Path) -> AutoencoderKL | AutoencoderTiny:
     return _build(path, lambda: vae_class(Options(path, config)))
 
 
-def load_text_encoder(folder: Path, dtype: torch.dtype, device: torch.device) -> TextEncoder:
-    """The text encoder: frozen, in eval mode.
+def load_text_encoder(
+    folder: Path, dtype: torch.dtype, device: torch.device, part: TextEncoderPart = "text_encoder"
+) -> TextEncoder:
+    """A text encoder: frozen, in eval mode.
 
     Raises:
         ModelLoadError: as in `load_unet`.
     """
-    path = folder / "text_encoder" / "config.json"
-    config = read_configs(folder).text_encoder
+    path = folder / part / "config.json"
+    config = _text_encoder_config(folder, part)
     encoder = _build(path, lambda: TextEncoder(Options(path, config)))
 
     def rename(name: str) -> str | None:
@@ -118,26 +130,31 @@ def load_text_encoder(folder: Path, dtype: torch.dtype, device: torch.device) ->
         # The prefix has come and gone with transformers' versions; files of both kinds are about.
         return name.removeprefix("text_model.")
 
-    weights = find_weights(folder, "text_encoder", prefer_fp16=dtype == torch.float16)
+    weights = find_weights(folder, part, prefer_fp16=dtype == torch.float16)
     return _fill(encoder, weights, dtype, device, rename=rename)
 
 
-def load_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer.
+def load_tokenizer(folder: Path, part: TextEncoderPart = "text_encoder") -> Tokenizer:
+    """The tokenizer of a text encoder.
 
     Raises:
         ModelLoadError: a file is missing or damaged, or it knows tokens that the text encoder does not.
     """
-    text_encoder = read_configs(folder).text_encoder
-    tokenizer = Tokenizer(folder / "tokenizer")
-    vocabulary_size = text_encoder.get("vocab_size", 49408)
+    place = folder / part.replace("text_encoder", "tokenizer")
+    tokenizer = Tokenizer(place)
+    vocabulary_size = _text_encoder_config(folder, part).get("vocab_size", 49408)
     # On a GPU an unknown token is an error after which the whole process must end.
     largest = tokenizer.largest_token
     if largest >= vocabulary_size:
-        raise ModelLoadError(
-            f"{folder / 'tokenizer'} has the token {largest}, but the text encoder knows only {vocabulary_size}"
-        )
+        raise ModelLoadError(f"{place} has the token {largest}, but the text encoder knows only {vocabulary_size}")
     return tokenizer
+
+
+def _text_encoder_config(folder: Path, part: TextEncoderPart) -> Mapping[str, Any]:
+    config = getattr(read_configs(folder), part)
+    if config is None:
+        raise ModelLoadError(f"{folder} has no {part}")
+    return dict(config)
 
 
 def load_scheduler_config(folder: Path) -> Mapping[str, object]:

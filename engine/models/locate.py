@@ -129,7 +129,7 @@ def _cached_folder(model_id: str, cache_dir: Path | None) -> Path:
             f"Fetch the rest with: {fetch}"
         )
     raise ModelNotFoundError(
-        f"{model_id} is neither a folder nor in the cache {cache}. Only Stable Diffusion 1.x is served."
+        f"{model_id} is neither a folder nor in the cache {cache}. Only Stable Diffusion 1, 2 and XL are served."
         f" If it is one, fetch it with: {fetch}"
     )
 

@@ -1,9 +1,11 @@
-"""Stable Diffusion 1.x as a `DiffusionModel`: CLIP text encoder, UNet, and an autoencoder of either kind."""
+"""Stable Diffusion 1, 2 and XL as a `DiffusionModel`: CLIP text encoders, UNet, and an autoencoder of either kind."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import torch
@@ -13,23 +15,33 @@ from engine.backends.torch_backend import TorchBackend
 from engine.errors import ModelNotFoundError, NotFiniteError
 from engine.models.base import EncodedImage, EncodedPrompt, ModelInfo
 from engine.models.latent_to_rgb import STABLE_DIFFUSION_1, LatentToRgb, fit_latent_to_rgb
-from engine.models.layout import PROMPT_TOKENS
-from engine.models.loading import (
-    lay_out_vae,
-    load_scheduler_config,
-    load_tokenizer,
-    read_unet_plan,
-)
+from engine.models.layout import PROMPT_TOKENS, read_configs
+from engine.models.loading import lay_out_vae, load_tokenizer, read_unet_plan
 from engine.models.locate import ModelFolder
-from engine.models.parts import network_parts
+from engine.models.parts import autoencoder_dtype, network_parts
 from engine.models.tokenizer import Tokenizer
 from engine.networks.autoencoder import AutoencoderKL, AutoencoderTiny
 
-__all__ = ["StableDiffusion"]
+__all__ = ["StableDiffusion", "TextReader"]
 
 
 STABLE_DIFFUSION_1_VAE: Final = (0.18215, 128, 256, 512, 512)
 """Scaling factor and channels, which tell the autoencoder of Stable Diffusion 1.x, fine-tuned or not, from others."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextReader:
+    """One text encoder and its tokenizer."""
+
+    tokenizer: Tokenizer
+    encode: Function
+    """`TextEncoder.forward`, or `TextEncoder.encode_for_xl` where there are two."""
+    width: int
+    """D."""
+
+    def padded(self, text: str) -> list[int]:
+        """The 77 tokens of a text."""
+        return self.tokenizer.padded(self.tokenizer.tokens(text))
 
 
 class StableDiffusion:
@@ -39,32 +51,43 @@ class StableDiffusion:
         self,
         *,
         info: ModelInfo,
-        tokenizer: Tokenizer,
-        text_encoder: Mapping[str, Function],
+        texts: Sequence[TextReader],
         unet: Mapping[str, Function],
         vae: Mapping[str, Function],
         vae_layout: AutoencoderKL | AutoencoderTiny,
+        vae_dtype: torch.dtype,
+        guidance_width: int = 0,
+        zeros_for_empty: bool = False,
     ) -> None:
         """Put its parts together.
 
         Args:
             info: what it is.
-            tokenizer: which texts it reads.
-            text_encoder: its functions, as a backend runs them; see `engine.models.parts`.
-            unet: the same.
+            texts: what reads its prompts.
+            unet: its functions, as a backend runs them; see `engine.models.parts`.
             vae: the same.
             vae_layout: the autoencoder, for its numbers alone; its weights may be nowhere.
+            vae_dtype: what the autoencoder computes with.
+            guidance_width: see `UNetPlan`.
+            zeros_for_empty: whether an empty text is all zeros to the network.
         """
         self.info = info
-        self._tokenizer = tokenizer
-        self._text_encoder = text_encoder
+        self._texts = texts
+        self._vae_dtype = vae_dtype
+        self._guidance_width = guidance_width
+        self._zeros_for_empty = zeros_for_empty
         self._unet = unet
         self._vae = vae
         self._vae_layout = vae_layout
 
     @classmethod
     def load(
-        cls, folder: ModelFolder, device: torch.device, dtype: torch.dtype, backend: Backend | None = None
+        cls,
+        folder: ModelFolder,
+        device: torch.device,
+        dtype: torch.dtype,
+        backend: Backend | None = None,
+        vae_dtype: torch.dtype | None = None,
     ) -> StableDiffusion:
         """Load a model that `locate` found.
 
@@ -73,6 +96,8 @@ class StableDiffusion:
             device: where it shall run.
             dtype: what it shall compute with.
             backend: what runs its networks; None: torch.
+            vae_dtype: what its autoencoder shall compute with; None: as the rest, but float32 where it is known to
+                overflow in float16.
 
         Raises:
             ModelLoadError: its files cannot be served; the message names the file.
@@ -81,7 +106,13 @@ class StableDiffusion:
             raise ModelNotFoundError(f"{folder.model_id} has no files to load")
         path, backend = folder.path, backend or TorchBackend()
         plan, vae_layout = read_unet_plan(path), lay_out_vae(path)
-        parts = network_parts(path, dtype, device)
+        configs = read_configs(path)
+        vae_dtype = vae_dtype or autoencoder_dtype(configs, dtype)
+        parts = network_parts(path, dtype, device, vae_dtype)
+        texts: list[TextReader] = []
+        for part in configs.text_encoders:
+            (encode,) = backend.functions(*parts[part]).values()
+            texts.append(TextReader(load_tokenizer(path, part), encode, configs.text_width(part)))
         return cls(
             info=ModelInfo(
                 model_id=folder.model_id,
@@ -89,16 +120,21 @@ class StableDiffusion:
                 dtype=dtype,
                 native_height=folder.native_height,
                 native_width=folder.native_width,
-                latent_channels=plan.in_channels,
+                latent_channels=plan.out_channels,
                 pixels_per_latent=folder.pixels_per_latent,
                 encoder_has_variance=isinstance(vae_layout, AutoencoderKL),
-                scheduler_config=load_scheduler_config(path),
+                scheduler_config=configs.scheduler,
+                family=configs.family,
+                is_inpainting=plan.in_channels != plan.out_channels,
+                embeds_guidance=plan.guidance_width > 0,
             ),
-            tokenizer=load_tokenizer(path),
+            texts=texts,
             unet=backend.functions(*parts["unet"]),
-            text_encoder=backend.functions(*parts["text_encoder"]),
             vae=backend.functions(*parts["vae"]),
             vae_layout=vae_layout,
+            vae_dtype=vae_dtype,
+            guidance_width=plan.guidance_width,
+            zeros_for_empty=configs.zeros_for_empty,
         )
 
     @functools.cached_property
@@ -110,27 +146,64 @@ class StableDiffusion:
 
     def count_truncated_tokens(self, prompt: str) -> int:
         """See `DiffusionModel.count_truncated_tokens`; the first and the last of the 77 tokens are markers."""
-        return max(0, len(self._tokenizer.tokens(prompt)) - PROMPT_TOKENS)
+        return max(0, len(self._texts[0].tokenizer.tokens(prompt)) - PROMPT_TOKENS)
 
     def encode_prompt(self, prompt: str) -> EncodedPrompt:
         """See `DiffusionModel.encode_prompt`. Padded and cut to 77 tokens, as diffusers does."""
-        tokens = self._tokenizer.padded(self._tokenizer.tokens(prompt))
-        embeds = self._text_encoder["forward"](torch.tensor([tokens], device=self.info.device))
+        read = [reader.encode(torch.tensor([reader.padded(prompt)], device=self.info.device)) for reader in self._texts]
+        if self.info.family.reads_sizes:
+            embeds, pooled = self._split(read)
+            if self._zeros_for_empty and not prompt:
+                embeds, pooled = torch.zeros_like(embeds), torch.zeros_like(pooled)
+            return EncodedPrompt(self._unet["pack_prompt"](embeds)[0], pooled=pooled)
+        (embeds,) = read
         addition = self._unet["add_embedding"](embeds) if "add_embedding" in self._unet else None
         return EncodedPrompt(self._unet["pack_prompt"](embeds)[0], addition)
 
-    def embed_time(self, timesteps: torch.Tensor, prompt: EncodedPrompt) -> torch.Tensor:
+    def _split(self, read: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """What several encoders have read -> (1, L, D), theirs side by side, and (1, P), pooled by the last."""
+        widths = [reader.width for reader in self._texts]
+        parts = [
+            encoded[:, : PROMPT_TOKENS * width].view(1, PROMPT_TOKENS, width)
+            for encoded, width in zip(read, widths, strict=True)
+        ]
+        return torch.cat(parts, dim=-1), read[-1][:, PROMPT_TOKENS * widths[-1] :]
+
+    def embed_time(
+        self,
+        timesteps: torch.Tensor,
+        prompt: EncodedPrompt,
+        size_ids: Sequence[float] | None = None,
+        guidance_scale: float = 1.0,
+    ) -> torch.Tensor:
         """See `DiffusionModel.embed_time`."""
-        told = [timesteps] if prompt.addition is None else [timesteps, prompt.addition]
-        return self._unet["pack_time"](*told)
+        told = [self._guidance_waves(guidance_scale)] if self._guidance_width else []
+        if prompt.pooled is not None:
+            native = (self.info.native_height, self.info.native_width)
+            numbers = torch.tensor([size_ids or (*native, 0, 0, *native)], dtype=torch.float32, device=self.info.device)
+            told.append(self._unet["add_embedding"](prompt.pooled, numbers))
+        elif prompt.addition is not None:
+            told.append(prompt.addition)
+        return self._unet["pack_guided_time" if self._guidance_width else "pack_time"](timesteps, *told)
+
+    def _guidance_waves(self, guidance_scale: float) -> torch.Tensor:
+        """(1, G): sines and cosines of the guidance scale; diffusers' `get_guidance_scale_embedding`."""
+        half = self._guidance_width // 2
+        exponents = torch.arange(half, dtype=torch.float32) * -(math.log(10_000) / (half - 1))
+        angles = 1000 * torch.tensor([[guidance_scale - 1.0]]) * exponents.exp()
+        return torch.cat([angles.sin(), angles.cos()], dim=1).to(self.info.device, self.info.dtype)
 
     def denoise(self, latents: torch.Tensor, time: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
         """See `DiffusionModel.denoise`."""
         return self._unet["forward"](latents.to(self.info.dtype), time, prompt).float().contiguous()
 
-    def encode_image(self, pixels: torch.Tensor) -> EncodedImage:
+    def encode_image(self, pixels: torch.Tensor, hidden: torch.Tensor | None = None) -> EncodedImage:
         """See `DiffusionModel.encode_image`; in diffusers' arithmetic."""
-        images = (2.0 * (pixels.float() / 255) - 1.0).permute(2, 0, 1)[None].to(self.info.device, self.info.dtype)
+        images = 2.0 * (pixels.float() / 255) - 1.0
+        if hidden is not None:
+            factor = self.info.pixels_per_latent
+            images = images * ~hidden.repeat_interleave(factor, 0).repeat_interleave(factor, 1)[..., None]
+        images = images.permute(2, 0, 1)[None].to(self.info.device, self._vae_dtype)
         encoded = self._vae["encode"](images)[0].float().contiguous()
         if not bool(encoded.isfinite().all()):
             raise NotFiniteError(f"the encoder produced non-finite values{self._advice}")
@@ -142,11 +215,11 @@ class StableDiffusion:
 
     @property
     def _advice(self) -> str:
-        return "" if self.info.dtype == torch.float32 else "; try TORCH_DTYPE=float32"
+        return "" if self._vae_dtype == torch.float32 else "; try VAE_DTYPE=float32"
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """See `DiffusionModel.decode`."""
-        scaled = (latents / self._vae_layout.scaling_factor).to(self.info.dtype)[None]
+        scaled = (latents / self._vae_layout.scaling_factor).to(self._vae_dtype)[None]
         images = self._vae["decode"](scaled)
         if not bool(images.isfinite().all()):
             raise NotFiniteError(f"the decoder produced non-finite values{self._advice}")

@@ -30,7 +30,6 @@ _COMMON: Final[dict[str, tuple[object, ...]]] = {
     "only_cross_attention": (False,),
     "resnet_out_scale_factor": (1,),
     "resnet_skip_time_act": (False,),
-    "time_cond_proj_dim": (None,),
     "time_embedding_act_fn": (None,),
     "time_embedding_type": ("positional",),
     "timestep_post_act": (None,),
@@ -79,6 +78,8 @@ class UNetPlan:
     addition_input: int
     size_width: int
     """Of the waves for each of SDXL's six numbers."""
+    guidance_width: int
+    """Of the waves that say the guidance scale to a network that was distilled with it (*LCM*); 0: it is not told."""
 
     @classmethod
     def read(cls, options: Options) -> UNetPlan:
@@ -127,6 +128,7 @@ class UNetPlan:
             addition_heads=options.whole("addition_embed_type_num_heads", 64) if addition == "text" else 0,
             addition_input=options.whole("projection_class_embeddings_input_dim") if addition == "text_time" else 0,
             size_width=options.whole("addition_time_embed_dim") if addition == "text_time" else 0,
+            guidance_width=options.whole("time_cond_proj_dim", 0, least=0, null_means_default=True),
         )
         if addition == "text" and plan.text_width % plan.addition_heads:
             options.refuse("addition_embed_type_num_heads", f"a divisor of cross_attention_dim {plan.text_width}")

@@ -68,6 +68,11 @@ class TextEncoder(nn.Module):
         """(R, L), whole numbers -> (R, L, D): `Encoding.last`."""
         return self.encode(tokens).last
 
+    def encode_for_xl(self, tokens: Tensor) -> Tensor:
+        """(R, L), whole numbers -> (R, L * D + P): `Encoding.penultimate` and `Encoding.pooled`, end to end."""
+        encoding = self.encode(tokens)
+        return torch.cat([encoding.penultimate.flatten(1), encoding.pooled], dim=1)
+
     def encode(self, tokens: Tensor) -> Encoding:
         """Read texts.
 

@@ -30,7 +30,7 @@ class UNet(nn.Module):
         super().__init__()
         self.plan = plan
         self.conv_in = nn.Conv2d(plan.in_channels, plan.channels[0], 3, padding=1)
-        self.time_embedding = TimeEmbedding(plan.channels[0], plan.time_width)
+        self.time_embedding = GuidedTimeEmbedding(plan) if plan.guidance_width else TimeEmbedding(*_time_widths(plan))
         self.add_embedding: TextAddition | SizeAddition | None = None
         """What the network is told beside the timestep; its output goes to `pack_time`."""
         if plan.addition == "text":
@@ -96,7 +96,22 @@ class UNet(nn.Module):
         Returns:
             (N, T), in the network's dtype.
         """
-        embedding = self.time_embedding(waves(timesteps, self.plan).to(self.conv_in.weight.dtype))
+        return self._packed(self.time_embedding(self._waves(timesteps)), addition)
+
+    def pack_guided_time(self, timesteps: Tensor, guidance: Tensor, addition: Tensor | None = None) -> Tensor:
+        """The same for a network that is told the guidance scale.
+
+        Args:
+            timesteps: (N,), as above.
+            guidance: (1, G), waves of the guidance scale.
+            addition: (1, E), as above.
+        """
+        return self._packed(self.time_embedding(self._waves(timesteps), guidance), addition)
+
+    def _waves(self, timesteps: Tensor) -> Tensor:
+        return waves(timesteps, self.plan).to(self.conv_in.weight.dtype)
+
+    def _packed(self, embedding: Tensor, addition: Tensor | None) -> Tensor:
         embedding = silu(embedding if addition is None else embedding + addition)
         return torch.cat([call(block.time_emb_proj, embedding) for block in self._residual_blocks()], dim=-1)
 
@@ -327,6 +342,22 @@ class TimeEmbedding(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """(N, F) -> (N, E)."""
         return call(self.linear_2, silu(call(self.linear_1, inputs)))
+
+
+class GuidedTimeEmbedding(TimeEmbedding):
+    """Two linear layers, of the timestep and of the guidance scale."""
+
+    def __init__(self, plan: UNetPlan) -> None:
+        super().__init__(*_time_widths(plan))
+        self.cond_proj = nn.Linear(plan.guidance_width, plan.channels[0], bias=False)
+
+    def forward(self, inputs: Tensor, guidance: Tensor) -> Tensor:  # type: ignore[override] # its own inputs
+        """(N, F) and (1, G) -> (N, E)."""
+        return super().forward(inputs + call(self.cond_proj, guidance))
+
+
+def _time_widths(plan: UNetPlan) -> tuple[int, int]:
+    return plan.channels[0], plan.time_width
 
 
 class SizeAddition(TimeEmbedding):

@@ -38,22 +38,38 @@ class PromptEncoder:
     def __init__(self, model: DiffusionModel) -> None:
         self._model = model
         self._texts: _Remembered[str, EncodedPrompt] = _Remembered(_num_bytes)
-        self._times: _Remembered[tuple[str | None, tuple[float, ...]], torch.Tensor] = _Remembered(lambda t: t.nbytes)
+        self._times: _Remembered[Hashable, torch.Tensor] = _Remembered(lambda t: t.nbytes)
 
-    def encode(self, prompt: str, timesteps: tuple[float, ...]) -> Conditioning:
+    def encode(
+        self,
+        prompt: str,
+        timesteps: tuple[float, ...],
+        size_ids: tuple[int, ...] | None = None,
+        guidance_scale: float = 1.0,
+    ) -> Conditioning:
         """Read a text for a picture that is drawn along these timesteps.
+
+        Args:
+            prompt: the text.
+            timesteps: all of them.
+            size_ids: see `DiffusionModel.embed_time`.
+            guidance_scale: the same.
 
         Raises:
             torch.OutOfMemoryError: nothing has changed.
         """
         text = self._texts.get(prompt, lambda: self._model.encode_prompt(prompt))
         # Most models are told the same of the time whatever the text.
-        key = (None if text.addition is None else prompt, timesteps)
-        return Conditioning(text.attended, self._times.get(key, lambda: self._embed(timesteps, text)))
+        info = self._model.info
+        sizes = size_ids if info.family.reads_sizes else None
+        guidance = guidance_scale if info.embeds_guidance else 1.0
+        key = (None if text.addition is None and text.pooled is None else prompt, timesteps, sizes, guidance)
 
-    def _embed(self, timesteps: tuple[float, ...], text: EncodedPrompt) -> torch.Tensor:
-        on_device = torch.tensor(timesteps, dtype=torch.float32, device=self._model.info.device)
-        return self._model.embed_time(on_device, text)
+        def embed() -> torch.Tensor:
+            on_device = torch.tensor(timesteps, dtype=torch.float32, device=info.device)
+            return self._model.embed_time(on_device, text, sizes, guidance)
+
+        return Conditioning(text.attended, self._times.get(key, embed))
 
 
 KeyT = TypeVar("KeyT", bound=Hashable)
@@ -84,4 +100,4 @@ class _Remembered(Generic[KeyT, ValueT]):
 
 
 def _num_bytes(text: EncodedPrompt) -> int:
-    return text.attended.nbytes + (0 if text.addition is None else text.addition.nbytes)
+    return sum(part.nbytes for part in (text.attended, text.addition, text.pooled) if part is not None)

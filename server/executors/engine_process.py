@@ -93,6 +93,7 @@ def configuration_of(settings: Settings) -> Configure:
         model_id=settings.model_id,
         device=settings.device,
         dtype=settings.torch_dtype,
+        vae_dtype=settings.vae_dtype,
         rows_per_call=settings.rows_per_call,
         max_images_in_flight=settings.max_concurrent_requests,
         reproducible=settings.reproducible,

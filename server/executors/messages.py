@@ -61,6 +61,8 @@ class Configure(_Message, frozen=True):
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
     dtype: str
     """`auto`, `float32`, `float16` or `bfloat16`."""
+    vae_dtype: str = "auto"
+    """The same, of the autoencoder; `auto`: as `dtype`, but float32 where that is known to be needed."""
     backend: str = "auto"
     """What runs the networks: `auto`, `torch` or `openvino`."""
     rows_per_call: int | None = None

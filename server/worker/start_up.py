@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 Report = Callable[[Loading | LoadProgress | WorkDone], None]
 
+_DTYPES: Final = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
 _COLOURS_WAIT_S: Final = 1.0
 """Learning a model's colours takes some hundred milliseconds. Pictures that take longer than this can spare them."""
 
@@ -114,7 +116,8 @@ def _start(configuration: Configure, report: Report, conversion: ConversionProce
 
 def _make_default_table(configuration: Configure, folder: Path) -> None:
     """On the first start of all diffusers is imported for it: there is time while the model is converted."""
-    journeys = JourneyCache(read_configs(folder).scheduler, store=_tables(configuration))
+    configs = read_configs(folder)
+    journeys = JourneyCache(configs.scheduler, store=_tables(configuration))
     params = GenerationParams(
         prompt="warm-up",
         seed=0,
@@ -123,7 +126,7 @@ def _make_default_table(configuration: Configure, folder: Path) -> None:
         num_inference_steps=configuration.num_inference_steps,
     )
     with contextlib.suppress(InvalidParamsError):  # the request that asks for it is told
-        journeys.get(route_of(params.legs[0]))
+        journeys.get(route_of(params.legs[0], configs.family))
 
 
 def _tables(configuration: Configure) -> TableStore | None:
@@ -159,6 +162,12 @@ def _load(
         from engine.models.stable_diffusion import StableDiffusion  # noqa: PLC0415 - timed, and spared for the fake
 
         backend = choose_backend(configuration.backend, device, dtype, cache_folder)
+        vae_dtype = None if configuration.vae_dtype == "auto" else _DTYPES[configuration.vae_dtype]
+        if backend.name == "openvino" and vae_dtype not in (None, torch.float32):
+            raise ModelLoadError(
+                f"VAE_DTYPE={configuration.vae_dtype}, but OpenVINO computes in float32 only; set VAE_DTYPE=auto or "
+                "BACKEND=torch"
+            )
     backend, warning = converted_backend(
         backend,
         folder.path,
@@ -168,7 +177,7 @@ def _load(
         meanwhile=functools.partial(_make_default_table, configuration, folder.path),
     )
     with phase("load", report):
-        return StableDiffusion.load(folder, device, dtype, backend), backend, warning
+        return StableDiffusion.load(folder, device, dtype, backend, vae_dtype), backend, warning
 
 
 def _choose_device(wanted: str) -> torch.device:
@@ -184,7 +193,7 @@ def _choose_device(wanted: str) -> torch.device:
 def _choose_dtype(wanted: str, device: torch.device) -> torch.dtype:
     if wanted == "auto":
         return torch.float16 if device.type == "cuda" else torch.float32
-    return {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[wanted]
+    return _DTYPES[wanted]
 
 
 def _device_name(device: torch.device) -> str:

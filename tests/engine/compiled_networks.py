@@ -16,25 +16,30 @@ from engine.models.unet_plan import UNetPlan
 from engine.networks.unet import UNet
 from tests.engine.test_networks import UNETS
 
-__all__ = ["EXAMPLES", "KIND", "unet_files", "unet_inputs"]
+__all__ = ["EXAMPLES", "KIND", "plan_of", "unet_files", "unet_inputs"]
+
+
+def plan_of(config: dict[str, Any]) -> UNetPlan:
+    return UNetPlan.read(Options(Path("config.json"), config))
+
 
 KIND = "like dreamlet"
-EXAMPLES = unet_examples(has_text_addition=True)
+EXAMPLES = unet_examples(plan_of(UNETS[KIND]))
 
 _DRAWING = threading.Lock()
 """torch's seed is one for all threads."""
 
 
-def unet_files(folder: Path, *, kind: str = KIND, seed: int = 0) -> NetworkFiles:
+def unet_files(folder: Path, *, kind: str = KIND, seed: int = 0, more: dict[str, Any] | None = None) -> NetworkFiles:
     """A UNet whose weights follow from the number that its file holds."""
-    config: dict[str, Any] = UNETS[kind]
+    config: dict[str, Any] = UNETS[kind] | (more or {})
     weights = folder / "unet.safetensors"
     weights.write_text(str(seed))
 
     def load() -> nn.Module:
         with _DRAWING:
             torch.manual_seed(int(weights.read_text()))
-            return UNet(UNetPlan.read(Options(Path("config.json"), config))).eval().requires_grad_(requires_grad=False)
+            return UNet(plan_of(config)).eval().requires_grad_(requires_grad=False)
 
     return NetworkFiles(name="unet", config=config, weights=weights, load=load)
 

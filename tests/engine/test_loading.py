@@ -263,9 +263,9 @@ def test_weights_as_pickle_are_refused(folder):
 def test_a_model_of_another_kind_is_refused_by_every_loader(folder):
     edit_json(folder / "model_index.json", text_encoder_2=["transformers", "CLIPTextModelWithProjection"])
     for load in (load_unet, load_vae, load_text_encoder):
-        assert "SDXL" in refused(load, folder)
+        assert "belongs to Stable Diffusion XL" in refused(load, folder)
     for load in (load_tokenizer, load_scheduler_config):
-        with pytest.raises(ModelLoadError, match="SDXL"):
+        with pytest.raises(ModelLoadError, match="belongs to Stable Diffusion XL"):
             load(folder)
 
 

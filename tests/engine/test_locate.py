@@ -12,6 +12,7 @@ import pytest
 
 from engine.errors import ModelLoadError, ModelNotFoundError
 from engine.models.locate import ModelFolder, locate
+from engine.models.random_model import make_random_model
 
 ORIGINAL = "runwayml/stable-diffusion-v1-5"
 SUCCESSOR = "stable-diffusion-v1-5/stable-diffusion-v1-5"
@@ -228,34 +229,38 @@ def test_a_tampered_reference_leads_nowhere(tmp_path, revision):
 
 
 REFUSED = {
-    "two text encoders": ("model_index.json", {"text_encoder_2": ["transformers", "CLIPTextModel"]}, "SDXL"),
+    "SDXL without its second text encoder": (
+        "unet/config.json",
+        {"addition_embed_type": "text_time"},
+        "a text_encoder_2 belongs to Stable Diffusion XL, and to no other model",
+    ),
     "another pipeline": ("model_index.json", {"_class_name": "FluxPipeline"}, "'FluxPipeline' is not served"),
     "a part with code": ("model_index.json", {"unet": ["my_code", "UNet2DConditionModel"]}, "no code is loaded"),
     "an unknown part": ("model_index.json", {"controlnet": ["diffusers", "X"]}, "'controlnet'"),
     "another class in the index": ("model_index.json", {"vae": ["diffusers", "Evil"]}, "not 'Evil'"),
-    "an inpainting model": (
-        "unet/config.json",
-        {"in_channels": 9},
-        "must be 4, as the autoencoder's latents have, not 9",
-    ),
+    "a depth model": ("unet/config.json", {"in_channels": 5}, "a depth-to-image model (in_channels 5) is not served"),
+    "an upscaling model": ("unet/config.json", {"in_channels": 7}, "an upscaling model (in_channels 7)"),
+    "pix2pix": ("unet/config.json", {"in_channels": 8}, "an instruct-pix2pix model (in_channels 8)"),
+    "odd channels": ("unet/config.json", {"in_channels": 6}, "must be 4, as the autoencoder's latents have, or 9"),
     "another UNet": ("unet/config.json", {"_class_name": "UNet3DConditionModel"}, "not 'UNet3DConditionModel'"),
     "class labels": ("unet/config.json", {"class_embed_type": "timestep"}, "class_embed_type must not be set"),
     "added embeddings": (
         "unet/config.json",
-        {"addition_embed_type": "text_time"},
-        "must be text or not set, not 'text_time'",
+        {"addition_embed_type": "text_image"},
+        "must be text, text_time or not set, not 'text_image'",
     ),
     "no size": ("unet/config.json", {"sample_size": None}, "sample_size must be"),
     "an absurd size": ("unet/config.json", {"sample_size": [8, 10**12]}, "sample_size must be"),
     "another text encoder": ("unet/config.json", {"cross_attention_dim": 1024}, "not of the same model"),
     "another autoencoder": ("vae/config.json", {"_class_name": "AutoencoderDC"}, "not 'AutoencoderDC'"),
-    "other latents than the UNet's": ("vae/config.json", {"latent_channels": 16}, "in_channels must be 16"),
+    "other latents than the UNet's": ("vae/config.json", {"latent_channels": 16}, "out_channels must be 16"),
     "no latents": ("vae/config.json", {"latent_channels": 0}, "latent_channels must be a whole number from 1"),
     "no smaller latents": ("vae/config.json", {"block_out_channels": [8]}, "must have 2 to 6 entries"),
     "vast latents": ("vae/config.json", {"block_out_channels": [8] * 7}, "must have 2 to 6 entries"),
     "code for the text encoder": ("text_encoder/config.json", {"architectures": ["Evil"]}, "not 'Evil'"),
     "short prompts": ("text_encoder/config.json", {"max_position_embeddings": 32}, "must be 77"),
     "flow matching": ("scheduler/scheduler_config.json", {"prediction_type": "flow_prediction"}, "v_prediction"),
+    "predicted pictures": ("scheduler/scheduler_config.json", {"prediction_type": "sample"}, "not 'sample'"),
     "unknown noise": ("scheduler/scheduler_config.json", {"beta_schedule": "sigmoid"}, "beta_schedule must be"),
     "noise of no size": ("scheduler/scheduler_config.json", {"beta_end": float("nan")}, "between 0 and 1"),
     "no time": ("scheduler/scheduler_config.json", {"num_train_timesteps": 0}, "num_train_timesteps must be"),
@@ -269,6 +274,45 @@ def test_a_model_of_another_kind_is_refused_with_file_and_reason(tmp_path, file,
         locate(str(tmp_path))
     assert str(tmp_path) in str(caught.value)
     assert message in str(caught.value)
+
+
+XL_REFUSED = {
+    "a refiner": (
+        {"projection_class_embeddings_input_dim": 24 + 5 * 8},
+        "a refiner of Stable Diffusion XL is not served",
+    ),
+    "other numbers": (
+        {"projection_class_embeddings_input_dim": 99},
+        "must be projection_dim + 6 * addition_time_embed_dim",
+    ),
+    "no numbers": ({"addition_time_embed_dim": None}, "so whole numbers must be given for it"),
+}
+
+
+@pytest.mark.parametrize(("values", "message"), XL_REFUSED.values(), ids=XL_REFUSED.keys())
+def test_a_relative_of_sdxl_is_refused_by_name(tmp_path, values, message):
+    make_random_model(tmp_path, arch="tiny-xl")
+    assert locate(str(tmp_path)).path == tmp_path
+    edit(tmp_path / "unet" / "config.json", **values)
+    with pytest.raises(ModelLoadError) as caught:
+        locate(str(tmp_path))
+    assert message in str(caught.value)
+
+
+def test_weights_in_pieces_are_refused_by_name(tmp_path):
+    make_random_model(tmp_path, arch="tiny-xl")
+    weights = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.rename(f"{weights}.index.json")
+    with pytest.raises(ModelLoadError, match="weights in several files are not served"):
+        locate(str(tmp_path))
+
+
+def test_what_a_second_text_encoder_lacks_is_named(tmp_path):
+    make_random_model(tmp_path, arch="tiny-xl")
+    (tmp_path / "text_encoder_2" / "model.safetensors").unlink()
+    (tmp_path / "tokenizer_2" / "merges.txt").unlink()
+    with pytest.raises(ModelLoadError, match=r"text_encoder_2/model.safetensors, tokenizer_2/merges.txt"):
+        locate(str(tmp_path))
 
 
 @pytest.mark.parametrize("value", [[], {}, "x", -1, [None], [[], []], True], ids=str)

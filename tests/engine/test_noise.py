@@ -25,12 +25,12 @@ def test_each_draw_is_the_one_that_diffusers_would_make_at_that_step(shape: tupl
         (False, False, ["entry", "step", "step"]),
         (True, False, ["image", "entry", "step", "step"]),
         (True, True, ["image", "entry", "masked image", "step", "step"]),
-        (False, True, ["entry", "step", "step"]),
+        (False, True, ["entry", "masked image", "step", "step"]),
     ],
 )
 def test_draws_come_in_the_order_of_diffusers_pipelines(*, has_image: bool, has_mask: bool, order: list[str]):
     """
-    The sample of the masked image is drawn though nobody uses it; an encoder without variance draws nothing.
+    The sample of the masked image is drawn, though only inpainting models use it.
     """
     generator = torch.Generator().manual_seed(3)
     expected = [torch.randn(1, 4, 9, 9, generator=generator)[0] for _ in order]

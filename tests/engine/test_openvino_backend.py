@@ -22,8 +22,8 @@ from engine.models.examples import decoder_examples, text_encoder_examples, unet
 from engine.models.options import Options
 from engine.networks.autoencoder import AutoencoderKL, AutoencoderTiny
 from engine.networks.clip import TextEncoder
-from engine.networks.unet import UNet
-from tests.engine.compiled_networks import EXAMPLES, KIND, unet_files, unet_inputs
+from engine.networks.unet import SizeAddition, UNet
+from tests.engine.compiled_networks import EXAMPLES, KIND, plan_of, unet_files, unet_inputs
 from tests.engine.test_networks import TINY_KL, TINY_TINY, UNETS
 
 openvino_backend = pytest.importorskip("engine.backends.openvino_backend", exc_type=ImportError)
@@ -78,7 +78,7 @@ def test_a_unet_of_any_kind_predicts_at_every_size_what_torch_does(tmp_path: Pat
     files = unet_files(tmp_path, kind=kind)
     unet = files.load()
     assert isinstance(unet, UNet)
-    predict = backend(None).functions(files, {"forward": unet_examples(has_text_addition=False)["forward"]})["forward"]
+    predict = backend(None).functions(files, {"forward": unet_examples(unet.plan)["forward"]})["forward"]
     # Halving twice, as "SDXL" does, needs more than three latents to be left with one.
     for shape in ({}, {"height": 13, "width": 10}, {"rows": 5}, {"rows": 1, "height": 24}, {"tokens": 154}, {}):
         inputs = unet_inputs(unet, **shape)
@@ -94,6 +94,21 @@ def test_what_is_computed_once_a_picture_is_what_torch_computes(functions: dict[
     assert_close(functions["add_embedding"](embeds), addition)
     assert_close(functions["pack_prompt"](embeds), unet.pack_prompt(embeds))
     assert_close(functions["pack_time"](timesteps, addition), unet.pack_time(timesteps, addition))
+
+
+@torch.inference_mode()
+def test_sizes_and_guidance_are_what_torch_computes(tmp_path: Path):
+    """As an SDXL that was distilled with its guidance scale has them."""
+    files = unet_files(tmp_path, kind="SDXL", more={"time_cond_proj_dim": 16})
+    unet = files.load()
+    assert isinstance(unet, UNet)
+    assert isinstance(unet.add_embedding, SizeAddition)
+    functions = backend(None).functions(files, unet_examples(unet.plan))
+    pooled, sizes = torch.randn(1, 16), torch.tensor([[1024.0, 768.0, 0.0, 16.0, 512.0, 640.0]])
+    addition = unet.add_embedding(pooled, sizes)
+    assert_close(functions["add_embedding"](pooled, sizes), addition)
+    told = torch.linspace(999, 0, 17), torch.randn(1, 16), addition
+    assert_close(functions["pack_guided_time"](*told), unet.pack_guided_time(*told))
 
 
 @pytest.mark.parametrize(("kind", "config"), [(AutoencoderKL, TINY_KL), (AutoencoderTiny, TINY_TINY)])
@@ -301,7 +316,7 @@ def test_with_all_in_the_cache_no_weights_are_read(folder: Path):
 def test_another_model_or_another_machine_is_compiled_anew(tmp_path: Path, change: str):
     backend(tmp_path / "cache").functions(unet_files(tmp_path), EXAMPLES)
     files = unet_files(tmp_path, kind="without a middle" if change == "config" else KIND, seed=change == "weights")
-    examples = unet_examples(has_text_addition=False) if change == "config" else EXAMPLES
+    examples = unet_examples(plan_of(UNETS["without a middle"])) if change == "config" else EXAMPLES
     with pytest.raises(AssertionError, match="weights were read"):
         backend(tmp_path / "cache", 1 if change == "threads" else 2).functions(unwilling(files), examples)
 

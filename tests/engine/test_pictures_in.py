@@ -204,7 +204,7 @@ def test_pixels_outside_the_mask_equal_the_input_of_the_built_in_model(dreamlet:
 
 def test_a_request_with_pictures_that_is_cancelled_or_fails_leaves_nothing(params: Params):
     class Blind(FakeModel):
-        def encode_image(self, pixels: torch.Tensor):
+        def encode_image(self, pixels: torch.Tensor, hidden: torch.Tensor | None = None):
             raise torch.OutOfMemoryError("no room for it (injected)")
 
     engine = Engine(Blind())

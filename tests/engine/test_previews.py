@@ -195,7 +195,7 @@ def test_stable_diffusion_s_own_autoencoder_is_recognized(tiny_model: StableDiff
     }
     with torch.device("meta"):
         vae = AutoencoderKL(Options(Path("vae/config.json"), config))
-    model = StableDiffusion(info=tiny_model.info, tokenizer=None, text_encoder={}, unet={}, vae={}, vae_layout=vae)
+    model = StableDiffusion(info=tiny_model.info, texts=[], unet={}, vae={}, vae_layout=vae, vae_dtype=torch.float32)
     assert model.latent_to_rgb is STABLE_DIFFUSION_1
     assert tiny_model.latent_to_rgb is not STABLE_DIFFUSION_1
 

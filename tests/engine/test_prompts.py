@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -64,9 +66,9 @@ class Reading(FakeModel):
         attended = super().encode_prompt(prompt).attended
         return EncodedPrompt(attended, attended[:1])
 
-    def embed_time(self, timesteps: torch.Tensor, prompt: EncodedPrompt) -> torch.Tensor:
+    def embed_time(self, timesteps: torch.Tensor, prompt: EncodedPrompt, *others: Any) -> torch.Tensor:
         assert prompt.addition is not None
-        return super().embed_time(timesteps, prompt) + prompt.addition[:, :1]
+        return super().embed_time(timesteps, prompt, *others) + prompt.addition[:, :1]
 
 
 def test_each_text_has_the_time_embedding_of_its_own_words_and_timesteps():

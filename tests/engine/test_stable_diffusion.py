@@ -36,7 +36,7 @@ def test_the_network_is_told_the_fraction_of_a_timestep(tiny_model: StableDiffus
     latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(5))
     theirs = UNet2DConditionModel.from_pretrained(tiny_model_folder / "unet", low_cpu_mem_usage=False)
     encoder = CLIPTextModel.from_pretrained(tiny_model_folder / "text_encoder")
-    tokens = tiny_model._tokenizer.padded(tiny_model._tokenizer.tokens("a cat"))
+    tokens = tiny_model._texts[0].padded("a cat")
     embeds = encoder(torch.tensor([tokens])).last_hidden_state
 
     def predicted(timestep: float) -> torch.Tensor:
@@ -56,7 +56,7 @@ def test_the_built_in_model_tells_its_network_all_that_diffusers_does(dreamlet: 
     path = locate("models/dreamlet").path
     theirs = UNet2DConditionModel.from_pretrained(path / "unet", torch_dtype=torch.float32, low_cpu_mem_usage=False)
     encoder = CLIPTextModel.from_pretrained(path / "text_encoder", dtype=torch.float32)
-    tokens = dreamlet._tokenizer.padded(dreamlet._tokenizer.tokens("a fox in the snow"))
+    tokens = dreamlet._texts[0].padded("a fox in the snow")
     embeds = encoder(torch.tensor([tokens])).last_hidden_state
     latents = torch.randn(1, 16, 16, 16, generator=torch.Generator().manual_seed(5))
     expected = theirs(latents, torch.tensor(600.5), encoder_hidden_states=embeds).sample
