@@ -42,7 +42,7 @@ from server.log_format import configure_logging, log_loop_error
 from server.metrics_readings import Readings
 from server.openapi import openapi_of
 from server.problems import add_problem_handlers
-from server.routes import backup, generate, health, info, jobs, samplers, upscale
+from server.routes import backup, generate, health, image_info, info, jobs, samplers, upscale
 from server.routes import keys as key_routes
 from server.routes import metrics as metrics_route
 from server.routes import usage as usage_routes
@@ -147,7 +147,19 @@ def create_app(
     )
     routers = [
         routes.router
-        for routes in (info, health, samplers, generate, jobs, upscale, usage_routes, key_routes, backup, metrics_route)
+        for routes in (
+            info,
+            health,
+            samplers,
+            generate,
+            jobs,
+            upscale,
+            image_info,
+            usage_routes,
+            key_routes,
+            backup,
+            metrics_route,
+        )
     ]
     upload_paths = paths_with_uploads(route for router in routers for route in router.routes)
     # The last one added is the outermost.

@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 from engine.params import GenerationParams
 from server.executors.messages import DeviceMemory, EngineInfo, ImageReady, JobDone, Preview, Progress, WorkDone
 from server.executors.work_times import WorkTimes
+from server.picture_info.file_info import ImageMetadata
 
 __all__ = ["EngineBusyError", "EngineVitals", "Executor", "ExecutorState", "Job", "JobEvent", "RestartReason"]
 
@@ -44,6 +45,7 @@ class Job:
     """`png`, `webp` or `jpeg`."""
     inputs: Mapping[str, bytes] = field(default_factory=dict)
     """SHA-256 -> PNG file, of the pictures that the request starts from."""
+    image_metadata: ImageMetadata = "full"
 
     @property
     def attempt_id(self) -> str:

@@ -106,6 +106,7 @@ def configuration_of(settings: Settings) -> Configure:
         log_level=settings.log_level,
         log_format=settings.log_format,
         log_prompts=settings.log_prompts,
+        model_name=settings.model_name,
     )
 
 

@@ -168,7 +168,7 @@ class MessageExecutor(ABC):
         running = self._running[job.attempt_id] = _Running(replace(job, inputs={}), asyncio.Queue())
         has_ended = False
         try:
-            self._send(Submit(job.attempt_id, job.params, job.output_format, job.inputs))
+            self._send(Submit(job.attempt_id, job.params, job.output_format, job.inputs, job.image_metadata))
             while not has_ended:
                 letter = await running.letters.get()
                 has_ended = not isinstance(letter, Progress | Preview | ImageReady | WorkDone)

@@ -13,6 +13,7 @@ from typing import Final, Literal
 import msgspec
 
 from engine.params import GenerationParams
+from server.picture_info.file_info import ImageMetadata
 
 __all__ = [
     "Cancel",
@@ -83,6 +84,8 @@ class Configure(_Message, frozen=True):
     """What the engine process logs, and how: as in `Settings`."""
     log_format: Literal["auto", "json", "pretty"] = "auto"
     log_prompts: bool = False
+    model_name: str = ""
+    """What files say that their pictures were drawn with: `model_id` as it is shown to callers."""
 
 
 class Submit(_Message, frozen=True):
@@ -94,6 +97,7 @@ class Submit(_Message, frozen=True):
     """`png`, `webp` or `jpeg`."""
     inputs: Mapping[str, bytes] = {}
     """SHA-256 -> PNG file, of the pictures that the request starts from."""
+    image_metadata: ImageMetadata = "full"
 
 
 class Cancel(_Message, frozen=True):

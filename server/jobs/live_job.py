@@ -65,7 +65,14 @@ class LiveJob:
     def job(self, attempt: int, inputs: Mapping[str, bytes]) -> Job:
         """What an executor is asked for, with the files that it starts from."""
         new = self.record.new
-        return Job(id=new.id, attempt=attempt, params=new.params, output_format=new.output_format, inputs=inputs)
+        return Job(
+            id=new.id,
+            attempt=attempt,
+            params=new.params,
+            output_format=new.output_format,
+            inputs=inputs,
+            image_metadata=new.image_metadata,
+        )
 
     def begin_anew(self) -> None:
         """Forget what came of the attempt before."""

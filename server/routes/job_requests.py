@@ -58,6 +58,7 @@ def job_of(
         user=body.user,
         params=params,
         output_format=output_format,
+        image_metadata=body.image_metadata or "full",
         is_bound=is_bound,
         idempotency_key=idempotency_key(request),
         request_digest=request_digest(body),

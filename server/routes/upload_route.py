@@ -6,7 +6,7 @@ like its field. Small JSON without pictures is read as on every other route.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
@@ -26,10 +26,10 @@ from server.schemas.pictures import picture_fields
 from server.strict_json import strict_json
 from server.worker.upload_messages import PictureKind
 
-__all__ = ["UploadRoute", "paths_with_uploads", "upload_body"]
+__all__ = ["FORM", "JSON", "UploadRoute", "body_of", "media_type_of", "paths_with_uploads", "upload_body"]
 
-_JSON: Final = "application/json"
-_FORM: Final = "multipart/form-data"
+JSON: Final = "application/json"
+FORM: Final = "multipart/form-data"
 
 
 class UploadRoute(StrictRoute):
@@ -51,8 +51,8 @@ class UploadRoute(StrictRoute):
         async def handler(request: Request) -> Response:
             require_scope(caller_of(request), "generate")
             service: Service = request.app.state.service
-            media_type = _media_type(request, takes_forms=bool(fields))
-            if media_type == _FORM:
+            media_type = media_type_of(request, (JSON, FORM) if fields else (JSON,))
+            if media_type == FORM:
                 refuse_foreign_page(request.headers, service.settings.cors_origins)
             if "idempotency-key" not in request.headers:  # a repeat may be answered all the same
                 service.generator.admission.refuse_when_full()
@@ -77,8 +77,8 @@ def upload_body(model: type[BaseModel]) -> dict[str, Any]:
         "required": ["request"],
         "additionalProperties": False,
     }
-    encoding = {"request": {"contentType": _JSON}, **{name: {"contentType": "image/*"} for name in files}}
-    return {"requestBody": {"content": {_FORM: {"schema": schema, "encoding": encoding}}}} if files else {}
+    encoding = {"request": {"contentType": JSON}, **{name: {"contentType": "image/*"} for name in files}}
+    return {"requestBody": {"content": {FORM: {"schema": schema, "encoding": encoding}}}} if files else {}
 
 
 class _KnownRequest(StrictRequest):
@@ -86,7 +86,7 @@ class _KnownRequest(StrictRequest):
 
     def __init__(self, request: Request, values: object) -> None:
         scope = {**request.scope, "headers": list(request.scope["headers"])}
-        MutableHeaders(scope=scope)["content-type"] = _JSON
+        MutableHeaders(scope=scope)["content-type"] = JSON
         super().__init__(scope, request.receive)
         self._values = values
 
@@ -117,8 +117,8 @@ async def _read(
     """The request with its body, and with its pictures on the disk until `pictures` is closed."""
     if not fields:
         return request
-    chunks = _body_of(request)
-    if media_type == _JSON:
+    chunks = body_of(request)
+    if media_type == JSON:
         head, is_whole = await _beginning_of(chunks)
         if is_whole and not _has_pictures(head, fields):
             return _SmallRequest(request, head)
@@ -128,7 +128,12 @@ async def _read(
     return _KnownRequest(request, read.values)
 
 
-async def _body_of(request: Request) -> AsyncIterator[bytes]:
+async def body_of(request: Request) -> AsyncIterator[bytes]:
+    """The body as it comes.
+
+    Raises:
+        ClientGoneError: the client has gone before all of it has come.
+    """
     try:
         async for chunk in request.stream():
             yield chunk
@@ -163,14 +168,17 @@ def _has_pictures(body: bytes, fields: Mapping[str, PictureKind]) -> bool:
     return isinstance(values, dict) and any(isinstance(values.get(field), str) for field in fields)
 
 
-def _media_type(request: Request, *, takes_forms: bool) -> str:
+def media_type_of(request: Request, allowed: Sequence[str]) -> str:
     """What the body is declared to be.
+
+    Args:
+        request: which has a body.
+        allowed: media types that are read here.
 
     Raises:
         UnsupportedMediaTypeError: nothing that is read here.
     """
     # Also what keeps web pages out: a browser sends JSON to a foreign server only after asking it; see CORS_ORIGINS.
-    allowed = (_JSON, _FORM) if takes_forms else (_JSON,)
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type not in allowed or len(request.headers.getlist("content-type")) != 1:
         raise UnsupportedMediaTypeError(f"the header Content-Type must be {' or '.join(allowed)}")

@@ -15,6 +15,7 @@ from engine.errors import InvalidParamsError
 from engine.params import LIMITS, GenerationParams
 from engine.samplers import resolve_sampler
 from server.error_wording import rule_of
+from server.picture_info.file_info import ImageMetadata
 from server.schemas.picture_request import PictureRequest
 from server.store.record import Picture
 
@@ -96,6 +97,8 @@ class GenerateRequest(PictureRequest):
     """File format. Left out, what `Accept` prefers, else PNG."""
     num_images: int | None = Field(default=None, ge=1, le=LIMITS.max_num_images)
     """Pictures to draw, with the seeds `seed`, `seed + 1`, ... More than one are answered as JSON."""
+    image_metadata: ImageMetadata | None = None
+    """`none` leaves out of the file how the picture was drawn, and that a model drew it; left out, `full`."""
     user: str | None = Field(default=None, max_length=MAX_USER_CHARACTERS)
     """On whose behalf: any opaque name. Kept out of logs; does not change the picture."""
 

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from engine.errors import InvalidParamsError
 from engine.params import LIMITS, GenerationParams
 from engine.picture_params import Upscaler
+from server.picture_info.file_info import ImageMetadata
 from server.schemas.generation import MAX_USER_CHARACTERS, Defaults, OutputFormat
 from server.schemas.picture_request import input_image
 from server.schemas.pictures import Picture
@@ -27,6 +28,8 @@ class UpscaleRequest(BaseModel):
     upscaler: Upscaler = "lanczos"
     output_format: OutputFormat | None = None
     """File format. Left out, PNG."""
+    image_metadata: ImageMetadata | None = None
+    """`none` leaves out of the file how the picture was drawn, and that a model drew it; left out, `full`."""
     user: str | None = Field(default=None, max_length=MAX_USER_CHARACTERS)
     """On whose behalf: any opaque name. Kept out of logs; does not change the picture."""
 

@@ -103,7 +103,12 @@ _JOB_INPUTS: Final = (
     "CREATE TRIGGER job_inputs_end AFTER DELETE ON jobs BEGIN DELETE FROM job_inputs WHERE seq = OLD.seq; END",
 )
 
-STEPS: Final[tuple[tuple[str, ...], ...]] = (_JOBS, _API_KEYS, _USAGE, _CRASHES, _JOB_INPUTS)
+_IMAGE_METADATA: Final = (
+    # `none`: the picture's file says nothing of how it was drawn.
+    "ALTER TABLE jobs ADD COLUMN image_metadata TEXT NOT NULL DEFAULT 'full'",
+)
+
+STEPS: Final[tuple[tuple[str, ...], ...]] = (_JOBS, _API_KEYS, _USAGE, _CRASHES, _JOB_INPUTS, _IMAGE_METADATA)
 """Step n takes a database of version n to version n + 1. A step that was released never changes.
 
 Stored params are read through `GenerationParams`: whoever narrows its limits adds a step for the jobs beyond them.

@@ -13,6 +13,7 @@ from typing import Final, Literal, NamedTuple
 import msgspec
 
 from engine.params import GenerationParams
+from server.picture_info.file_info import ImageMetadata
 
 __all__ = [
     "LOCAL_KEY",
@@ -59,6 +60,7 @@ class NewJob(_Record, frozen=True, kw_only=True):
     """What to draw; the seed is fixed."""
     output_format: str
     """`png`, `webp` or `jpeg`."""
+    image_metadata: ImageMetadata = "full"
     is_bound: bool
     """Whether it lives only as long as the connection that asked: a restart cancels it."""
     idempotency_key: str | None

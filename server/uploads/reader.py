@@ -17,7 +17,17 @@ from typing import BinaryIO, Final
 import structlog
 
 from server.executors.engine_environment import engine_environment
-from server.worker.upload_messages import HEADER, Answer, PictureKind, ReadUpload, Refused, Upload, decode_answer, frame
+from server.worker.upload_messages import (
+    HEADER,
+    Answer,
+    PictureKind,
+    ReadInfo,
+    ReadUpload,
+    Refused,
+    Upload,
+    decode_answer,
+    frame,
+)
 
 __all__ = ["UploadReader"]
 
@@ -68,7 +78,18 @@ class UploadReader:
             content_type: of the body.
             fields: those that hold pictures.
         """
-        question = ReadUpload(content_type, dict(fields), str(self._folder))
+        return await self._answered(ReadUpload(content_type, dict(fields), str(self._folder)), body)
+
+    async def read_info(self, body: BinaryIO, content_type: str) -> Answer:
+        """Read how the picture in a request was drawn.
+
+        Args:
+            body: as for `read`.
+            content_type: of the body.
+        """
+        return await self._answered(ReadInfo(content_type), body)
+
+    async def _answered(self, question: ReadUpload | ReadInfo, body: BinaryIO) -> Answer:
         descriptor = os.dup(body.fileno())
         reading = asyncio.get_running_loop().run_in_executor(self._thread, self._ask, question, descriptor)
         try:
@@ -94,7 +115,7 @@ class UploadReader:
 
     # --- on the thread ------------------------------------------------------------------------------------------------
 
-    def _ask(self, question: ReadUpload, descriptor: int) -> Answer:
+    def _ask(self, question: ReadUpload | ReadInfo, descriptor: int) -> Answer:
         try:
             is_new = self._connection is None
             connection = self._connection or self._start()

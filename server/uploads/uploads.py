@@ -19,7 +19,7 @@ from server.store.errors import StoreUnavailableError
 from server.store.input_files import UploadedPicture
 from server.uploads.reader import UploadReader
 from server.uploads.spool import Spool
-from server.worker.upload_messages import NoRoom, NotJson, PictureKind, Refused, Upload
+from server.worker.upload_messages import Answer, NoRoom, NotJson, PictureInfo, PictureKind, Upload
 
 __all__ = ["ReadRequest", "Uploads"]
 
@@ -86,15 +86,29 @@ class Uploads:
             if pictures:
                 await asyncio.shield(asyncio.to_thread(_remove, [picture.path for picture in pictures.values()]))
 
+    async def read_info(self, chunks: AsyncIterator[bytes], content_type: str) -> str | None:
+        """What the file of the picture in a request says of how it was drawn; None if nothing.
+
+        Raises:
+            as `read`, but for InvalidParamsError.
+        """
+        async with self._spool.taken(chunks) as body:
+            answer = await self.reader.read_info(body, content_type)
+        if not isinstance(answer, PictureInfo):
+            raise _error_of(answer)
+        return answer.text
+
     def close(self) -> None:
         """Read no more."""
         self.reader.close()
         self._spool.close()
 
 
-def _error_of(answer: Refused | NotJson | NoRoom) -> Exception:
+def _error_of(answer: Answer) -> Exception:
     """The error that a caller gets for an upload that was refused."""
     match answer:
+        case Upload() | PictureInfo():
+            raise AssertionError("an answer to another question")
         case NoRoom():
             return StoreUnavailableError(f"an uploaded picture cannot be written: {answer.why}")
         case NotJson():

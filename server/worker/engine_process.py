@@ -37,7 +37,11 @@ def main() -> None:
         raise SystemExit(1) from None
     is_warm = configuration.warms_up_first
     worker = EngineWorker(
-        engine, line.send, None if is_warm else warm_up_of(engine, configuration), backend=info.backend
+        engine,
+        line.send,
+        None if is_warm else warm_up_of(engine, configuration),
+        model_name=configuration.model_name,
+        backend=info.backend,
     )
     line.hand_messages_to(worker.handle)
     line.send(Ready(info, is_warm=is_warm))

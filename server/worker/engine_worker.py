@@ -12,13 +12,14 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 
 from engine.engine import Engine, PreparedRequest, is_out_of_memory
 from engine.errors import DeviceError, DoesNotFitError, EngineError, InvalidParamsError
 from engine.events import EngineEvent, Failed, Finished, ImageDrawn, PreviewTaken, RanOutOfMemory, StepTaken, WorkItem
+from engine.params import GenerationParams
 from engine.warm_up import WarmUp
 from server.executors.messages import (
     Cancel,
@@ -36,6 +37,7 @@ from server.executors.messages import (
     Submit,
     WorkDone,
 )
+from server.picture_info.file_info import ImageMetadata, file_info
 from server.worker.image_files import decode_png, encode_image, encode_preview
 
 __all__ = ["EngineWorker"]
@@ -44,6 +46,14 @@ logger = logging.getLogger(__name__)
 
 WARM_UP_AFTER_S: Final = 1.0
 """Without a job. Whoever waits for the server to be ready asks at once."""
+
+
+class _FileWish(NamedTuple):
+    """What the files of a job are, and say."""
+
+    output_format: str
+    image_metadata: ImageMetadata
+    params: GenerationParams
 
 
 class _Stop:
@@ -64,6 +74,7 @@ class EngineWorker:
         warm_up: WarmUp | None = None,
         *,
         backend: str = "torch",
+        model_name: str = "",
     ) -> None:
         """Make one; `run` runs it.
 
@@ -72,7 +83,9 @@ class EngineWorker:
             send: takes what it says.
             warm_up: of this engine, done piece by piece while there are no jobs; None: it is warm.
             backend: what runs its networks: as in `EngineInfo`.
+            model_name: what files say that their pictures were drawn with.
         """
+        self._model_name = model_name
         self._engine = engine
         self._send = send
         self._warm_up = warm_up
@@ -83,8 +96,8 @@ class EngineWorker:
         self._preparing = ThreadPoolExecutor(1, thread_name_prefix="prepare")
         # One thread, so that a job's pictures are sent in order and before its end.
         self._files = ThreadPoolExecutor(1, thread_name_prefix="picture-files")
-        self._formats: dict[str, str] = {}
-        """Job -> output format. Written when a job comes in, removed at its end or cancel: what is missing is over."""
+        self._formats: dict[str, _FileWish] = {}
+        """Written when a job comes in, removed at its end or cancel: what is missing is over."""
         self._file_seconds: dict[str, float] = {}
         """Job -> seconds spent on its files so far. Belongs to the thread that writes files."""
         self._is_stopping = threading.Event()
@@ -92,7 +105,7 @@ class EngineWorker:
     def handle(self, message: Submit | Cancel | Ping) -> None:
         """Take a message in."""
         if isinstance(message, Submit):
-            self._formats[message.job_id] = message.output_format
+            self._formats[message.job_id] = _FileWish(message.output_format, message.image_metadata, message.params)
             self._preparing.submit(self._prepare, message)
             return
         if isinstance(message, Cancel):
@@ -214,9 +227,9 @@ class EngineWorker:
             case PreviewTaken():
                 self._files.submit(self._write_preview, event)
             case ImageDrawn():
-                output_format = self._formats.get(event.request_id)
-                if output_format is not None:  # else another of its pictures could not be written
-                    self._files.submit(self._write_file, event, output_format)
+                wish = self._formats.get(event.request_id)
+                if wish is not None:  # else another of its pictures could not be written
+                    self._files.submit(self._write_file, event, wish)
             case Finished():
                 if self._formats.pop(event.request_id, None) is not None:
                     self._files.submit(self._finish, event)
@@ -234,14 +247,15 @@ class EngineWorker:
             return
         self._send(Preview(preview.request_id, preview.image_index, preview.step, file.data, file.media_type))
 
-    def _write_file(self, image: ImageDrawn, output_format: str) -> None:
+    def _write_file(self, image: ImageDrawn, wish: _FileWish) -> None:
         began = time.perf_counter()
         try:
-            file = encode_image(image.pixels, output_format)
+            info = file_info(wish.params, image.image_index, self._model_name, wish.image_metadata)
+            file = encode_image(image.pixels, wish.output_format, info)
         except Exception:
             logger.exception("encoding a picture failed")
             self._commands.put(Cancel(image.request_id))
-            self._fail(image.request_id, EngineError(f"the picture could not be encoded as {output_format}"))
+            self._fail(image.request_id, EngineError(f"the picture could not be encoded as {wish.output_format}"))
             return
         seconds = time.perf_counter() - began
         self._file_seconds[image.request_id] = self._file_seconds.get(image.request_id, 0.0) + seconds

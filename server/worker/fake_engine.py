@@ -90,6 +90,7 @@ class FakeEngine:
         *,
         step_s: float,
         max_images_in_flight: int,
+        model_name: str = "fake",
         apply_faults: Callable[[Sequence[str]], object] = _apply_prompt_faults,
     ) -> None:
         """Make one.
@@ -98,11 +99,13 @@ class FakeEngine:
             send: takes what it says.
             step_s: seconds that a step takes.
             max_images_in_flight: pictures that take a step together.
+            model_name: what it says it is.
             apply_faults: called in the middle of every step, with the prompts that take part in it.
         """
         self._send = send
         self._step_s = step_s
         self._max_images_in_flight = max_images_in_flight
+        self._model_name = model_name
         self._apply_faults = apply_faults
         self._messages: queue.SimpleQueue[Submit | Cancel | Ping | None] = queue.SimpleQueue()
         self._is_stopping = threading.Event()
@@ -176,7 +179,7 @@ class FakeEngine:
         self._pictures.remove(picture)
         job, now = picture.job, time.monotonic()
         self._report_work("decode", now, [picture])
-        self._send(fake_image(job.submit.job_id, job.submit.params, picture.index, job.submit.output_format))
+        self._send(fake_image(job.submit, picture.index, self._model_name))
         job.num_unfinished -= 1
         if not job.num_unfinished:
             denoise_s = now - (now if job.began is None else job.began)
@@ -201,6 +204,7 @@ def main() -> None:
         line.send,
         step_s=script.step_s,
         max_images_in_flight=max_images_in_flight,
+        model_name=configuration.model_name,
     )
     line.hand_messages_to(engine.handle)
     line.send(Ready(fake_info(configuration.model_id, max_images_in_flight)))

@@ -12,7 +12,9 @@ from dataclasses import astuple
 from typing import Final
 
 from engine.params import GenerationParams
-from server.executors.messages import EngineInfo, ImageReady, JobDone, Preview, WorkDone
+from server.executors.messages import EngineInfo, ImageReady, JobDone, Preview, Submit, WorkDone
+from server.picture_info.file_info import NOTHING, FileInfo, file_info
+from server.picture_info.png import PNG_SIGNATURE, info_chunks, png_chunk
 
 __all__ = ["fake_image", "fake_info", "fake_job_done", "fake_png", "fake_preview", "fake_work"]
 
@@ -37,10 +39,11 @@ def fake_info(model_id: str, max_images_in_flight: int) -> EngineInfo:
     )
 
 
-def fake_image(job_id: str, params: GenerationParams, image_index: int, output_format: str) -> ImageReady:
+def fake_image(submit: Submit, image_index: int, model_name: str) -> ImageReady:
     """A finished picture. Its bytes are a PNG's, whatever the format."""
-    alone = params.of_image(image_index)
-    return ImageReady(job_id, image_index, alone.seed, fake_png(alone), f"image/{output_format}")
+    alone = submit.params.of_image(image_index)
+    data = fake_png(alone, file_info(submit.params, image_index, model_name, submit.image_metadata))
+    return ImageReady(submit.job_id, image_index, alone.seed, data, f"image/{submit.output_format}")
 
 
 def fake_preview(job_id: str, params: GenerationParams, image_index: int, step: int) -> Preview | None:
@@ -67,16 +70,19 @@ def fake_work(
     return WorkDone(kind, seconds, rows, params.height, params.width, rows_by_job)
 
 
-def fake_png(params: GenerationParams) -> bytes:
+def fake_png(params: GenerationParams, info: FileInfo = NOTHING) -> bytes:
     """A valid PNG of 8x8 pixels whose colours are a hash of everything that was asked."""
-    return _png(astuple(params))
+    return _png(astuple(params), info)
 
 
-def _png(request: tuple[object, ...]) -> bytes:
+def _png(request: tuple[object, ...], info: FileInfo = NOTHING) -> bytes:
     pixels = hashlib.shake_256(repr(request).encode()).digest(_SIZE * _SIZE * 3)
     rows = b"".join(b"\0" + pixels[at : at + 3 * _SIZE] for at in range(0, len(pixels), 3 * _SIZE))
     header = struct.pack(">IIBBBBB", _SIZE, _SIZE, 8, 2, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    chunks = (
+        png_chunk(b"IHDR", header),
+        info_chunks(info),
+        png_chunk(b"IDAT", zlib.compress(rows)),
+        png_chunk(b"IEND", b""),
     )
+    return PNG_SIGNATURE + b"".join(chunks)

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from server.worker.image_files import PNG_SIGNATURE
+from server.picture_info.png import PNG_SIGNATURE
 from server.worker.upload_messages import PictureKind
 
 __all__ = ["MAX_SIDE", "PictureError", "Pixels", "name_of", "read_picture"]

@@ -20,7 +20,9 @@ __all__ = [
     "NoRoom",
     "NotJson",
     "PictureFile",
+    "PictureInfo",
     "PictureKind",
+    "ReadInfo",
     "ReadUpload",
     "Refused",
     "RefusedError",
@@ -58,6 +60,13 @@ class ReadUpload(_Message, frozen=True):
     """Where to write them."""
 
 
+class ReadInfo(_Message, frozen=True):
+    """Read how the picture in the body of this request was drawn."""
+
+    content_type: str
+    """Its header: JSON, multipart/form-data or a picture's."""
+
+
 class PictureFile(msgspec.Struct, frozen=True):
     """A picture that was read and written as a PNG file."""
 
@@ -79,6 +88,12 @@ class Upload(_Message, frozen=True):
     """JSON; the fields with pictures are left out."""
     pictures: dict[str, PictureFile]
     """Field -> its picture."""
+
+
+class PictureInfo(_Message, frozen=True):
+    """What a picture's file says of how it was drawn."""
+
+    text: str | None
 
 
 class Refused(_Message, frozen=True):
@@ -113,26 +128,27 @@ class RefusedError(Exception):
         self.answer = answer
 
 
-Answer = Upload | Refused | NotJson | NoRoom
+Answer = Upload | PictureInfo | Refused | NotJson | NoRoom
 
 _encoder = msgspec.msgpack.Encoder()
-_question = msgspec.msgpack.Decoder(ReadUpload)
+_question = msgspec.msgpack.Decoder(ReadUpload | ReadInfo)
 _answer = msgspec.msgpack.Decoder(Answer)
 
 
-def frame(message: ReadUpload | Answer) -> bytes:
+def frame(message: ReadUpload | ReadInfo | Answer) -> bytes:
     """The message as it travels, its length in front."""
     body = _encoder.encode(message)
     return HEADER.pack(len(body)) + body
 
 
-def decode_question(body: bytes) -> ReadUpload:
+def decode_question(body: bytes) -> ReadUpload | ReadInfo:
     """Read a question from a frame's body.
 
     Raises:
         msgspec.DecodeError: it is not one.
     """
-    return _question.decode(body)
+    question: ReadUpload | ReadInfo = _question.decode(body)
+    return question
 
 
 def decode_answer(body: bytes) -> Answer:

@@ -13,7 +13,8 @@ import socket
 import sys
 from typing import Final
 
-from server.worker.upload_messages import HEADER, Refused, decode_question, frame
+from server.worker.info_reading import read_info
+from server.worker.upload_messages import HEADER, Answer, ReadInfo, ReadUpload, Refused, decode_question, frame
 from server.worker.upload_reading import read_upload
 
 __all__ = ["MEMORY_BYTES"]
@@ -33,10 +34,14 @@ def main() -> None:
         with os.fdopen(descriptor, "rb") as file:
             file.seek(0)
             try:
-                answer = read_upload(file.read(), decode_question(question))
+                answer = _answer(file.read(), decode_question(question))
             except MemoryError:
                 answer = Refused("too_large", "the request needs more memory to be read than there is")
         connection.sendall(frame(answer))
+
+
+def _answer(body: bytes, question: ReadUpload | ReadInfo) -> Answer:
+    return read_info(body, question) if isinstance(question, ReadInfo) else read_upload(body, question)
 
 
 def _limit_itself() -> None:

@@ -33,7 +33,7 @@ from server.worker.upload_messages import (
     Upload,
 )
 
-__all__ = ["read_upload"]
+__all__ = ["file_of", "json_of", "read_upload"]
 
 REQUEST_PART: Final = "request"
 
@@ -74,7 +74,7 @@ def _request_and_files(body: bytes, question: ReadUpload) -> tuple[object, dict[
         RefusedError: it is not such a request.
     """
     text, files = _split(body, question)
-    request = _json(text)
+    request = json_of(text)
     num_rest_bytes = len(text)
     if isinstance(request, dict):
         for field in question.fields:
@@ -83,7 +83,7 @@ def _request_and_files(body: bytes, question: ReadUpload) -> tuple[object, dict[
                 if field in files:
                     raise _invalid(field, "must be sent once, in the JSON or as a part")
                 num_rest_bytes -= len(value)
-                files[field] = _file_of(field, value)
+                files[field] = file_of(field, value)
                 del request[field]
     if num_rest_bytes > MAX_REST_BYTES:
         rule = f"the request must have at most {MAX_REST_BYTES} bytes without its pictures"
@@ -110,7 +110,12 @@ def _split(body: bytes, question: ReadUpload) -> tuple[bytes, dict[str, bytes]]:
     return text, {name: data for name, data in parts.items() if data}
 
 
-def _json(text: bytes) -> object:
+def json_of(text: bytes) -> object:
+    """Parse a body.
+
+    Raises:
+        RefusedError: it cannot be parsed.
+    """
     try:
         return strict_json(text)
     except json.JSONDecodeError as error:
@@ -125,8 +130,12 @@ def _json(text: bytes) -> object:
         ) from None
 
 
-def _file_of(field: str, text: str) -> bytes:
-    """The file that stands in a JSON field."""
+def file_of(field: str, text: str) -> bytes:
+    """The file that stands in a JSON field.
+
+    Raises:
+        RefusedError: there is none.
+    """
     if _ADDRESS.match(text):
         raise _invalid(field, "must be the picture itself, in base64 or as a data: URL; addresses are not fetched")
     found = _DATA_URL.match(text)

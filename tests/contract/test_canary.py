@@ -37,7 +37,7 @@ from tests.chaos.gateway import Gateway, gateway, until
 from tests.client.contract import codes
 from tests.contract.every_route import new_app, routed
 from tests.processes import REPOSITORY
-from tests.server.uploads.picture_files import form_of, png
+from tests.server.uploads.picture_files import chunk, form_of, png
 
 PROMPT = "tangerine walrus"
 NEGATIVE = "indigo pelican"
@@ -292,6 +292,11 @@ def _upload_wrongly(caller: Caller) -> None:
         caller.ask("POST", path, content=form_of(QUICK, {"image": png()})[:-9], headers=form)
         foreign = {**form, "Origin": f"https://{PROMPT.replace(' ', '-')}.example"}
         caller.ask("POST", path, content=form_of(QUICK, {"image": png()}), headers=foreign)
+    for image in (PROMPT, KEY, text, [PROMPT]):
+        caller.post({"image": image, PROMPT: KEY}, "/v1/image-info")
+    caller.ask("POST", "/v1/image-info", content=form_of(QUICK, {PROMPT: marks}), headers=form)
+    told = png()[:33] + chunk(b"tEXt", b"parameters\0" + marks) + png()[33:]
+    assert caller.ask("POST", "/v1/image-info", content=told, headers={"Content-Type": "image/png"}).status_code == 200
     assert caller.post({**QUICK, "strength": 1.0, "image": base64.b64encode(png()).decode()}).status_code == 202
 
 
