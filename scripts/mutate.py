@@ -1,4 +1,4 @@
-"""Would the tests notice? Plants the bugs of `mutations*.py`, one at a time, and sees whether the named test fails.
+"""Would the tests notice? Plants the bugs of `mutations/`, one at a time, and sees whether the named test fails.
 
 python scripts/mutate.py [--jobs 2] [--only NAME ...]
 
@@ -23,12 +23,16 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
-from mutations import MUTATIONS, Mutation
-from mutations_networks import NETWORK_MUTATIONS
+from mutations import backends, model, networks, pictures, rows, service, start, turns
+from mutations.base import Mutation
 
 __all__ = ["ALL_MUTATIONS", "main", "planted", "rot"]
 
-ALL_MUTATIONS: Final = (*MUTATIONS, *NETWORK_MUTATIONS)
+ALL_MUTATIONS: Final = tuple(
+    mutation
+    for area in (pictures, rows, start, backends, model, networks, turns, service)
+    for mutation in area.MUTATIONS
+)
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 
@@ -89,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _copy_tree(pristine)
         complaints = rot(mutations, pristine)
         if complaints:
-            print("scripts/mutations*.py no longer fits the code:", *complaints, sep="\n  ")
+            print("scripts/mutations/ no longer fits the code:", *complaints, sep="\n  ")
             return 2
         tests = sorted({mutation.test for mutation in mutations})
         exit_code, output = _run_tests(pristine, tests, ALL_TESTS_TIMEOUT_S)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
+from engine.backends.compiled_cache import CompiledCache
 from engine.models.locate import locate
 from engine.models.random_model import make_random_model
 from engine.models.stable_diffusion import StableDiffusion
@@ -52,3 +54,31 @@ def tiny_model(tiny_model_folder: Path) -> StableDiffusion:
 def dreamlet() -> StableDiffusion:
     """The built-in model."""
     return StableDiffusion.load(locate("models/dreamlet"), torch.device("cpu"), torch.float32)
+
+
+@pytest.fixture(scope="session")
+def on_openvino(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], StableDiffusion]:
+    """The same networks by OpenVINO, read from a warm cache as a server does; a model's id -> it."""
+    openvino_backend = pytest.importorskip("engine.backends.openvino_backend", exc_type=ImportError)
+    cache = CompiledCache(tmp_path_factory.mktemp("openvino"))
+
+    @functools.cache
+    def load(model_id: str) -> StableDiffusion:
+        def once() -> StableDiffusion:
+            backend = openvino_backend.OpenVinoBackend(1, cache)
+            return StableDiffusion.load(locate(model_id), torch.device("cpu"), torch.float32, backend)
+
+        once()
+        return once()
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def tiny_openvino(tiny_model_folder: Path, on_openvino: Callable[[str], StableDiffusion]) -> StableDiffusion:
+    return on_openvino(str(tiny_model_folder))
+
+
+@pytest.fixture(scope="session")
+def dreamlet_openvino(on_openvino: Callable[[str], StableDiffusion]) -> StableDiffusion:
+    return on_openvino("models/dreamlet")

@@ -13,6 +13,9 @@ from engine.samplers import SAMPLERS as ALL_SAMPLERS
 from server.worker.image_files import encode_image
 from tests.engine.drawing import Params, add_all, run
 
+MODELS = ["tiny_model", "dreamlet", "tiny_openvino", "dreamlet_openvino"]
+"""Fixtures: by torch, and by OpenVINO."""
+
 SAMPLERS = [("DPMSolver++", "karras"), ("Euler", "karras"), ("Euler a", "default"), ("DDIM", "default")]
 
 
@@ -43,7 +46,7 @@ def files(events: list[EngineEvent]) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("rows_per_call", [2, 6])
-@pytest.mark.parametrize("model_name", ["tiny_model", "dreamlet"])
+@pytest.mark.parametrize("model_name", MODELS)
 def test_the_same_request_gives_the_same_file_in_any_company(
     request: pytest.FixtureRequest, params: Params, model_name: str, rows_per_call: int
 ):
@@ -109,7 +112,7 @@ def test_one_batch_holds_every_sampler_at_once(tiny_model: StableDiffusion, para
     assert len(set(alone.values())) == len(wishes)
 
 
-@pytest.mark.parametrize("model_name", ["tiny_model", "dreamlet"])
+@pytest.mark.parametrize("model_name", MODELS)
 def test_a_row_does_not_see_its_neighbours(request: pytest.FixtureRequest, model_name: str):
     """What the promise rests on: at one shape of the call, a row's bits depend on that row alone."""
     model: StableDiffusion = request.getfixturevalue(model_name)

@@ -315,7 +315,7 @@ def test_with_all_in_the_cache_no_weights_are_read(folder: Path):
 @pytest.mark.parametrize("change", ["weights", "config", "threads"])
 def test_another_model_or_another_machine_is_compiled_anew(tmp_path: Path, change: str):
     backend(tmp_path / "cache").functions(unet_files(tmp_path), EXAMPLES)
-    files = unet_files(tmp_path, kind="without a middle" if change == "config" else KIND, seed=change == "weights")
+    files = unet_files(tmp_path, kind="without a middle" if change == "config" else KIND, seed=int(change == "weights"))
     examples = unet_examples(plan_of(UNETS["without a middle"])) if change == "config" else EXAMPLES
     with pytest.raises(AssertionError, match="weights were read"):
         backend(tmp_path / "cache", 1 if change == "threads" else 2).functions(unwilling(files), examples)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from mutate import ALL_MUTATIONS, planted, rot
-from mutations import Mutation
+from mutations.base import Mutation
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -1,12 +1,12 @@
-"""The planted bugs of the networks, their loading and the tokenizer; see `mutations.py`."""
+"""The planted bugs of the networks, their loading and the tokenizer; see `base.py`."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from mutations import Mutation
+from mutations.base import Mutation
 
-__all__ = ["NETWORK_MUTATIONS"]
+__all__ = ["MUTATIONS"]
 
 AUTOENCODER: Final = "engine/networks/autoencoder.py"
 CLIP: Final = "engine/networks/clip.py"
@@ -29,7 +29,7 @@ ITS_OWN_TIME: Final = (
 )
 TOKENS: Final = "tests/engine/test_tokenizer.py::test_special_tokens_are_found_wherever_a_folder_describes_them"
 
-NETWORK_MUTATIONS: Final = (
+MUTATIONS: Final = (
     # --- computed once a prompt, once a picture -----------------------------------------------------------------------
     Mutation(
         name="keys-of-another-prompt",

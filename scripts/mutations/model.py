@@ -1,0 +1,75 @@
+"""The planted bugs of what the networks read and answer; see `base.py`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mutations.base import Mutation
+
+__all__ = ["MUTATIONS"]
+
+MODEL: Final = "engine/models/stable_diffusion.py"
+PROMPTS: Final = "engine/prompts/encoder.py"
+
+MUTATIONS: Final = (
+    # --- what the networks read and answer ----------------------------------------------------------------------------
+    Mutation(
+        name="timesteps-whole-in-the-model",
+        file=MODEL,
+        old="told = [timesteps] if",
+        new="told = [timesteps.long()] if",
+        test="tests/engine/test_stable_diffusion.py::test_the_network_is_told_the_fraction_of_a_timestep",
+        why="Karras schedules would be drawn at other noise levels than the table assumes.",
+    ),
+    Mutation(
+        name="decode-unscaled",
+        file=MODEL,
+        old="(latents / self._vae_layout.scaling_factor)",
+        new="latents",
+        test="tests/engine/test_stable_diffusion.py::"
+        "test_pixels_are_scaled_and_rounded_to_the_last_bit_as_diffusers_does",
+        why="Pictures would come out pale: Stable Diffusion's latents are scaled by 0.18.",
+    ),
+    Mutation(
+        name="pixels-truncated",
+        file=MODEL,
+        old="* 255).round()",
+        new="* 255)",
+        test="tests/engine/test_stable_diffusion.py::"
+        "test_pixels_are_scaled_and_rounded_to_the_last_bit_as_diffusers_does",
+        why="Pictures would be half a level too dark, too little for any eye to notice.",
+    ),
+    Mutation(
+        name="markers-not-counted",
+        file=MODEL,
+        old="len(self._tokenizer.tokens(prompt)) - PROMPT_TOKENS",
+        new="len(self._tokenizer.tokens(prompt)) - PROMPT_TOKENS - 2",
+        test="tests/engine/test_stable_diffusion.py::test_tokens_beyond_what_is_read_are_counted",
+        why="A prompt could lose its last two words without anybody being told.",
+    ),
+    Mutation(
+        name="negative-truncation-untold",
+        file="engine/params.py",
+        old="for text in (leg.prompt, leg.negative_prompt) if text",
+        new="for text in (leg.prompt,) if text",
+        test="tests/engine/test_prompts.py::"
+        "test_truncated_tokens_of_both_texts_are_counted_and_only_of_those_that_are_read",
+        why="A negative prompt could be cut without anybody being told.",
+    ),
+    Mutation(
+        name="prompts-remembered-by-their-beginning",
+        file=PROMPTS,
+        old="self._texts.get(prompt, lambda",
+        new="self._texts.get(prompt[:77], lambda",
+        test="tests/engine/test_prompts.py::test_texts_that_differ_anywhere_are_read_apart",
+        why="77 is the limit in tokens, not in characters: somebody would get the picture of another prompt.",
+    ),
+    Mutation(
+        name="prompts-never-forgotten",
+        file=PROMPTS,
+        old="while len(self._values) > MAX_REMEMBERED or (",
+        new="while (",
+        test="tests/engine/test_prompts.py::test_the_text_that_was_not_used_for_longest_is_forgotten",
+        why="A server would grow by 0.2 MB with every new prompt until it is killed.",
+    ),
+)
