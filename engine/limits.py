@@ -30,7 +30,7 @@ class Limits:
     max_image_pixels: int = 2**24
     """Of a picture that comes in."""
     max_seed: int = 2**63 - 1
-    max_num_images: int = 8
+    max_num_images: int = 64
     max_mask_blur: int = 64
     max_mask_padding: int = 512
 

@@ -88,8 +88,6 @@ class GenerationParams:
 
     def _check_texts(self) -> None:
         check_prompt("prompt", self.prompt)
-        if not self.prompt.strip() and self.upscaler is None:
-            raise InvalidParamsError("prompt", "must not be empty", self.prompt)
         check_prompt("negative_prompt", self.negative_prompt)
         check_choice("resize", self.resize, get_args(Resize))
         if self.upscaler is not None:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -27,6 +27,7 @@ from server.error_wording import rule_of, shortened
 __all__ = [
     "DEFAULT_MODEL_ID",
     "REPOSITORY",
+    "CompatApi",
     "Settings",
     "StartError",
     "load_settings",
@@ -44,6 +45,12 @@ _DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,2})?")
 
 _ORIGIN = re.compile(r"(http(?!.*:80$)|https(?!.*:443$))://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[1-9]\d{0,4})?")
 """Of RFC 6454; what browsers leave out (default ports) or never send (a slash, capitals) would never match."""
+
+_PUBLIC_URL = re.compile(r"https?://[A-Za-z0-9.:\[\]_-]+(/[A-Za-z0-9._~-]+)*")
+_MODEL_ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+CompatApi = Literal["openai", "a1111", "huggingface"]
+"""APIs of other programs that are spoken here too."""
 
 _Size = Annotated[int, Field(ge=LIMITS.min_size, le=LIMITS.max_size)]
 
@@ -129,6 +136,17 @@ class Settings(BaseSettings):
     max_queued_requests: int = Field(default=100, ge=0, le=100_000)
     """Requests that may wait their turn. Beyond that they are answered with 503 and `Retry-After`."""
 
+    compat_apis: Annotated[tuple[CompatApi, ...], NoDecode] = ("openai", "a1111", "huggingface")
+    """APIs of other programs that are served beside our own, separated by commas; `none` serves none."""
+    compat_timeout: float = Field(default=600.0, gt=0, le=86400, allow_inf_nan=False)
+    """Seconds for which those APIs wait for a picture; their clients cannot come back later."""
+    public_url: str | None = None
+    """Address of this server as its users reach it (`https://pictures.example`), for the addresses of pictures in the
+    OpenAI API. Unset: the host that the request names."""
+    openai_model_aliases: Annotated[tuple[str, ...], NoDecode] = ()
+    """Names, separated by commas, that the OpenAI API lists as models beside the real one: some clients show only names
+    that they know (`gpt-image-1`)."""
+
     limit_requests_per_minute: int = Field(default=1200, ge=0, le=100_000)
     """Requests that each API key may send in any minute; 0 is no limit. Beyond that: 429 with `Retry-After`."""
     limit_work_units_per_hour: int = Field(default=0, ge=0, le=10**9)
@@ -198,6 +216,32 @@ class Settings(BaseSettings):
                 "port that is not the scheme's own; no path, and not *"
             )
         return origins
+
+    @field_validator("compat_apis", mode="before")
+    @classmethod
+    def _are_known_apis(cls, names: str | tuple[str, ...]) -> object:
+        apis = _split(names.lower()) if isinstance(names, str) else names
+        known = get_args(CompatApi)
+        if apis == ["none"]:
+            return ()
+        if not all(api in known for api in apis):
+            raise ValueError(f"must be some of {', '.join(known)}, or none")
+        return apis
+
+    @field_validator("public_url")
+    @classmethod
+    def _is_an_address(cls, url: str | None) -> str | None:
+        if url is not None and not _PUBLIC_URL.fullmatch(url):
+            raise ValueError("must be an address like https://pictures.example, without a slash at its end")
+        return url
+
+    @field_validator("openai_model_aliases", mode="before")
+    @classmethod
+    def _are_model_names(cls, names: str | tuple[str, ...]) -> object:
+        aliases = _split(names) if isinstance(names, str) else names
+        if not all(_MODEL_ALIAS.fullmatch(alias) for alias in aliases):
+            raise ValueError("must be names of models, like gpt-image-1")
+        return aliases
 
     @field_validator("device")
     @classmethod

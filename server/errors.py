@@ -70,6 +70,7 @@ __all__ = [
     "KeyNotActiveError",
     "KeyNotFoundError",
     "MalformedRequestError",
+    "ModelNameError",
     "NotAcceptableError",
     "NotAuthorisedError",
     "NotDeadError",
@@ -165,6 +166,10 @@ class IdempotencyMismatchError(ServerError):
 
 class JobNotFoundError(ServerError):
     """This caller has no job or picture with this id."""
+
+
+class ModelNameError(ServerError):
+    """No model of this name is served."""
 
 
 class NotDoneError(ServerError):
@@ -277,6 +282,7 @@ PROBLEMS: Mapping[type[Exception], ProblemKind] = MappingProxyType(
             422, "idempotency_key_reused", "The Idempotency-Key was already used for another request"
         ),
         JobNotFoundError: ProblemKind(404, "job_not_found", "No such job"),
+        ModelNameError: ProblemKind(404, "model_not_found", "No such model"),
         NotDoneError: ProblemKind(409, "job_not_done", "The job has no pictures"),
         NotDeadError: ProblemKind(409, "job_not_dead", "The job is not dead"),
         ResultExpiredError: ProblemKind(410, "result_expired", "The pictures have expired"),

@@ -190,14 +190,20 @@ class ImageGenerator:
         return self.states.of(await _in_time(accepting))
 
     async def draw(
-        self, new: NewJob, pictures: Sequence[UploadedPicture] = (), *, wait_s: float | None = None
+        self,
+        new: NewJob,
+        pictures: Sequence[UploadedPicture] = (),
+        *,
+        wait_s: float | None = None,
+        timeout_s: float | None = None,
     ) -> Drawn:
         """Accept a job and wait for its pictures.
 
         Args:
             new: the job. If it is bound, cancelling this call, or running out of time, cancels the job.
             pictures: what it starts from.
-            wait_s: seconds to wait, at most `REQUEST_TIMEOUT`; None: that.
+            wait_s: seconds to wait, at most `timeout_s`; None: that.
+            timeout_s: None: `REQUEST_TIMEOUT`.
 
         Returns:
             The finished job and its pictures; without any if it is not bound and has not ended in time.
@@ -207,7 +213,8 @@ class ImageGenerator:
             ServerError: see `submit`; or why there are no pictures.
             EngineError: the engine could not draw this.
         """
-        timeout_s = self._request_timeout_s if wait_s is None else min(wait_s, self._request_timeout_s)
+        longest_s = self._request_timeout_s if timeout_s is None else timeout_s
+        timeout_s = longest_s if wait_s is None else min(wait_s, longest_s)
         accepting = self.dispatcher.spawn(self.admission.accept(new, pictures), f"accept {new.id}")
         try:
             async with asyncio.timeout(timeout_s):
@@ -223,6 +230,19 @@ class ImageGenerator:
         finally:
             if new.is_bound:
                 self.dispatcher.spawn(self._let_go(accepting), f"let go {new.id}")
+
+    async def result(self, record: JobRecord) -> Drawn:
+        """Wait for the pictures of an accepted job.
+
+        Raises:
+            ServerError: why there are none.
+            EngineError: the engine could not draw this.
+        """
+        return await self._pictures(record)
+
+    def let_go(self, record: JobRecord) -> None:
+        """The caller of this bound job is gone: cancel it unless it has ended."""
+        self.dispatcher.spawn(self._cancel_unless_over(record), f"let go {record.id}")
 
     async def _pictures(self, record: JobRecord) -> Drawn:
         live = self.dispatcher.live.get(record.id)
@@ -243,10 +263,12 @@ class ImageGenerator:
     async def _let_go(self, accepting: asyncio.Task[JobRecord]) -> None:
         """The caller of this bound job hung up: cancel it unless it has ended."""
         with contextlib.suppress(Exception):  # the caller has been told
-            record = await accepting
-            live = self.dispatcher.live.get(record.id)
-            if live is not None and not live.record.is_over:
-                await self.dispatcher.cancel(record.id)
+            await self._cancel_unless_over(await accepting)
+
+    async def _cancel_unless_over(self, record: JobRecord) -> None:
+        live = self.dispatcher.live.get(record.id)
+        if live is not None and not live.record.is_over:
+            await self.dispatcher.cancel(record.id)
 
     # --- finding jobs -------------------------------------------------------------------------------------------------
 

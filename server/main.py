@@ -12,12 +12,13 @@ import functools
 import multiprocessing
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from types import MappingProxyType
+from typing import Any, Final, NoReturn
 
 import structlog
-from fastapi import Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 
 from engine.errors import EngineError
 from engine.models.locate import ModelFolder, locate
@@ -31,7 +32,11 @@ from server.access.open_host import refuse_open_host
 from server.access.proxies import TrustedProxies
 from server.access.rate_limit_middleware import RateLimitMiddleware
 from server.access.rate_limits import KeyLimits
-from server.config import Settings, StartError, load_settings, unknown_names
+from server.config import CompatApi, Settings, StartError, load_settings, unknown_names
+from server.dialects.a1111 import A1111
+from server.dialects.base import Dialect
+from server.dialects.huggingface import HUGGINGFACE
+from server.dialects.openai import OPENAI
 from server.errors import ServerError
 from server.executors.base import Executor
 from server.executors.child_process import ChildProcessExecutor
@@ -47,6 +52,10 @@ from server.routes import keys as key_routes
 from server.routes import metrics as metrics_route
 from server.routes import usage as usage_routes
 from server.routes.dependencies import Service
+from server.routes.openai import files as openai_files
+from server.routes.openai import images as openai_images
+from server.routes.openai import models as openai_models
+from server.routes.openai.signed_urls import SignedUrls
 from server.routes.strict_requests import refuse_unknown_query
 from server.routes.upload_route import paths_with_uploads
 from server.schemas.generation import Defaults
@@ -62,6 +71,17 @@ __all__ = ["STARTUP_FAILURE", "app_from_environment", "create_app"]
 
 STARTUP_FAILURE = 3
 """Exit code; the one after which uvicorn does not start a failed worker again."""
+
+_COMPAT_ROUTERS: Final[Mapping[CompatApi, Sequence[APIRouter]]] = MappingProxyType(
+    {
+        "openai": (openai_images.router, openai_images.forms, openai_files.router, openai_models.router),
+        "a1111": (),
+        "huggingface": (),
+    }
+)
+_DIALECTS: Final[Mapping[CompatApi, Dialect]] = MappingProxyType(
+    {"openai": OPENAI, "a1111": A1111, "huggingface": HUGGINGFACE}
+)
 
 _log = structlog.get_logger("server")
 
@@ -144,6 +164,7 @@ def create_app(
         readings=Readings(generator, model_id=settings.model_id, version=info.VERSION),
         thumbnails=Thumbnails(),
         uploads=Uploads(settings.server_folder / INPUTS_FOLDER),
+        signed_urls=SignedUrls(settings.server_folder),
     )
     routers = [
         routes.router
@@ -161,6 +182,8 @@ def create_app(
             metrics_route,
         )
     ]
+    routers += [router for api in settings.compat_apis for router in _COMPAT_ROUTERS[api]]
+    app.state.dialects = tuple(_DIALECTS[api] for api in settings.compat_apis)
     upload_paths = paths_with_uploads(route for router in routers for route in router.routes)
     # The last one added is the outermost.
     app.add_middleware(HeadRequests)
@@ -247,6 +270,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     service: Service = app.state.service
     asyncio.get_running_loop().set_exception_handler(log_loop_error)
     await service.generator.start()
+    await asyncio.to_thread(service.signed_urls.open)
     try:
         await service.keys.open(service.generator.storage.store)
         yield

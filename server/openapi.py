@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from server.dialects.base import Dialect
 from server.routes.responses import problem, problems
 from server.schemas.generation import Problem
 
@@ -30,12 +32,28 @@ def openapi_of(app: FastAPI) -> dict[str, Any]:
         for name in _FASTAPIS_OWN:
             schemas.pop(name, None)
         _describe_size_multiple(schemas["GenerateRequest"], app.state.service.defaults.pixels_per_latent)
-        for operation in (operation for path in description["paths"].values() for operation in path.values()):
+        for path, method, operation in _operations(description["paths"]):
             _describe_invalid(operation["responses"])
             _describe_not_authorised(operation)
+            for dialect in app.state.dialects:
+                if dialect.speaks(method.upper(), path):
+                    _translate(operation["responses"], dialect)
         description["components"]["securitySchemes"] |= _HEADER_ALIAS
         app.openapi_schema = description
     return app.openapi_schema
+
+
+def _operations(paths: Mapping[str, Mapping[str, dict[str, Any]]]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    return ((path, method, operation) for path, found in paths.items() for method, operation in found.items())
+
+
+def _translate(responses: dict[str, dict[str, Any]], dialect: Dialect) -> None:
+    """Say the errors of an operation as the API says them that it belongs to."""
+    content = {"application/json": {"schema": dict(dialect.schema)}}
+    for status in [status for status in responses if status >= "400"]:
+        known = Problem(type="", title="", status=int(status), detail="", instance="", code="", request_id="")
+        said = str(dialect.say(known).status)
+        responses[said] = {"description": responses.pop(status)["description"], "content": content}
 
 
 def _describe_size_multiple(request: dict[str, Any], pixels_per_latent: int) -> None:

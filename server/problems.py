@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
@@ -18,6 +18,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from engine.errors import EngineError, InvalidParamsError
+from server.dialects.base import ERROR_CODE_HEADER, Dialect
 from server.error_wording import harmless, path_without_secrets, rule_of
 from server.errors import PROBLEMS, NotAuthorisedError, ProblemKind, RateLimitedError, ServerError, kind_of
 from server.schemas.generation import GenerateRequest, Problem, ProblemEntry
@@ -75,7 +76,18 @@ def problem_response(request: Request, error: Exception) -> JSONResponse:
     request.state.log["code"] = problem.code
     if isinstance(error, RateLimitedError):
         request.state.log["limit"] = error.limit
+    for dialect in _dialects_of(request):
+        if dialect.speaks(request.method, request.url.path):
+            said = dialect.say(problem)
+            return JSONResponse(said.content, said.status, {**headers, ERROR_CODE_HEADER: problem.code, **said.headers})
     return JSONResponse(problem.as_json(), problem.status, headers, media_type=PROBLEM_MEDIA_TYPE)
+
+
+def _dialects_of(request: Request) -> Sequence[Dialect]:
+    """Those of the app; its own state, so that errors outside of its routes are said in them too."""
+    app = request.scope.get("app")
+    dialects: Sequence[Dialect] = getattr(app.state, "dialects", ()) if app is not None else ()
+    return dialects
 
 
 def problem_of(error: Exception, *, instance: str, request_id: str) -> tuple[Problem, dict[str, str]]:

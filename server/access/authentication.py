@@ -6,6 +6,7 @@ With API keys everybody needs one, programs on this machine too. Without any, th
 
 from __future__ import annotations
 
+import base64
 from typing import Final
 from urllib.parse import parse_qsl, unquote_to_bytes
 
@@ -15,14 +16,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from server.access.caller import ANONYMOUS, LOCAL_CALLER, OPERATOR, Caller
 from server.access.key_ring import KeyRing
 from server.access.network import is_operator, refuse_remote
+from server.dialects.a1111 import is_a1111
 from server.errors import NotAuthorisedError
 from server.store.api_keys import KEY_PREFIX
 
-__all__ = ["OPEN_PATHS", "Authentication"]
+__all__ = ["OPEN_PATHS", "SIGNED_FOLDER", "Authentication", "is_open"]
 
 OPEN_PATHS: Final = frozenset({"/", "/docs", "/openapi.json", "/livez", "/readyz", "/health"})
 """What tells about the server is told to everybody."""
 _OPEN_FOLDER: Final = "/static/"
+SIGNED_FOLDER: Final = "/v1/images/files/"
+"""Pictures whose addresses are signed (`routes/openai/signed_urls.py`), for programs that fetch them without a key."""
 
 _KEY_PARAMETERS: Final = frozenset({"api_key", "apikey", "x_api_key", "access_token", "token", "key"})
 """Names under which people put keys into addresses."""
@@ -55,27 +59,48 @@ class Authentication:
         if is_operator(scope):
             return OPERATOR
         _refuse_key_in_url(scope)
-        if scope["path"] in OPEN_PATHS or scope["path"].startswith(_OPEN_FOLDER):
+        if is_open(scope.get("method", "GET"), scope["path"]):
             return ANONYMOUS
         headers = Headers(scope=scope)
         if not self._keys.is_needed:
             refuse_remote(scope.get("client"), headers)
             return LOCAL_CALLER
-        return self._keys.caller_of(_presented(headers))
+        return self._keys.caller_of(_presented(headers, takes_passwords=is_a1111(scope["path"])))
 
 
-def _presented(headers: Headers) -> bytes:
+def is_open(method: str, path: str) -> bool:
+    """Whether a request needs no key: it is told to everybody, or its address is signed."""
+    if path == "/":
+        return method in {"GET", "HEAD"}
+    return path in OPEN_PATHS or path.startswith((_OPEN_FOLDER, SIGNED_FOLDER))
+
+
+def _password_of(credentials: str) -> str:
+    """The password of `Basic` credentials; empty where there is none. Some clients send the word `undefined`."""
+    try:
+        return base64.b64decode(credentials, validate=True).decode("latin-1").partition(":")[2]
+    except ValueError:
+        return ""
+
+
+def _presented(headers: Headers, *, takes_passwords: bool) -> bytes:
     """The text that is sent as a key.
+
+    Args:
+        headers: of the request.
+        takes_passwords: whether it may be the password of whatever user.
 
     Raises:
         NotAuthorisedError: there is none, or more than one.
     """
-    texts = set(headers.getlist("x-api-key"))
+    texts = {*headers.getlist("x-api-key"), *headers.getlist("api-key")}
     for authorization in headers.getlist("authorization"):
         scheme, _, text = authorization.partition(" ")
         # Other schemes are a proxy's own business, as long as the key comes by itself.
         if scheme.lower() == "bearer":
             texts.add(text.strip(" "))
+        elif scheme.lower() == "basic" and takes_passwords:
+            texts.add(_password_of(text.strip(" ")))
     texts.discard("")
     if not texts:
         raise NotAuthorisedError(f"an API key is required: {_USE_THE_HEADER}")

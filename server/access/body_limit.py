@@ -6,6 +6,7 @@ Where pictures may come with a request (`upload_paths`), its body may be larger;
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Collection
 from typing import Final
 
@@ -32,7 +33,10 @@ class BodyLimit:
     """
 
     def __init__(
-        self, app: ASGIApp, timeouts: ClientTimeouts | None = None, upload_paths: Collection[str] = ()
+        self,
+        app: ASGIApp,
+        timeouts: ClientTimeouts | None = None,
+        upload_paths: Collection[re.Pattern[str]] = (),
     ) -> None:
         """Wrap `app`.
 
@@ -43,7 +47,7 @@ class BodyLimit:
         """
         self._app = app
         self._timeouts = timeouts or ClientTimeouts()
-        self._upload_paths = frozenset(upload_paths)
+        self._upload_paths = tuple(upload_paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request with a counted body.
@@ -55,7 +59,7 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        takes_pictures = scope["path"] in self._upload_paths and scope["method"] == "POST"
+        takes_pictures = scope["method"] == "POST" and any(path.match(scope["path"]) for path in self._upload_paths)
         max_bytes = MAX_UPLOAD_BYTES if takes_pictures else MAX_BODY_BYTES
         too_large = _upload_too_large if takes_pictures else _too_large
         announced = Headers(scope=scope).get("content-length", "0")

@@ -11,6 +11,7 @@ from server.access.key_ring import KeyRing
 from server.config import Settings
 from server.generator import ImageGenerator
 from server.metrics_readings import Readings
+from server.routes.openai.signed_urls import SignedUrls
 from server.schemas.generation import Defaults
 from server.thumbnails import Thumbnails
 from server.uploads.uploads import Uploads
@@ -32,6 +33,7 @@ class Service:
     """What `GET /metrics` looks up."""
     thumbnails: Thumbnails
     uploads: Uploads
+    signed_urls: SignedUrls
 
 
 async def _service(request: Request) -> Service:

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine
-from typing import Annotated, Any, TypeVar
-from urllib.parse import quote
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Request, Response
 from fastapi.responses import JSONResponse
 
 from engine.params import GenerationParams
 from server.access.scopes import needs
-from server.errors import ClientGoneError, NotAcceptableError
+from server.errors import NotAcceptableError
 from server.routes.dependencies import ServiceOf
+from server.routes.hang_up import until_hang_up
 from server.routes.idempotency import IDEMPOTENCY_HEADER, idempotency_key
 from server.routes.job_requests import EXAMPLES, job_of, note
 from server.routes.jobs import accepted
 from server.routes.negotiation import preferred, preferred_wait_s
+from server.routes.picture_headers import is_truncated_in, picture_headers
 from server.routes.responses import PICTURE_FILES, problem, problems
 from server.routes.upload_route import UploadRoute, upload_body
 from server.schemas.generation import MEDIA_TYPES, GenerateRequest, GenerateResponse
 from server.schemas.jobs import JobView
-from server.store.record import JobRecord
 
 __all__ = ["router"]
 
 _JSON = "application/json"
-
-_T = TypeVar("_T")
 
 _PICTURE_HEADERS: dict[str, dict[str, object]] = {
     "X-Job-Id": {"description": "The job's id, as in `/v1/jobs/{id}`", "schema": {"type": "string"}},
@@ -94,25 +90,15 @@ async def generate(
     wait_s = None if is_bound else preferred_wait_s(request.headers.getlist("prefer"))
     what_becomes = "its job was cancelled" if is_bound else "its job goes on because it has an Idempotency-Key"
     drawing = service.generator.draw(new, body.pictures, wait_s=wait_s)
-    record, images = await _until_hang_up(request, drawing, what_becomes)
+    record, images = await until_hang_up(request, drawing, what_becomes)
     request.state.log["job_id"] = record.id
     if images is None:
         return accepted(service.generator.states.of(record), service, is_repeat=False)
     if answer_type not in {_JSON, images[0].media_type}:
         raise NotAcceptableError(f"the job was drawn as {images[0].media_type} when its Idempotency-Key was first used")
     params = record.new.params  # a repeat has the seed that was drawn the first time
-    is_truncated = record.outcome is not None and record.outcome.truncated_tokens > 0
-    timing = _server_timing(record)
-    request.state.log["server_timing"] = timing
-    headers = {
-        "X-Job-Id": record.id,
-        "X-Seed": str(params.seed),
-        "X-Model-Id": quote(service.settings.model_name, safe="/:@+ "),
-        "X-Sampler": params.sampler,
-        "X-Noise-Schedule": params.noise_schedule,
-        "X-Prompt-Truncated": "true" if is_truncated else "false",
-        "Server-Timing": ", ".join(f"{phase};dur={milliseconds}" for phase, milliseconds in timing.items()),
-    }
+    is_truncated = is_truncated_in(record)
+    headers = picture_headers(request, record, service)
     if answer_type == _JSON:
         answer = GenerateResponse.of(images, params, service.settings.model_name, is_truncated=is_truncated)
         return JSONResponse(answer.model_dump(), headers=headers)
@@ -131,46 +117,3 @@ def _negotiated(request: Request, body: GenerateRequest, params: GenerationParam
     if answer_type is None:
         raise NotAcceptableError(f"the header Accept must allow one of {', '.join(offers)} for this request")
     return answer_type, MEDIA_TYPES.get(answer_type, body.output_format or "png")
-
-
-def _server_timing(record: JobRecord) -> dict[str, float]:
-    timings = record.outcome.timings if record.outcome else None
-    if timings is None:
-        return {}
-    seconds = {
-        "queue": timings.queue_s,
-        "encode": timings.encode_s,
-        "denoise": timings.denoise_s,
-        "decode": timings.decode_s,
-        "png": timings.file_s,
-    }
-    return {phase: round(1000 * duration, 1) for phase, duration in seconds.items()}
-
-
-async def _until_hang_up(request: Request, work: Coroutine[Any, Any, _T], what_becomes: str) -> _T:
-    """Do the work; cancel it if the caller hangs up.
-
-    Args:
-        request: of the caller.
-        work: what it waits for.
-        what_becomes: of the job then, for the log.
-
-    Raises:
-        ClientGoneError: the caller hung up first.
-    """
-    working = asyncio.create_task(work)
-    hanging_up = asyncio.create_task(_hang_up(request))
-    try:
-        await asyncio.wait({working, hanging_up}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise ClientGoneError(f"the client disconnected; {what_becomes}")
-    finally:
-        working.cancel()
-        hanging_up.cancel()
-        await asyncio.gather(working, hanging_up, return_exceptions=True)
-
-
-async def _hang_up(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

@@ -44,6 +44,11 @@ def idempotency_key(request: Request) -> str | None:
     return keys[0]
 
 
-def request_digest(body: BaseModel) -> bytes:
-    """A digest of the parsed body: a repeat has the same one, another request under the same key has not."""
-    return hashlib.sha256(body.model_dump_json(exclude_none=True).encode()).digest()
+def request_digest(body: BaseModel, api: str = "") -> bytes:
+    """A digest of the parsed body: a repeat has the same one, another request under the same key has not.
+
+    Args:
+        body: as it was understood.
+        api: whose request it was; empty: ours.
+    """
+    return hashlib.sha256(api.encode() + body.model_dump_json(exclude_none=True).encode()).digest()

@@ -17,7 +17,7 @@ from engine.params import LIMITS
 from engine.samplers import SAMPLERS
 from server.routes.dependencies import Service, ServiceOf
 from server.routes.negotiation import preferred
-from server.schemas.generation import MEDIA_TYPES
+from server.schemas.generation import MAX_NUM_IMAGES, MEDIA_TYPES
 
 __all__ = ["NAME", "STATIC_FOLDER", "VERSION", "OwnFiles", "router"]
 
@@ -164,7 +164,7 @@ def _info(service: Service) -> Info:
         },
         defaults=InfoDefaults(**asdict(service.defaults), output_format="png", num_images=1),
         limits=InfoLimits(
-            **asdict(LIMITS),
+            **{**asdict(LIMITS), "max_num_images": MAX_NUM_IMAGES},
             size_multiple=service.defaults.pixels_per_latent,
             max_queued_requests=service.settings.max_queued_requests,
             request_timeout_s=service.settings.request_timeout,

@@ -46,6 +46,7 @@ def job_of(
     *,
     output_format: str,
     is_bound: bool,
+    api: str = "",
 ) -> NewJob:
     """The job that a request asks for.
 
@@ -61,7 +62,7 @@ def job_of(
         image_metadata=body.image_metadata or "full",
         is_bound=is_bound,
         idempotency_key=idempotency_key(request),
-        request_digest=request_digest(body),
+        request_digest=request_digest(body, api),
         created_at=time.time(),
     )
 

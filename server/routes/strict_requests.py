@@ -26,6 +26,8 @@ async def refuse_unknown_query(request: Request) -> None:
     route = request.scope.get("route")
     if not request.query_params or not isinstance(route, APIRoute) or route.path in _FOR_PEOPLE:
         return
+    if getattr(route, "ignores_unknown_query", False):
+        return
     known = {parameter.alias for parameter in route.dependant.query_params}
     unknown = [name for name in request.query_params if name not in known]
     if unknown:

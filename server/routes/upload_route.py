@@ -6,9 +6,11 @@ like its field. Small JSON without pictures is read as on every other route.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Any, ClassVar, Final
 
 from fastapi import Request, Response
 from pydantic import BaseModel
@@ -24,9 +26,19 @@ from server.routes.dependencies import Service
 from server.routes.strict_requests import StrictRequest, StrictRoute
 from server.schemas.pictures import picture_fields
 from server.strict_json import strict_json
-from server.worker.upload_messages import PictureKind
+from server.worker.upload_messages import Layout, PictureKind
 
-__all__ = ["FORM", "JSON", "UploadRoute", "body_of", "media_type_of", "paths_with_uploads", "upload_body"]
+__all__ = [
+    "FORM",
+    "JSON",
+    "UploadRoute",
+    "again",
+    "beginning_of",
+    "body_of",
+    "media_type_of",
+    "paths_with_uploads",
+    "upload_body",
+]
 
 JSON: Final = "application/json"
 FORM: Final = "multipart/form-data"
@@ -34,6 +46,9 @@ FORM: Final = "multipart/form-data"
 
 class UploadRoute(StrictRoute):
     """A route that asks for pictures; with a body whose model has fields for pictures, they may come with it."""
+
+    layouts: ClassVar[Mapping[str, Layout]] = MappingProxyType({FORM: "request"})
+    """Media types of bodies with pictures beside JSON, and how those are made up."""
 
     @property
     def picture_fields(self) -> Mapping[str, PictureKind]:
@@ -51,20 +66,21 @@ class UploadRoute(StrictRoute):
         async def handler(request: Request) -> Response:
             require_scope(caller_of(request), "generate")
             service: Service = request.app.state.service
-            media_type = media_type_of(request, (JSON, FORM) if fields else (JSON,))
-            if media_type == FORM:
+            media_type = media_type_of(request, [JSON, *self.layouts] if fields else [JSON])
+            if media_type != JSON:
                 refuse_foreign_page(request.headers, service.settings.cors_origins)
             if "idempotency-key" not in request.headers:  # a repeat may be answered all the same
                 service.generator.admission.refuse_when_full()
             async with AsyncExitStack() as pictures:
-                return await handle(await _read(request, service, media_type, fields, pictures))
+                layout = self.layouts.get(media_type)
+                return await handle(await _read(request, service, layout, fields, pictures))
 
         return handler
 
 
-def paths_with_uploads(routes: Iterable[object]) -> set[str]:
+def paths_with_uploads(routes: Iterable[object]) -> list[re.Pattern[str]]:
     """The paths of those that take pictures."""
-    return {route.path for route in routes if isinstance(route, UploadRoute) and route.picture_fields}
+    return [route.path_regex for route in routes if isinstance(route, UploadRoute) and route.picture_fields]
 
 
 def upload_body(model: type[BaseModel]) -> dict[str, Any]:
@@ -110,20 +126,28 @@ class _SmallRequest(StrictRequest):
 async def _read(
     request: Request,
     service: Service,
-    media_type: str,
+    layout: Layout | None,
     fields: Mapping[str, PictureKind],
     pictures: AsyncExitStack,
 ) -> Request:
-    """The request with its body, and with its pictures on the disk until `pictures` is closed."""
+    """The request with its body, and with its pictures on the disk until `pictures` is closed.
+
+    Args:
+        request: its body is not read yet.
+        service: what reads it.
+        layout: of the body; None: JSON.
+        fields: those that hold pictures.
+        pictures: what is removed afterwards.
+    """
     if not fields:
         return request
     chunks = body_of(request)
-    if media_type == JSON:
-        head, is_whole = await _beginning_of(chunks)
+    if layout is None:
+        head, is_whole = await beginning_of(chunks)
         if is_whole and not _has_pictures(head, fields):
             return _SmallRequest(request, head)
-        chunks = _again(head, chunks)
-    reading = service.uploads.read(chunks, request.headers["content-type"], fields)
+        chunks = again(head, chunks)
+    reading = service.uploads.read(chunks, request.headers["content-type"], fields, layout or "request")
     read = await service.generator.storage.ask(pictures.enter_async_context(reading), timeout_s=None)
     return _KnownRequest(request, read.values)
 
@@ -141,7 +165,7 @@ async def body_of(request: Request) -> AsyncIterator[bytes]:
         raise ClientGoneError("the client disconnected before it had sent its whole request") from None
 
 
-async def _beginning_of(chunks: AsyncIterator[bytes]) -> tuple[bytes, bool]:
+async def beginning_of(chunks: AsyncIterator[bytes]) -> tuple[bytes, bool]:
     """As much as fits in memory, and whether that is all."""
     head = bytearray()
     async for chunk in chunks:
@@ -151,7 +175,8 @@ async def _beginning_of(chunks: AsyncIterator[bytes]) -> tuple[bytes, bool]:
     return bytes(head), True
 
 
-async def _again(head: bytes, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def again(head: bytes, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """A body from its start, of which that much was taken already."""
     yield head
     async for chunk in chunks:
         yield chunk
@@ -159,13 +184,14 @@ async def _again(head: bytes, chunks: AsyncIterator[bytes]) -> AsyncIterator[byt
 
 def _has_pictures(body: bytes, fields: Mapping[str, PictureKind]) -> bool:
     """Whether a small body may have any; one that cannot be parsed is FastAPI's to refuse."""
-    if not any(f'"{field}"'.encode() in body for field in fields) and b"\\u" not in body:
+    if not any(f'"{field.partition(".")[0]}"'.encode() in body for field in fields) and b"\\u" not in body:
         return False  # as nearly all: parsed once
     try:
         values = strict_json(body)
     except Exception:  # noqa: BLE001 -- it is parsed once more, and refused in the usual words
         return False
-    return isinstance(values, dict) and any(isinstance(values.get(field), str) for field in fields)
+    names = {field.partition(".")[0] for field in fields}
+    return isinstance(values, dict) and any(isinstance(values.get(name), str | list | dict) for name in names)
 
 
 def media_type_of(request: Request, allowed: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -20,9 +20,11 @@ from server.schemas.picture_request import PictureRequest
 from server.store.record import Picture
 
 __all__ = [
+    "MAX_NUM_IMAGES",
     "MAX_USER_CHARACTERS",
     "MEDIA_TYPES",
     "Defaults",
+    "ForeignRequest",
     "GenerateRequest",
     "GenerateResponse",
     "GeneratedImage",
@@ -37,6 +39,9 @@ MEDIA_TYPES: Mapping[str, OutputFormat] = MappingProxyType({f"image/{name}": nam
 """Media type of a picture file -> the `output_format` that asks for it."""
 
 MAX_USER_CHARACTERS = 64
+
+MAX_NUM_IMAGES = 8
+"""Pictures of one request to our own API; the engine draws more."""
 
 _T = TypeVar("_T")
 
@@ -73,6 +78,8 @@ class GenerateRequest(PictureRequest):
         json_schema_extra={"examples": [{"prompt": "a cat on a mat, digital art"}]},
     )
 
+    _needs_prompt: ClassVar[bool] = True
+
     prompt: str = Field(min_length=1, max_length=LIMITS.max_prompt_characters)
     """What to draw. The text encoder reads 77 tokens; the answer says if it was more."""
     negative_prompt: str | None = Field(default=None, max_length=LIMITS.max_prompt_characters)
@@ -95,7 +102,7 @@ class GenerateRequest(PictureRequest):
     """Share of fresh noise in every step, for the samplers that take it (DDIM, TCD)."""
     output_format: OutputFormat | None = None
     """File format. Left out, what `Accept` prefers, else PNG."""
-    num_images: int | None = Field(default=None, ge=1, le=LIMITS.max_num_images)
+    num_images: int | None = Field(default=None, ge=1, le=MAX_NUM_IMAGES)
     """Pictures to draw, with the seeds `seed`, `seed + 1`, ... More than one are answered as JSON."""
     image_metadata: ImageMetadata | None = None
     """`none` leaves out of the file how the picture was drawn, and that a model drew it; left out, `full`."""
@@ -121,6 +128,8 @@ class GenerateRequest(PictureRequest):
         Raises:
             InvalidParamsError: a value, or a combination of values, that cannot be.
         """
+        if self._needs_prompt and not self.prompt.strip():
+            raise InvalidParamsError("prompt", "must not be empty", self.prompt)
         sampler, noise_schedule = self._sampler_and_schedule(defaults)
         multiple = defaults.pixels_per_latent
         width, height = self.size(multiple) or (defaults.width, defaults.height)
@@ -154,6 +163,15 @@ class GenerateRequest(PictureRequest):
             _given(self.sampler, defaults.sampler), self.noise_schedule, prefer_karras=defaults.prefer_karras
         )
         return sampler.name, noise_schedule
+
+
+class ForeignRequest(GenerateRequest):
+    """A request that came over the API of another program, in our words: it may have no prompt and more pictures."""
+
+    _needs_prompt: ClassVar[bool] = False
+
+    prompt: str = Field(default="", max_length=LIMITS.max_prompt_characters)
+    num_images: int | None = Field(default=None, ge=1, le=LIMITS.max_num_images)
 
 
 def _given(value: _T | None, default: _T) -> _T:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
@@ -13,7 +13,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 from server.store.input_files import UploadedPicture
 from server.worker.upload_messages import PictureKind
 
-__all__ = ["Mask", "Picture", "picture_fields"]
+__all__ = ["EitherMask", "Mask", "Picture", "TransparentMask", "picture_fields"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,22 +35,32 @@ class _PictureField:
 
 Picture = Annotated[UploadedPicture, _PictureField("picture")]
 Mask = Annotated[UploadedPicture, _PictureField("mask")]
+TransparentMask = Annotated[UploadedPicture, _PictureField("transparent mask")]
+EitherMask = Annotated[UploadedPicture, _PictureField("either mask")]
 
 
 def picture_fields(model: type[BaseModel]) -> Mapping[str, PictureKind]:
-    """The fields of a request that hold pictures, and what each is read as."""
+    """The places of a request that hold pictures, and what each is read as.
+
+    A place is the names on the way to it, joined by dots, with `*` for every member of a list.
+    """
     return {
-        name: mark.kind
+        ".".join([name, *way]): kind
         for name, field in model.model_fields.items()
-        for mark in (*field.metadata, *_marks(field.annotation))
-        if isinstance(mark, _PictureField)
+        for way, kind in _found(field.annotation, field.metadata)
     }
 
 
-def _marks(annotation: object) -> Iterator[object]:
-    """What stands beside the types of an annotation, also of one that may be null."""
-    for part in (annotation, *get_args(annotation)):
-        yield from getattr(part, "__metadata__", ())
+def _found(annotation: object, marks: Iterable[object]) -> Iterator[tuple[list[str], PictureKind]]:
+    for mark in marks:
+        if isinstance(mark, _PictureField):
+            yield [], mark.kind
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield from ((place.split("."), kind) for place, kind in picture_fields(annotation).items())
+    is_list = get_origin(annotation) is list
+    for part in get_args(annotation):
+        for way, kind in _found(part, getattr(part, "__metadata__", ())):
+            yield ["*", *way] if is_list else way, kind
 
 
 def _checked(value: object) -> UploadedPicture:

@@ -20,6 +20,7 @@ from server.executors.engine_environment import engine_environment
 from server.worker.upload_messages import (
     HEADER,
     Answer,
+    Layout,
     PictureKind,
     ReadInfo,
     ReadUpload,
@@ -70,15 +71,18 @@ class UploadReader:
         """Of the process; None while there is none."""
         return self._process.pid if self._process is not None else None
 
-    async def read(self, body: BinaryIO, content_type: str, fields: Mapping[str, PictureKind]) -> Answer:
+    async def read(
+        self, body: BinaryIO, content_type: str, fields: Mapping[str, PictureKind], layout: Layout = "request"
+    ) -> Answer:
         """Read a request. If the caller is cancelled meanwhile, what was written is removed.
 
         Args:
             body: a file with the whole body; it has a descriptor, which is not closed.
             content_type: of the body.
-            fields: those that hold pictures.
+            fields: places that hold pictures (see `ReadUpload`).
+            layout: of a body that is not JSON.
         """
-        return await self._answered(ReadUpload(content_type, dict(fields), str(self._folder)), body)
+        return await self._answered(ReadUpload(content_type, dict(fields), str(self._folder), layout), body)
 
     async def read_info(self, body: BinaryIO, content_type: str) -> Answer:
         """Read how the picture in a request was drawn.

@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 import json
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from starlette.exceptions import HTTPException
 
@@ -19,11 +19,11 @@ from server.store.errors import StoreUnavailableError
 from server.store.input_files import UploadedPicture
 from server.uploads.reader import UploadReader
 from server.uploads.spool import Spool
-from server.worker.upload_messages import Answer, NoRoom, NotJson, PictureInfo, PictureKind, Upload
+from server.worker.upload_messages import Answer, Layout, NoRoom, NotJson, PictureInfo, PictureKind, Upload
 
 __all__ = ["ReadRequest", "Uploads"]
 
-_FIELD_NAME: Final = re.compile(r"[\w-]{1,31}", re.ASCII)
+_FIELD_NAME: Final = re.compile(r"[\w-]{1,31}(\.[\w-]{1,31})*", re.ASCII)
 """Short enough to be no API key."""
 
 
@@ -52,7 +52,11 @@ class Uploads:
 
     @contextlib.asynccontextmanager
     async def read(
-        self, chunks: AsyncIterator[bytes], content_type: str, fields: Mapping[str, PictureKind]
+        self,
+        chunks: AsyncIterator[bytes],
+        content_type: str,
+        fields: Mapping[str, PictureKind],
+        layout: Layout = "request",
     ) -> AsyncGenerator[ReadRequest, None]:
         """A request whose pictures lie on the disk for as long as it is worked on; what no job took is then removed.
 
@@ -63,7 +67,7 @@ class Uploads:
             StoreUnavailableError: the disk takes no more.
         """
         async with self._spool.taken(chunks) as body:
-            answer = await self.reader.read(body, content_type, fields)
+            answer = await self.reader.read(body, content_type, fields, layout)
         if not isinstance(answer, Upload):
             raise _error_of(answer)
         pictures = {
@@ -77,11 +81,10 @@ class Uploads:
             for field, file in answer.pictures.items()
         }
         values = json.loads(answer.rest)
+        for place, picture in pictures.items():
+            _put(values, place.split("."), picture)
         try:
-            yield ReadRequest(
-                values={**values, **pictures} if isinstance(values, dict) else values,
-                pictures=tuple(pictures.values()),
-            )
+            yield ReadRequest(values=values, pictures=tuple(pictures.values()))
         finally:
             if pictures:
                 await asyncio.shield(asyncio.to_thread(_remove, [picture.path for picture in pictures.values()]))
@@ -102,6 +105,14 @@ class Uploads:
         """Read no more."""
         self.reader.close()
         self._spool.close()
+
+
+def _put(values: Any, place: Sequence[str], picture: UploadedPicture) -> None:  # noqa: ANN401 -- JSON is anything
+    """Put a picture where its file was."""
+    *way, last = place
+    for name in way:
+        values = values[int(name) if isinstance(values, list) else name]
+    values[int(last) if isinstance(values, list) else last] = picture
 
 
 def _error_of(answer: Answer) -> Exception:

@@ -17,8 +17,8 @@ _LONGEST_BOUNDARY: Final = 70
 """RFC 2046, 5.1.1."""
 
 
-def form_parts(body: bytes, content_type: str) -> dict[str, bytes]:
-    """The parts of a form, by name.
+def form_parts(body: bytes, content_type: str, max_parts: int = MAX_FILES + 1) -> dict[str, bytes]:
+    """The parts of a form, by name; at most so many.
 
     Raises:
         RefusedError: it is not such a form, was cut off, or has too many or too large parts.
@@ -32,8 +32,8 @@ def form_parts(body: bytes, content_type: str) -> dict[str, bytes]:
         for name, data in _named_parts(body, boundary):
             if name in found:
                 raise _malformed("the body must hold each part once")
-            if len(found) > MAX_FILES:  # one of them is the request itself
-                raise _too_large(f"the request must have at most {MAX_FILES} pictures")
+            if len(found) >= max_parts:
+                raise _too_large(f"the form must have at most {max_parts} parts")
             found[name] = data
     except FormParserError:
         raise _malformed("the body must be valid multipart/form-data") from None

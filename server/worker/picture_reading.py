@@ -66,7 +66,7 @@ def read_picture(data: bytes, kind: PictureKind) -> Pixels:
         kind: what it is read as.
 
     Returns:
-        (height, width, 3), or (height, width) for a mask.
+        (height, width, 3), or (height, width) for any mask.
 
     Raises:
         PictureError: it is too large, damaged, animated, or of another kind.
@@ -164,10 +164,17 @@ def _flattened(picture: Image.Image, kind: PictureKind) -> Image.Image:
     if picture.mode.startswith("I"):
         wide = np.asarray(picture).astype(np.uint32)
         picture = Image.fromarray(((wide * 255 + 32767) // 65535).astype(np.uint8))
-    mode = "L" if kind == "mask" else "RGB"
+    mode = "RGB" if kind == "picture" else "L"
     if "A" not in picture.mode.upper() and "transparency" not in picture.info:
+        if kind == "transparent mask":
+            raise PictureError("must have an alpha channel: what is transparent is changed", value=picture.mode)
         return picture.convert(mode)
     layered = picture.convert("RGBA")
+    alpha = layered.getchannel("A")
+    if kind == "transparent mask":
+        return alpha.point(lambda level: 255 - level)
+    if kind == "either mask" and alpha.getextrema() != (255, 255):
+        return alpha
     flat = Image.new("RGB", layered.size, "white")
     flat.paste(layered, mask=layered.getchannel("A"))
     return flat.convert(mode)

@@ -17,6 +17,7 @@ __all__ = [
     "MAX_FILE_BYTES",
     "MAX_REST_BYTES",
     "Answer",
+    "Layout",
     "NoRoom",
     "NotJson",
     "PictureFile",
@@ -41,8 +42,13 @@ MAX_FILES: Final = 6
 MAX_REST_BYTES: Final = 2**20
 """Of a request without its pictures: as of one that has none."""
 
-PictureKind = Literal["picture", "mask"]
-"""What a field holds: a picture is read in colour, a mask as grey."""
+PictureKind = Literal["picture", "mask", "transparent mask", "either mask"]
+"""What a field holds: a picture is read in colour, a mask as grey. A transparent mask is white where it is transparent
+(OpenAI's); either mask is its own alpha channel if it has a real one, else grey (A1111's)."""
+
+Layout = Literal["request", "flat", "raw"]
+"""How a body that is not JSON is made up: a form with a part `request` and pictures; a form with a part for each field;
+or a picture, which is the only field's."""
 
 
 class _Message(msgspec.Struct, frozen=True, tag=True):
@@ -55,9 +61,10 @@ class ReadUpload(_Message, frozen=True):
     content_type: str
     """Its header: JSON or multipart/form-data."""
     fields: dict[str, PictureKind]
-    """Names of the fields that hold pictures."""
+    """Places that hold pictures, names joined by dots, `*` for every member of a list."""
     folder: str
     """Where to write them."""
+    layout: Layout = "request"
 
 
 class ReadInfo(_Message, frozen=True):
@@ -87,7 +94,7 @@ class Upload(_Message, frozen=True):
     rest: bytes
     """JSON; the fields with pictures are left out."""
     pictures: dict[str, PictureFile]
-    """Field -> its picture."""
+    """Place -> its picture."""
 
 
 class PictureInfo(_Message, frozen=True):

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -40,6 +41,8 @@ REQUEST_PART: Final = "request"
 _ADDRESS: Final = re.compile(r"\s*(?!data:)[A-Za-z][A-Za-z0-9+.-]{1,15}:", re.ASCII)
 _DATA_URL: Final = re.compile(r"\s*data:([^,]{0,200}),", re.ASCII)
 _BLANKS: Final = re.compile(r"\s+", re.ASCII)
+_INDEX: Final = re.compile(r"(?<=\.)\d+(?=\.|$)")
+_MAX_FORM_FIELDS: Final = 64
 _BASE64_BYTES: Final = MAX_FILE_BYTES * 4 // 3 + 4
 
 
@@ -73,23 +76,69 @@ def _request_and_files(body: bytes, question: ReadUpload) -> tuple[object, dict[
     Raises:
         RefusedError: it is not such a request.
     """
+    media_type = question.content_type.partition(";")[0].strip().lower()
+    if media_type != "application/json" and question.layout == "raw":
+        [field] = question.fields
+        return {}, {field: body}
+    if media_type == "multipart/form-data" and question.layout == "flat":
+        return _flat_form(body, question)
     text, files = _split(body, question)
     request = json_of(text)
     num_rest_bytes = len(text)
-    if isinstance(request, dict):
-        for field in question.fields:
-            value = request.get(field)
-            if isinstance(value, str):
-                if field in files:
-                    raise _invalid(field, "must be sent once, in the JSON or as a part")
-                num_rest_bytes -= len(value)
-                files[field] = file_of(field, value)
-                del request[field]
+    for pattern in question.fields:
+        for field, value in _taken(request, pattern.split("."), ""):
+            if field in files:
+                raise _invalid(field, "must be sent once, in the JSON or as a part")
+            num_rest_bytes -= len(value)
+            files[field] = file_of(field, value)
     if num_rest_bytes > MAX_REST_BYTES:
         rule = f"the request must have at most {MAX_REST_BYTES} bytes without its pictures"
         raise RefusedError(Refused("too_large", rule))
     if len(files) > MAX_FILES:
         raise RefusedError(Refused("too_large", f"the request must have at most {MAX_FILES} pictures"))
+    return request, files
+
+
+def _taken(values: object, pattern: list[str], place: str) -> Iterator[tuple[str, str]]:
+    """The texts at the places of a pattern, each with its place. They are taken out; in a list None is left."""
+    name, *rest = pattern
+    if name == "*":
+        members: Iterable[tuple[str | int, object]] = enumerate(values) if isinstance(values, list) else ()
+    else:
+        members = [(name, values[name])] if isinstance(values, dict) and name in values else ()
+    for key, value in list(members):
+        here = f"{place}{key}"
+        if rest:
+            yield from _taken(value, rest, f"{here}.")
+        elif isinstance(value, str):
+            if isinstance(values, dict):
+                del values[key]
+            else:
+                values[key] = None  # type: ignore[index]  # a list, as was seen above
+            yield here, value
+
+
+def _flat_form(body: bytes, question: ReadUpload) -> tuple[object, dict[str, bytes]]:
+    """A form with a part for each field. `image[]` is how some programs write a list: here, of one."""
+    from server.worker.form_parts import form_parts  # noqa: PLC0415 -- as below
+
+    request: dict[str, str] = {}
+    files: dict[str, bytes] = {}
+    for part, data in form_parts(body, question.content_type, max_parts=_MAX_FORM_FIELDS).items():
+        name = part.removesuffix("[]")
+        if name in files or name in request:
+            raise _invalid(name, "must be sent once")
+        if name in question.fields:
+            if data:
+                files[name] = data
+            continue
+        try:
+            request[name] = data.decode()
+        except UnicodeDecodeError:
+            raise _invalid(name, "must be text in UTF-8") from None
+    if sum(len(value) for value in request.values()) > MAX_REST_BYTES:
+        rule = f"the request must have at most {MAX_REST_BYTES} bytes without its pictures"
+        raise RefusedError(Refused("too_large", rule))
     return request, files
 
 
@@ -158,7 +207,7 @@ def _picture(field: str, data: bytes, question: ReadUpload) -> PictureFile:
     if len(data) > MAX_FILE_BYTES:
         raise _too_large(field)
     try:
-        pixels = read_picture(data, question.fields[field])
+        pixels = read_picture(data, question.fields[_INDEX.sub("*", field)])
     except PictureError as error:
         if error.value is None:
             raise RefusedError(Refused("unsupported", error.rule, field)) from None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import httpx2
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 
 from server.config import Settings
+from server.dialects.base import ERROR_CODE_HEADER
 from server.main import create_app
 from server.worker.fake_executor import FakeExecutor
 
@@ -31,5 +33,19 @@ def documented(app: FastAPI) -> dict[str, dict]:
 def routed(app: FastAPI) -> set[str]:
     """Whatever a request can reach: routes of included routers too; for a mounted folder, or a socket, `* /path`."""
     return {
-        f"{method} {route.path}" for route in iter_route_contexts(app.routes) for method in sorted(route.methods or "*")
+        f"{method} {route.path.replace(':path}', '}')}"
+        for route in iter_route_contexts(app.routes)
+        for method in sorted(route.methods or "*")
     }
+
+
+def code_of(answer: httpx2.Response) -> str:
+    """Our code of an error, in whichever API's words it was said."""
+    return answer.headers.get(ERROR_CODE_HEADER) or answer.json()["code"]
+
+
+def detail_of(answer: httpx2.Response) -> str:
+    """What happened, in whichever API's words it was said."""
+    said = answer.json()
+    error = said.get("error")
+    return said.get("detail") or (error["message"] if isinstance(error, dict) else error)

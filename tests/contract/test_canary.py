@@ -35,7 +35,7 @@ from server.store.job_store import JobStore
 from server.store.record import Failure, NewJob, Outcome
 from tests.chaos.gateway import Gateway, gateway, until
 from tests.client.contract import codes
-from tests.contract.every_route import new_app, routed
+from tests.contract.every_route import code_of, new_app, routed
 from tests.processes import REPOSITORY
 from tests.server.uploads.picture_files import chunk, form_of, png
 
@@ -63,8 +63,9 @@ TOLD_BY_A_SERVER = frozenset({
     "headers_too_large",
     "idempotency_key_reused", "insufficient_scope", "internal_error", "invalid_idempotency_key", "invalid_request",
     "job_dead", "job_not_dead", "job_not_done", "job_not_found", "key_not_active", "key_not_found", "malformed_body",
-    "malformed_request", "method_not_allowed", "not_acceptable", "not_found", "operator_only", "queue_full",
-    "request_timeout", "request_too_slow", "result_expired", "store_unavailable", "target_too_long", "unauthorized",
+    "malformed_request", "method_not_allowed", "model_not_found", "not_acceptable", "not_found", "operator_only",
+    "queue_full", "request_timeout", "request_too_slow", "result_expired", "store_unavailable", "target_too_long",
+    "unauthorized",
     "unsupported_image", "unsupported_media_type", "upload_too_large",
 })  # fmt: skip
 TOLD_WITHOUT_A_MODEL = frozenset({"engine_failed", "job_failed", "rate_limited", "too_many_connections"})
@@ -98,7 +99,9 @@ class Caller:
         request["headers"] = {"Authorization": f"Bearer {KEY}", **request.get("headers", {})}
         answer = self.server.client.request(method, self.server.url + path, **request)
         if answer.status_code >= 400:
-            self.hears(f"{answer.text}\n{answer.headers}", answer.text if method != "HEAD" else None)
+            self.hears(f"{answer.text}\n{answer.headers}", None)
+            if method != "HEAD":
+                self.codes.add(code_of(answer))
         return answer
 
     def post(self, wish: object, path: str = "/v1/jobs", **request) -> httpx2.Response:

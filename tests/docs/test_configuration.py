@@ -46,6 +46,8 @@ def test_the_documented_default_is_the_true_one(name):
     documented = ROWS[name].strip().strip("`")
     if default is None:
         assert documented == "unset"
+    elif isinstance(default, tuple):
+        assert documented == ",".join(default)
     elif isinstance(default, bool):
         assert documented == str(default).lower()
     else:

@@ -13,8 +13,6 @@ from tests.engine.drawing import Params
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("prompt", ""),
-        ("prompt", " \n"),
         ("prompt", "x" * 8001),
         ("prompt", "a\x00cat"),
         ("prompt", "a \ud800 cat"),
@@ -30,7 +28,7 @@ from tests.engine.drawing import Params
         ("seed", -1),
         ("seed", 2**63),
         ("num_images", 0),
-        ("num_images", 9),
+        ("num_images", 65),
         ("sampler", "Euler the Great"),
         ("noise_schedule", "lumpy"),
         ("eta", 0.5),

@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from server.errors import ClientGoneError
-from server.routes.generate import _until_hang_up
+from server.routes.hang_up import until_hang_up
 
 PROMPT = {"prompt": "a cat on a mat, digital art"}
 
@@ -172,4 +172,4 @@ async def test_a_hang_up_says_what_becomes_of_the_job(what_becomes):
             return {"type": "http.disconnect"}
 
     with pytest.raises(ClientGoneError, match=f"^the client disconnected; {what_becomes}$"):
-        await _until_hang_up(Gone(), asyncio.sleep(10), what_becomes)
+        await until_hang_up(Gone(), asyncio.sleep(10), what_becomes)

@@ -32,6 +32,8 @@ def routes(client):
 def test_no_route_of_the_api_ignores_a_query_parameter_that_it_does_not_know(client):
     seen = []
     for route in _all_routes(client):
+        if any(dialect.speaks(route["method"], route["path"]) for dialect in client.app.state.dialects):
+            continue  # APIs of other programs, whose clients send what they like
         path = re.sub(r"\{job_id\}|\{key_id\}", "0" * 16, route["path"]).replace("{index}", "0")
         if path in {"/", "/docs"}:
             continue  # pages for people

@@ -1,0 +1,1 @@
+"""What the APIs of other programs share: their door, and a job for each of their requests."""
