@@ -16,8 +16,8 @@ MUTATIONS: Final = (
     Mutation(
         name="timesteps-whole-in-the-model",
         file=MODEL,
-        old="told = [timesteps] if",
-        new="told = [timesteps.long()] if",
+        old="(timesteps, *told)",
+        new="(timesteps.long(), *told)",
         test="tests/engine/test_stable_diffusion.py::test_the_network_is_told_the_fraction_of_a_timestep",
         why="Karras schedules would be drawn at other noise levels than the table assumes.",
     ),
@@ -42,8 +42,8 @@ MUTATIONS: Final = (
     Mutation(
         name="markers-not-counted",
         file=MODEL,
-        old="len(self._tokenizer.tokens(prompt)) - PROMPT_TOKENS",
-        new="len(self._tokenizer.tokens(prompt)) - PROMPT_TOKENS - 2",
+        old="tokens(prompt)) - PROMPT_TOKENS)",
+        new="tokens(prompt)) - PROMPT_TOKENS - 2)",
         test="tests/engine/test_stable_diffusion.py::test_tokens_beyond_what_is_read_are_counted",
         why="A prompt could lose its last two words without anybody being told.",
     ),

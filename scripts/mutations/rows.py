@@ -44,8 +44,8 @@ MUTATIONS: Final = (
     Mutation(
         name="input-scale-ignored",
         file=BATCH,
-        old="self._padded(latents * scales)",
-        new="self._padded(latents)",
+        old="shown = latents * scales",
+        new="shown = latents",
         test=SHOWN,
         why="Euler's network would see latents up to fourteen times too large.",
     ),
@@ -175,8 +175,8 @@ MUTATIONS: Final = (
     Mutation(
         name="table-cached-without-eta",
         file=JOURNEY,
-        old="self.begin, self.eta",
-        new="self.begin",
+        old="self.begin,\n            self.eta,",
+        new="self.begin,",
         test="tests/engine/test_engine.py::test_eta_changes_the_picture_in_one_engine",
         why="The first DDIM of a process would decide how much noise all later ones add.",
     ),
