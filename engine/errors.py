@@ -37,11 +37,11 @@ class InvalidParamsError(EngineError):
         self.rule = rule
         """What holds for every legal value, as a phrase after the field's name: `must be a multiple of 8`."""
         self.value = value
-        """What broke the rule; the message quotes it shortened."""
+        """What broke the rule; the message quotes it shortened. None: nothing to quote, as where a field is missing."""
         quoted = repr(value)
         if len(quoted) > _LONGEST_QUOTED_VALUE:
             quoted = quoted[:_LONGEST_QUOTED_VALUE] + "…"
-        super().__init__(f"{field} {rule}, not {quoted}")
+        super().__init__(f"{field} {rule}" if value is None else f"{field} {rule}, not {quoted}")
 
     def __reduce__(self) -> tuple[type[InvalidParamsError], tuple[str, str, object]]:
         return type(self), (self.field, self.rule, self.value)

@@ -83,3 +83,8 @@ def test_eta_is_for_the_samplers_that_take_it(params: Params):
     assert params(sampler="DDIM", noise_schedule="default", eta=1.0).eta == 1.0
     with pytest.raises(InvalidParamsError, match=r"eta must be from 0 to 1, not 1\.5"):
         params(sampler="TCD", noise_schedule="default", eta=1.5)
+
+
+def test_an_error_without_a_value_quotes_none():
+    assert str(InvalidParamsError("image", "is required", None)) == "image is required"
+    assert str(InvalidParamsError("width", "must be a multiple of 8", 65)) == "width must be a multiple of 8, not 65"
