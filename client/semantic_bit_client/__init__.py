@@ -11,6 +11,7 @@
 from typing import TYPE_CHECKING
 
 from semantic_bit_client.client import Client, Job
+from semantic_bit_client.drawing import Drawing, Expand, Hires, JobDrawing, Upscaling
 from semantic_bit_client.errors import (
     BadAnswer,
     InvalidRequest,
@@ -34,12 +35,12 @@ from semantic_bit_client.errors import (
 )
 from semantic_bit_client.models import (
     Cost,
-    Drawing,
     Failure,
     GeneratorInfo,
     Health,
+    ImageInfo,
+    InputPicture,
     JobCounts,
-    JobDrawing,
     JobState,
     JobStatus,
     Params,
@@ -54,6 +55,7 @@ from semantic_bit_client.models import (
     UsageSum,
 )
 from semantic_bit_client.retries import Retries
+from semantic_bit_client.uploads import AnyPicture
 
 if TYPE_CHECKING:
     from semantic_bit_client.async_client import AsyncClient, AsyncJob
@@ -69,15 +71,20 @@ else:
 
 
 __all__ = [
+    "AnyPicture",
     "AsyncClient",
     "AsyncJob",
     "BadAnswer",
     "Client",
     "Cost",
     "Drawing",
+    "Expand",
     "Failure",
     "GeneratorInfo",
     "Health",
+    "Hires",
+    "ImageInfo",
+    "InputPicture",
     "InvalidRequest",
     "Job",
     "JobCancelled",
@@ -108,6 +115,7 @@ __all__ = [
     "ServerUnavailable",
     "Timings",
     "TookTooLong",
+    "Upscaling",
     "Usage",
     "UsageDay",
     "UsageSum",

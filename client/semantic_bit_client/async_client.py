@@ -14,11 +14,13 @@ import stamina
 from semantic_bit_client import calls
 from semantic_bit_client.calls import Call, Reply
 from semantic_bit_client.deadline import Deadline
+from semantic_bit_client.drawing import Drawing, JobDrawing, Upscaling
 from semantic_bit_client.errors import SemanticBitError
 from semantic_bit_client.job_follower import EventSession, JobFollower, Step
-from semantic_bit_client.models import Drawing, Health, JobDrawing, JobState, Picture, Progress, Queue, Sampler, Usage
+from semantic_bit_client.models import Health, ImageInfo, JobState, Picture, Progress, Queue, Sampler, Usage
 from semantic_bit_client.retries import Retries, RetryBudget
 from semantic_bit_client.transport import ResponseReader, Settings, failures_named
+from semantic_bit_client.uploads import AnyPicture
 
 __all__ = ["AsyncClient", "AsyncJob"]
 
@@ -100,13 +102,7 @@ class AsyncClient:
             TookTooLong: the job goes on; `client.job(error.job_id)` finds it again.
             SemanticBitError: see `errors.py`.
         """
-        deadline = Deadline(timeout_s)
-        deadline.left_s()
-        call = calls.submit(prompt, drawing, idempotency_key, Drawing)
-        job = AsyncJob(self._wire, await self._wire.ask(call, deadline))
-        await job.wait(timeout_s=deadline.left_s(job.id))
-        [picture] = await job.images()
-        return picture
+        return await self._drawn(calls.submit(prompt, drawing, idempotency_key, Drawing), timeout_s)
 
     async def submit(
         self, prompt: str, *, idempotency_key: str | None = None, **drawing: Unpack[JobDrawing]
@@ -122,6 +118,37 @@ class AsyncClient:
             SemanticBitError: see `errors.py`.
         """
         return AsyncJob(self._wire, await self._wire.ask(calls.submit(prompt, drawing, idempotency_key)))
+
+    async def upscale(
+        self,
+        image: AnyPicture,
+        *,
+        timeout_s: float | None = None,
+        idempotency_key: str | None = None,
+        **upscaling: Unpack[Upscaling],
+    ) -> Picture:
+        """Enlarge a picture without drawing, and wait for it.
+
+        Args:
+            image: a path, the bytes of a PNG, JPEG or WebP file, or a PIL picture.
+            timeout_s: as for `generate`.
+            idempotency_key: as for `generate`.
+            **upscaling: see `Upscaling`.
+
+        Raises:
+            SemanticBitError: as `generate` does.
+            OSError: the picture cannot be read.
+        """
+        return await self._drawn(calls.upscale(image, upscaling, idempotency_key), timeout_s)
+
+    async def image_info(self, image: AnyPicture) -> ImageInfo:
+        """How a picture was drawn, as far as its file says.
+
+        Raises:
+            SemanticBitError: see `errors.py`.
+            OSError: the picture cannot be read.
+        """
+        return await self._wire.ask(calls.image_info(image))
 
     async def job(self, job_id: str) -> AsyncJob:
         """Find a job again by its id.
@@ -170,6 +197,14 @@ class AsyncClient:
             NotSupported: the server does not keep account.
         """
         return await self._wire.ask(calls.usage())
+
+    async def _drawn(self, call: Call[JobState], timeout_s: float | None) -> Picture:
+        deadline = Deadline(timeout_s)
+        deadline.left_s()
+        job = AsyncJob(self._wire, await self._wire.ask(call, deadline))
+        await job.wait(timeout_s=deadline.left_s(job.id))
+        [picture] = await job.images()
+        return picture
 
 
 class AsyncJob:

@@ -8,13 +8,14 @@ import json
 import math
 import re
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, Final, Generic, NoReturn, TypeVar
+from typing import Any, Final, Generic, NoReturn, TypeVar, cast
 
 from semantic_bit_client.decoding import decoded, document_of
+from semantic_bit_client.drawing import JobDrawing, Upscaling
 from semantic_bit_client.errors import (
     BadAnswer,
     JobCancelled,
@@ -28,7 +29,8 @@ from semantic_bit_client.errors import (
     error_type,
     plain,
 )
-from semantic_bit_client.models import Health, JobDrawing, JobState, Picture, Progress, Queue, Sampler, Usage
+from semantic_bit_client.models import Health, ImageInfo, JobState, Picture, Progress, Queue, Sampler, Usage
+from semantic_bit_client.uploads import AnyPicture, form_of, picture_file
 
 __all__ = [
     "Call",
@@ -38,6 +40,7 @@ __all__ = [
     "events",
     "fail_unless_done",
     "health",
+    "image_info",
     "is_stream",
     "new_key",
     "picture",
@@ -46,6 +49,7 @@ __all__ = [
     "samplers",
     "show",
     "submit",
+    "upscale",
     "usage",
 ]
 
@@ -54,6 +58,7 @@ _T = TypeVar("_T")
 _PROBLEM: Final = "application/problem+json"
 _STREAM: Final = "text/event-stream"
 _JOB_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_PICTURES: Final = frozenset({"image", "mask"})
 _KEY: Final = re.compile(r"[!-~]{1,255}")
 
 
@@ -134,20 +139,43 @@ def submit(
         kind: the arguments that there are.
 
     Raises:
-        TypeError: `drawing` has a name that `kind` does not know.
-        ValueError: the key is not valid.
+        TypeError: `drawing` has a name that `kind` does not know, or a picture that is none.
+        ValueError: the key is not valid, or a picture is empty.
+        OSError: a picture cannot be read.
     """
-    for name in drawing.keys() - kind.__annotations__.keys():
-        raise TypeError(f"unknown argument {name!r}; known are {', '.join(sorted(kind.__annotations__))}")
+    return _job_call("/v1/jobs", {"prompt": prompt, **drawing}, idempotency_key, {"prompt", *kind.__annotations__})
+
+
+def upscale(image: AnyPicture, upscaling: Mapping[str, object], idempotency_key: str | None) -> Call[JobState]:
+    """Ask for a picture to be enlarged, as a job. Raises what `submit` raises."""
+    known = {"image", *Upscaling.__annotations__}
+    return _job_call("/v1/upscale", {"image": image, **upscaling}, idempotency_key, known)
+
+
+def image_info(image: AnyPicture) -> Call[ImageInfo]:
+    """Ask how a picture was drawn. Raises what `submit` raises of pictures."""
+    headers = {"Content-Type": "image/png"}  # or another: the server looks at the file
+    return Call(
+        method="POST", path="/v1/image-info", headers=headers, body=picture_file(image), read=_record(ImageInfo)
+    )
+
+
+def _job_call(
+    path: str, wish: Mapping[str, object], idempotency_key: str | None, known: Collection[str]
+) -> Call[JobState]:
+    for name in wish.keys() - known:
+        raise TypeError(f"unknown argument {name!r}; known are {', '.join(sorted(known))}")
     key = new_key() if idempotency_key is None else idempotency_key
     if not _KEY.fullmatch(key):
         raise ValueError("idempotency_key must be 1 to 255 printable ASCII characters without spaces")
-    body = {"prompt": prompt} | {name: value for name, value in drawing.items() if value is not None}
+    said = {name: value for name, value in wish.items() if value is not None}
+    files = {name: picture_file(cast(AnyPicture, said.pop(name))) for name in sorted(_PICTURES & said.keys())}
+    media_type, body = form_of(said, files) if files else ("application/json", json.dumps(said).encode())
     return Call(
         method="POST",
-        path="/v1/jobs",
-        headers={"Content-Type": "application/json", "Idempotency-Key": key},
-        body=json.dumps(body).encode(),
+        path=path,
+        headers={"Content-Type": media_type, "Idempotency-Key": key},
+        body=body,
         statuses=frozenset({200, 202}),
         read=_job,
     )

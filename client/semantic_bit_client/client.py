@@ -16,11 +16,13 @@ import stamina
 from semantic_bit_client import calls
 from semantic_bit_client.calls import Call, Reply
 from semantic_bit_client.deadline import Deadline
+from semantic_bit_client.drawing import Drawing, JobDrawing, Upscaling
 from semantic_bit_client.errors import SemanticBitError
 from semantic_bit_client.job_follower import EventSession, JobFollower, Step
-from semantic_bit_client.models import Drawing, Health, JobDrawing, JobState, Picture, Progress, Queue, Sampler, Usage
+from semantic_bit_client.models import Health, ImageInfo, JobState, Picture, Progress, Queue, Sampler, Usage
 from semantic_bit_client.retries import Retries, RetryBudget
 from semantic_bit_client.transport import ResponseReader, Settings, failures_named
+from semantic_bit_client.uploads import AnyPicture
 
 __all__ = ["Client", "Job"]
 
@@ -102,13 +104,7 @@ class Client:
             TookTooLong: the job goes on; `client.job(error.job_id)` finds it again.
             SemanticBitError: see `errors.py`.
         """
-        deadline = Deadline(timeout_s)
-        deadline.left_s()
-        call = calls.submit(prompt, drawing, idempotency_key, Drawing)
-        job = Job(self._wire, self._wire.ask(call, deadline))
-        job.wait(timeout_s=deadline.left_s(job.id))
-        [picture] = job.images()
-        return picture
+        return self._drawn(calls.submit(prompt, drawing, idempotency_key, Drawing), timeout_s)
 
     def submit(self, prompt: str, *, idempotency_key: str | None = None, **drawing: Unpack[JobDrawing]) -> Job:
         """Ask for pictures and go on. What this returns for is written down: it survives the server's end.
@@ -122,6 +118,37 @@ class Client:
             SemanticBitError: see `errors.py`.
         """
         return Job(self._wire, self._wire.ask(calls.submit(prompt, drawing, idempotency_key)))
+
+    def upscale(
+        self,
+        image: AnyPicture,
+        *,
+        timeout_s: float | None = None,
+        idempotency_key: str | None = None,
+        **upscaling: Unpack[Upscaling],
+    ) -> Picture:
+        """Enlarge a picture without drawing, and wait for it.
+
+        Args:
+            image: a path, the bytes of a PNG, JPEG or WebP file, or a PIL picture.
+            timeout_s: as for `generate`.
+            idempotency_key: as for `generate`.
+            **upscaling: see `Upscaling`.
+
+        Raises:
+            SemanticBitError: as `generate` does.
+            OSError: the picture cannot be read.
+        """
+        return self._drawn(calls.upscale(image, upscaling, idempotency_key), timeout_s)
+
+    def image_info(self, image: AnyPicture) -> ImageInfo:
+        """How a picture was drawn, as far as its file says.
+
+        Raises:
+            SemanticBitError: see `errors.py`.
+            OSError: the picture cannot be read.
+        """
+        return self._wire.ask(calls.image_info(image))
 
     def job(self, job_id: str) -> Job:
         """Find a job again by its id.
@@ -170,6 +197,14 @@ class Client:
             NotSupported: the server does not keep account.
         """
         return self._wire.ask(calls.usage())
+
+    def _drawn(self, call: Call[JobState], timeout_s: float | None) -> Picture:
+        deadline = Deadline(timeout_s)
+        deadline.left_s()
+        job = Job(self._wire, self._wire.ask(call, deadline))
+        job.wait(timeout_s=deadline.left_s(job.id))
+        [picture] = job.images()
+        return picture
 
 
 class Job:

@@ -1,5 +1,7 @@
 """The command `dream`: a prompt in, picture files out, with a progress bar; Ctrl+C cancels the job.
 
+`dream info FILE` and `dream upscale FILE` are in `dream_files.py`.
+
 Exit codes:
     0    drawn and saved
     1    not drawn: the job failed, the server made a mistake, or the file could not be written
@@ -27,6 +29,8 @@ from stamina.instrumentation import set_on_retry_hooks
 
 from semantic_bit_client.calls import new_key
 from semantic_bit_client.client import Client, Job
+from semantic_bit_client.drawing import JobDrawing
+from semantic_bit_client.dream_files import FILE_COMMANDS, add_file_arguments
 from semantic_bit_client.errors import (
     InvalidRequest,
     NotAuthorised,
@@ -35,7 +39,7 @@ from semantic_bit_client.errors import (
     ServerUnavailable,
     TookTooLong,
 )
-from semantic_bit_client.models import JobDrawing, Picture
+from semantic_bit_client.models import Picture
 from semantic_bit_client.progress_bar import ProgressBar
 from semantic_bit_client.retries import Retries
 
@@ -48,6 +52,11 @@ _EXIT_CODES: Final = (
     (NotAuthorised, _NOT_AUTHORISED),
     ((ServerUnavailable, RateLimited, TookTooLong), _LATER),
     (SemanticBitError, _FAILED),
+)
+
+_EPILOG: Final = (
+    "SEMANTIC_BIT_URL is the server's URL, SEMANTIC_BIT_API_KEY its API key, if it needs one. "
+    "Exit codes: 0 drawn, 1 failed, 2 wrong request, 3 try again later, 4 not authorised, 130 interrupted."
 )
 
 _DEFAULT_URL: Final = "http://127.0.0.1:8000"
@@ -73,7 +82,10 @@ def run(arguments: list[str] | None = None) -> NoReturn:
         codecs.register_error(_AS_GIVEN, _as_given)
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors=_AS_GIVEN)
-        sys.exit(_drawn(_parsed(arguments)))
+        words = sys.argv[1:] if arguments is None else arguments
+        # One word alone is a prompt.
+        is_file_command = len(words) > 1 and words[0] in FILE_COMMANDS
+        sys.exit(_done(words[0], words[1:]) if is_file_command else _drawn(_parsed(words)))
     except SemanticBitError as error:
         _print_error(error)
         sys.exit(next(code for kinds, code in _EXIT_CODES if isinstance(error, kinds)))
@@ -83,7 +95,27 @@ def run(arguments: list[str] | None = None) -> NoReturn:
         sys.exit(_INTERRUPTED)
 
 
-def _parsed(arguments: list[str] | None) -> argparse.Namespace:
+def _done(command: str, words: list[str]) -> int:
+    """Do a command with a file."""
+    parser = argparse.ArgumentParser(prog=f"dream {command}", epilog=_EPILOG)
+    add_file_arguments(parser, command)
+    if command == "upscale":
+        _add_output_arguments(parser, "png, webp or jpg (default: FILE-large.png)")
+    _add_common_arguments(parser)
+    options = parser.parse_args(words)
+    if command == "upscale":
+        if options.output == _STANDARD_OUTPUT:
+            parser.error("-o must be a file")
+        options.output_format = _format(options.output)
+    try:
+        with _client(options, Retries()) as client:
+            _print(FILE_COMMANDS[command](client, options))
+    except ValueError as error:
+        return _failed(str(error), _WRONG)
+    return 0
+
+
+def _parsed(arguments: list[str]) -> argparse.Namespace:
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
     if rest and not any(word.startswith("-") for word in rest):
@@ -94,6 +126,11 @@ def _parsed(arguments: list[str] | None) -> argparse.Namespace:
         parser.error(f"unknown arguments: {' '.join(rest)}")
     if options.output == _STANDARD_OUTPUT and (options.count != 1 or options.json or sys.stdout.isatty()):
         parser.error("-o - writes one picture to standard output: without --count and --json, and not to a terminal")
+    if options.mask is not None and options.image is None:
+        parser.error("--mask needs --image")
+    for file in (options.image, options.mask):
+        if file is not None and not (file.is_file() and file.stat().st_size):
+            parser.error(f"{file} is not a file, or empty")
     return options
 
 
@@ -198,6 +235,10 @@ def _drawing(options: argparse.Namespace) -> JobDrawing:
         "sampler": options.sampler,
         "num_images": options.count,
         "output_format": _format(options.output),
+        "image": options.image,
+        "mask": options.mask,
+        "strength": options.strength,
+        "hires": None if options.hires is None else {"scale": options.hires},
     }
 
 
@@ -210,18 +251,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dream",
         description="Draw pictures with a Semantic Bit GPU server.",
-        epilog="SEMANTIC_BIT_URL is the server's URL, SEMANTIC_BIT_API_KEY its API key, if it needs one. "
-        "Exit codes: 0 drawn, 1 failed, 2 wrong request, 3 try again later, 4 not authorised, 130 interrupted.",
+        epilog=f"`dream info FILE` says how a picture was drawn, `dream upscale FILE` enlarges one. {_EPILOG}",
     )
-    url = os.environ.get("SEMANTIC_BIT_URL") or _DEFAULT_URL
     parser.add_argument("prompt", help="what to draw, in quotes")
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=_picture_file,
-        metavar="FILE",
-        help="png, webp or jpg; - is standard output, as png (default: dream-SEED.png)",
-    )
+    _add_output_arguments(parser, "png, webp or jpg; - is standard output, as png (default: dream-SEED.png)")
     parser.add_argument("--negative", metavar="TEXT", help="what not to draw")
     parser.add_argument("--seed", type=int, help="same seed and settings, same picture (default: random)")
     parser.add_argument("--steps", type=int, help="denoising steps")
@@ -229,10 +262,25 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", type=_size, metavar="SIZE", help="pixels: 512, or 768x512 (width x height)")
     parser.add_argument("--sampler", metavar="NAME", help="such as 'Euler a' or 'DPM++ 2M Karras'")
     parser.add_argument("--count", type=int, default=1, help="pictures: FILE becomes FILE-1, FILE-2, ... (default: 1)")
+    parser.add_argument("--image", type=Path, metavar="FILE", help="draw over this picture (png, jpg or webp)")
+    parser.add_argument("--mask", type=Path, metavar="FILE", help="change only what is white here; needs --image")
+    parser.add_argument("--strength", type=float, help="how much of --image is drawn anew, 0 to 1 (default: 0.75)")
+    parser.add_argument(
+        "--hires", type=float, nargs="?", const=2.0, metavar="SCALE", help="enlarge and draw on, 1 to 4 (default: 2)"
+    )
     parser.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="cancel the job if not done by then")
-    parser.add_argument("--json", action="store_true", help="print one JSON object about what was drawn")
-    parser.add_argument("--url", default=url, help=f"the server (default: {_DEFAULT_URL}, or SEMANTIC_BIT_URL)")
+    _add_common_arguments(parser)
     return parser
+
+
+def _add_output_arguments(parser: argparse.ArgumentParser, where: str) -> None:
+    parser.add_argument("-o", "--output", type=_picture_file, metavar="FILE", help=where)
+
+
+def _add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    url = os.environ.get("SEMANTIC_BIT_URL") or _DEFAULT_URL
+    parser.add_argument("--json", action="store_true", help="print one JSON object about what was done")
+    parser.add_argument("--url", default=url, help=f"the server (default: {_DEFAULT_URL}, or SEMANTIC_BIT_URL)")
 
 
 def _picture_file(text: str) -> Path:

@@ -13,16 +13,16 @@ from datetime import date, datetime
 from decimal import Decimal
 from os import PathLike
 from pathlib import Path
-from typing import Final, Literal, TypedDict
+from typing import Any, Final, Literal
 
 __all__ = [
     "Cost",
-    "Drawing",
     "Failure",
     "GeneratorInfo",
     "Health",
+    "ImageInfo",
+    "InputPicture",
     "JobCounts",
-    "JobDrawing",
     "JobState",
     "JobStatus",
     "Params",
@@ -41,37 +41,6 @@ JobStatus = Literal["queued", "running", "done", "failed", "cancelled", "dead"]
 """`queued` and `running` change; the others never do."""
 
 _TERMINAL: Final = frozenset({"done", "failed", "cancelled", "dead"})
-
-
-class Drawing(TypedDict, total=False):
-    """How to draw, beside the prompt. What is left out, or None, is the server's default."""
-
-    negative_prompt: str | None
-    """What not to draw."""
-    num_inference_steps: int | None
-    guidance_scale: float | None
-    """How closely to follow the prompt; 1 or less is off, and then twice as fast."""
-    height: int | None
-    """Pixels; a multiple of the model's `size_multiple` (8 or 16)."""
-    width: int | None
-    """Pixels; a multiple of the model's `size_multiple` (8 or 16)."""
-    seed: int | None
-    """The same seed and settings give the same picture. Left out, the server draws one, and says which."""
-    sampler: str | None
-    """Any name or alias that `samplers()` lists."""
-    noise_schedule: str | None
-    eta: float | None
-    """Share of fresh noise in every step, for the samplers that take it."""
-    output_format: Literal["png", "webp", "jpeg"] | None
-    user: str | None
-    """On whose behalf: any opaque name of at most 64 characters. Users of one key share it fairly."""
-
-
-class JobDrawing(Drawing, total=False):
-    """The same, for a job, which may be several pictures."""
-
-    num_images: int | None
-    """Pictures, with the seeds `seed`, `seed + 1`, ..."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +223,30 @@ class Picture:
             part.replace(file)
         finally:
             part.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class InputPicture:
+    """A picture that another was drawn over."""
+
+    sha256: str
+    """Of its pixels."""
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInfo:
+    """What a picture's file says of how it was drawn."""
+
+    parameters: str | None
+    """The text in the file; None if it has none."""
+    request: dict[str, Any] | None
+    """`prompt` and arguments of `generate`, which draw it again; None if the file does not say."""
+    inputs: dict[str, InputPicture]
+    """The pictures that it was drawn over: `image`, `mask`. They are not in the file, and are needed again."""
+    unknown: dict[str, str]
+    """What else the text says, under its own keys."""
 
 
 @dataclass(frozen=True, slots=True)

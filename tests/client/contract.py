@@ -12,7 +12,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from semantic_bit_client.models import Health, JobDrawing, JobState, Queue, Sampler, UsageDay, UsageSum
+from semantic_bit_client.drawing import JobDrawing
+from semantic_bit_client.models import Health, JobState, Queue, Sampler, UsageDay, UsageSum
 
 from server.config import Settings
 from server.errors import PROBLEMS

@@ -1,0 +1,39 @@
+"""The commands `dream info FILE` and `dream upscale FILE`: of a picture that is there already. Nothing is drawn."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from semantic_bit_client.client import Client
+
+__all__ = ["FILE_COMMANDS", "add_file_arguments"]
+
+
+def add_file_arguments(parser: argparse.ArgumentParser, command: str) -> None:
+    """What the command takes, beside what every command takes."""
+    parser.add_argument("file", type=Path, metavar="FILE", help="a PNG, JPEG or WebP file")
+    if command == "upscale":
+        parser.add_argument("--scale", type=float, help="how much larger, 1 to 4 (default: 2)")
+
+
+def _info(client: Client, options: argparse.Namespace) -> str:
+    info = client.image_info(options.file)
+    if options.json:
+        return json.dumps(dataclasses.asdict(info))
+    return info.parameters or f"{options.file} does not say how it was drawn"
+
+
+def _upscale(client: Client, options: argparse.Namespace) -> str:
+    file = options.output or options.file.with_name(f"{options.file.stem}-large.png")
+    picture = client.upscale(options.file, scale=options.scale, output_format=options.output_format)
+    picture.save(file)
+    return json.dumps({"job_id": picture.job_id, "file": str(file)}) if options.json else str(file)
+
+
+FILE_COMMANDS: Final[Mapping[str, Callable[[Client, argparse.Namespace], str]]] = {"info": _info, "upscale": _upscale}
+"""Name -> what it does; it returns what is printed."""
