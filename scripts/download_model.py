@@ -1,23 +1,28 @@
 """Fetch a model from the Hugging Face hub into the ordinary local cache, where the server finds it by its id.
 
     python scripts/download_model.py stable-diffusion-v1-5/stable-diffusion-v1-5 --variant fp16
+    python scripts/download_model.py OWNER/NAME --file model.safetensors --output var/models
 
-The only place in this project that uses the network. It fetches what the server reads and nothing else: configurations,
+With `--file` it fetches one checkpoint into a folder, and CLIP's tokenizer beside it, which is in no such file. The
+only place in this project that uses the network. It fetches what the server reads and nothing else: configurations,
 tokenizer, and the weights as safetensors.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 # Started by its path, Python looks for modules beside this file and not in the repository.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import httpx2
-from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
+    EntryNotFoundError,
     GatedRepoError,
     HfHubHTTPError,
     LocalEntryNotFoundError,
@@ -44,6 +49,10 @@ SMALL_FILES = (
 )
 
 
+TOKENIZER = "openai/clip-vit-large-patch14"
+"""Whose vocabulary all families read; two small files."""
+
+
 class CannotDownloadError(Exception):
     """Says in one line why, and what to do."""
 
@@ -53,10 +62,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model_id", metavar="ID", help="OWNER/NAME, as in stable-diffusion-v1-5/stable-diffusion-v1-5")
     parser.add_argument("--variant", choices=("fp16",), help="half the size, all that a GPU needs; if it is there")
+    parser.add_argument("--file", metavar="NAME.safetensors", help="fetch this one checkpoint of the repository")
+    parser.add_argument("--output", type=Path, default=Path("var/models"), help="where it goes (default: %(default)s)")
     options = parser.parse_args()
     try:
-        download(options.model_id, prefer_fp16=options.variant == "fp16")
-        found = locate(options.model_id)
+        if options.file is None:
+            download(options.model_id, functools.partial(_fetch, prefer_fp16=options.variant == "fp16"))
+            found = locate(options.model_id)
+        else:
+            found = locate(str(download_file(options.model_id, options.file, options.output)))
     except (CannotDownloadError, EngineError) as error:
         print(f"download_model: {error}", file=sys.stderr)
         return 1
@@ -67,8 +81,27 @@ def main() -> int:
     return 0
 
 
-def download(model_id: str, *, prefer_fp16: bool) -> None:
-    """Fetch the needed files that are not in the cache yet.
+def download_file(model_id: str, name: str, folder: Path) -> Path:
+    """Fetch one checkpoint, and the tokenizer where there is none beside it.
+
+    Raises:
+        CannotDownloadError: in one readable line.
+    """
+    if not name.endswith(".safetensors"):
+        raise CannotDownloadError(f"{name!r} must end in .safetensors: other files can run code when they are opened")
+    download(model_id, lambda repository: _fetch_into(repository, [name], folder))
+    tokenizer = folder / "tokenizer"
+    if not tokenizer.is_dir():
+        download(TOKENIZER, lambda repository: _fetch_into(repository, ["vocab.json", "merges.txt"], tokenizer))
+    return folder / name
+
+
+def download(model_id: str, fetch: Callable[[str], None]) -> None:
+    """Fetch from a repository.
+
+    Args:
+        model_id: OWNER/NAME.
+        fetch: what is called with it, or with the repository that holds the same files.
 
     Raises:
         CannotDownloadError: in one readable line.
@@ -77,14 +110,14 @@ def download(model_id: str, *, prefer_fp16: bool) -> None:
         raise CannotDownloadError(f"{model_id!r} is no id; it has the form OWNER/NAME")
     try:
         try:
-            _fetch(model_id, prefer_fp16=prefer_fp16)
+            fetch(model_id)
         except GatedRepoError:  # a kind of RepositoryNotFoundError
             raise
         except RepositoryNotFoundError:
             if model_id not in SAME_MODEL:
                 raise
             print(f"{model_id} is not on the hub; fetching {SAME_MODEL[model_id]}, which holds the same files")
-            _fetch(SAME_MODEL[model_id], prefer_fp16=prefer_fp16)
+            fetch(SAME_MODEL[model_id])
     except GatedRepoError as error:
         raise CannotDownloadError(
             f"{model_id} is gated: accept its licence on the hub's page and set HF_TOKEN, then try again"
@@ -103,6 +136,14 @@ def download(model_id: str, *, prefer_fp16: bool) -> None:
         ) from error
     except OSError as error:
         raise CannotDownloadError(f"the files cannot be written: {_in_a_line(error)}") from error
+
+
+def _fetch_into(model_id: str, names: list[str], folder: Path) -> None:
+    for name in names:
+        try:
+            hf_hub_download(model_id, name, local_dir=folder)
+        except EntryNotFoundError as error:
+            raise CannotDownloadError(f"{model_id} has no file {name}") from error
 
 
 def _fetch(model_id: str, *, prefer_fp16: bool) -> None:

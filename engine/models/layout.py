@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from engine.errors import ModelLoadError
 from engine.models.families import Family, check_added_inputs, check_channels, family_of
+from engine.models.json_file import read_json
+from engine.models.side_file import SideFile, read_side_file
+from engine.models.single_file import SingleFile, read_single_file
 from engine.params import LIMITS
 
 if TYPE_CHECKING:
@@ -57,12 +58,6 @@ _IGNORED_PARTS = ("safety_checker", "feature_extractor", "image_encoder")
 _LIBRARIES = ("diffusers", "transformers")
 _PICKLE_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth")
 
-_MAX_JSON_BYTES = 2**20
-_MAX_ENTRIES = 10_000
-"""Of a list: `trained_betas` may have one for each of the training's timesteps."""
-_MAX_NUMBER = 1_000_000
-_MAX_LAYERS = 100
-"""Of anything counted in layers: SD 1.x has 12 in its text encoder, 2 in a block."""
 _DEFAULT_CHANNELS = 4
 """What diffusers takes where a configuration does not say."""
 _MAX_CHANNELS = 128
@@ -82,6 +77,9 @@ class ModelConfigs:
     text_encoder_2: Mapping[str, Any] | None
     """Set in Stable Diffusion XL."""
     scheduler: Mapping[str, Any]
+    side: SideFile
+    single: SingleFile | None
+    """Where all of it is in one file."""
     zeros_for_empty: bool
     """Whether an empty text is all zeros to the network."""
     native_height: int
@@ -102,21 +100,35 @@ class ModelConfigs:
 
 
 def read_configs(folder: Path) -> ModelConfigs:
-    """Read a model's configuration files and check that it is of a kind that is served: see `docs/models.md`.
+    """Read a model's configuration and check that it is of a kind that is served: see `docs/models.md`.
+
+    Args:
+        folder: in diffusers layout; or a single file.
 
     Raises:
         ModelLoadError: a file is missing or damaged, or the model is of another kind; it names file and reason.
     """
-    index = _read_index(folder / "model_index.json")
-    unet = _read_json(folder / "unet" / "config.json")
-    vae = _read_json(folder / "vae" / "config.json")
-    text_encoder = _read_json(folder / "text_encoder" / "config.json")
-    scheduler = _read_json(folder / "scheduler" / "scheduler_config.json")
+    single = read_single_file(folder) if folder.is_file() else None
+    side = read_side_file(folder) if single is None else single.side
+    index = _read_index(folder / "model_index.json") if single is None else _index_of(single)
+
+    def config_of(part: str, name: str = "config.json") -> dict[str, Any]:
+        return read_json(folder / part / name) if single is None else dict(single.configs[part])
+
+    unet = config_of("unet")
+    vae = _replaced_vae(side, config_of("vae"))
+    text_encoder = config_of("text_encoder")
+    text_encoder_2 = config_of("text_encoder_2") if _names_second(index) else None
+    scheduler = config_of("scheduler", "scheduler_config.json")
+    if side.prediction_type is not None:
+        scheduler["prediction_type"] = side.prediction_type
+    if side.zero_terminal_snr is not None:
+        scheduler["rescale_betas_zero_snr"] = side.zero_terminal_snr
     latent_channels, pixels_per_latent = _latent_shape(folder / "vae" / "config.json", vae)
     _check_class(folder / "unet" / "config.json", "unet", unet.get("_class_name"))
     check_channels(folder / "unet" / "config.json", unet, latent_channels, _DEFAULT_CHANNELS)
     family = family_of(unet)
-    text_encoder_2 = _second_text_encoder(folder, index, family)
+    _check_second_text_encoder(folder, text_encoder_2, family)
     projection_width = None if text_encoder_2 is None else text_encoder_2.get("projection_dim", 512)
     check_added_inputs(folder / "unet" / "config.json", unet, projection_width)
     _check_text_encoder(folder / "text_encoder" / "config.json", "text_encoder", text_encoder)
@@ -130,6 +142,8 @@ def read_configs(folder: Path) -> ModelConfigs:
         text_encoder,
         text_encoder_2,
         scheduler,
+        side,
+        single,
         zeros_for_empty=text_encoder_2 is not None and index.get("force_zeros_for_empty_prompt", True) is True,
         native_height=height * pixels_per_latent,
         native_width=width * pixels_per_latent,
@@ -178,47 +192,9 @@ def check_tokenizer_class(path: Path) -> None:
     Raises:
         ModelLoadError: it asks for another class, or is damaged.
     """
-    class_name = _read_json(path).get("tokenizer_class") if path.is_file() else None
+    class_name = read_json(path).get("tokenizer_class") if path.is_file() else None
     if class_name is not None:
         _check_class(path, "tokenizer", class_name)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file.
-
-    Raises:
-        ModelLoadError: no such file, or no JSON object in it.
-    """
-    try:
-        if (num_bytes := path.stat().st_size) > _MAX_JSON_BYTES:
-            raise ModelLoadError(f"{path} must have at most {_MAX_JSON_BYTES} bytes, not {num_bytes}")
-        value = json.loads(path.read_bytes())
-    except OSError as error:
-        raise ModelLoadError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise ModelLoadError(f"{path} is damaged: it is not valid JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise ModelLoadError(f"{path} is damaged: a JSON object was expected")
-    _check_bounds(path, "", value)
-    return value
-
-
-def _check_bounds(path: Path, name: str, value: object) -> None:
-    """Refuse numbers and lists beyond any model's: laying out a network of a billion layers would never end.
-
-    Raises:
-        ModelLoadError: there is one.
-    """
-    if isinstance(value, dict | list):
-        if isinstance(value, list) and len(value) > _MAX_ENTRIES:
-            raise ModelLoadError(f"{path}: {name} must have at most {_MAX_ENTRIES} entries, not {len(value)}")
-        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
-            _check_bounds(path, str(key) if isinstance(value, dict) else name, part)
-    # diffusers writes -Infinity into the configuration of a DPM-Solver++, as `lambda_min_clipped`.
-    elif isinstance(value, float | int) and math.isfinite(value):
-        most = _MAX_LAYERS if "layers" in name else _MAX_NUMBER
-        if not -most <= value <= most:
-            raise ModelLoadError(f"{path}: {name} must be a number of at most {most}, not {value!r}")
 
 
 def _weights_candidates(folder: Path, part: str) -> list[Path]:
@@ -227,7 +203,14 @@ def _weights_candidates(folder: Path, part: str) -> list[Path]:
     Raises:
         ModelLoadError: they are only there in pieces.
     """
-    stem = folder / part / WEIGHTS_STEM[part]
+    if part == "vae" and (vae := read_side_file(folder).vae) is not None:
+        if vae.is_file():
+            return [vae]
+        stem = vae / WEIGHTS_STEM[part]
+    elif folder.is_file():
+        return [folder]
+    else:
+        stem = folder / part / WEIGHTS_STEM[part]
     found = [path for path in (Path(f"{stem}.safetensors"), Path(f"{stem}.fp16.safetensors")) if path.is_file()]
     if not found and (pieces := Path(f"{stem}.safetensors.index.json")).is_file():
         raise ModelLoadError(f"{pieces}: weights in several files are not served; get the model with one file a part")
@@ -246,15 +229,19 @@ def _refuse_pickle(part: Path) -> None:
 def _has_second(path: Path) -> bool:
     """Whether an index names a second text encoder; a damaged one is reported when it is read as a whole."""
     try:
-        index = _read_json(path) if path.is_file() else {}
+        index = read_json(path) if path.is_file() else {}
     except ModelLoadError:
         return False
+    return _names_second(index)
+
+
+def _names_second(index: Mapping[str, Any]) -> bool:
     return index.get("text_encoder_2") not in (None, [None, None])
 
 
 def _read_index(path: Path) -> Mapping[str, Any]:
     """The index: which parts there are. The family is read off the parts, whatever pipeline it was saved from."""
-    index = _read_json(path)
+    index = read_json(path)
     class_name = index.get("_class_name")
     if not isinstance(class_name, str) or not class_name.startswith(_PIPELINE_PREFIXES):
         raise ModelLoadError(f"{path}: {class_name!r} is not served, only Stable Diffusion 1, 2 and XL")
@@ -269,20 +256,37 @@ def _read_index(path: Path) -> Mapping[str, Any]:
     return index
 
 
-def _second_text_encoder(folder: Path, index: Mapping[str, Any], family: Family) -> Mapping[str, Any] | None:
-    """What the second text encoder's file says; None where the family has one."""
-    has_second = index.get("text_encoder_2") not in (None, [None, None])
-    if has_second != (family.num_text_encoders == 2):
+def _index_of(single: SingleFile) -> Mapping[str, Any]:
+    return {part: ["transformers", "CLIPTextModelWithProjection"] for part in single.prefixes if part in _SECOND}
+
+
+def _replaced_vae(side: SideFile, own: dict[str, Any]) -> dict[str, Any]:
+    """What an autoencoder says that takes the place of the model's own; of a single file it is what that says.
+
+    Raises:
+        ModelLoadError: it is another family's.
+    """
+    if side.vae is None or side.vae.is_file():
+        return own
+    path = side.vae / "config.json"
+    other = read_json(path)
+    factors = [config.get("scaling_factor", 0.18215) for config in (own, other)]
+    if own.get("_class_name") == other.get("_class_name") and factors[0] != factors[1]:
+        raise ModelLoadError(
+            f"{path}: scaling_factor must be {factors[0]!r}, as the model's latents have it, not {factors[1]!r}; "
+            "autoencoder and model are not of the same family"
+        )
+    return other
+
+
+def _check_second_text_encoder(folder: Path, config: Mapping[str, Any] | None, family: Family) -> None:
+    if (config is not None) != (family.num_text_encoders == 2):
         raise ModelLoadError(
             f"{folder / 'model_index.json'}: a text_encoder_2 belongs to Stable Diffusion XL, and to no other model; "
             f"its UNet is {family.name}"
         )
-    if not has_second:
-        return None
-    path = folder / "text_encoder_2" / "config.json"
-    config = _read_json(path)
-    _check_text_encoder(path, "text_encoder_2", config)
-    return config
+    if config is not None:
+        _check_text_encoder(folder / "text_encoder_2" / "config.json", "text_encoder_2", config)
 
 
 def _latent_shape(path: Path, vae: Mapping[str, Any]) -> tuple[int, int]:

@@ -7,6 +7,7 @@ tensor goes from the memory-mapped file straight to its place, device, dtype and
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 import torch
@@ -15,7 +16,9 @@ from safetensors import SafetensorError, safe_open
 from engine.backends.base import NetworkFiles
 from engine.errors import ModelLoadError
 from engine.models.layout import TextEncoderPart, find_weights, read_configs
+from engine.models.ldm_names import Source, autoencoder_source, open_clip_source, unet_source
 from engine.models.options import Options
+from engine.models.single_file import autoencoder_prefix, read_header, tokenizer_folder
 from engine.models.tokenizer import Tokenizer
 from engine.models.unet_plan import UNetPlan
 from engine.networks.autoencoder import AutoencoderKL, AutoencoderTiny
@@ -85,9 +88,13 @@ def load_unet(folder: Path, dtype: torch.dtype, device: torch.device) -> UNet:
     Raises:
         ModelLoadError: a file is missing or damaged, or the model is not served; the message names file and reason.
     """
-    plan = read_unet_plan(folder)
+    plan, single = read_unet_plan(folder), read_configs(folder).single
     unet = _build(folder / "unet" / "config.json", lambda: UNet(plan))
-    return _fill(unet, find_weights(folder, "unet", prefer_fp16=dtype == torch.float16), dtype, device)
+    weights = find_weights(folder, "unet", prefer_fp16=dtype == torch.float16)
+    if single is not None:
+        prefix = single.prefixes["unet"]
+        return _fill(unet, weights, dtype, device, sources=_prefixed(prefix, lambda name: unet_source(name, plan)))
+    return _fill(unet, weights, dtype, device)
 
 
 def load_vae(folder: Path, dtype: torch.dtype, device: torch.device) -> AutoencoderKL | AutoencoderTiny:
@@ -96,8 +103,17 @@ def load_vae(folder: Path, dtype: torch.dtype, device: torch.device) -> Autoenco
     Raises:
         ModelLoadError: as in `load_unet`.
     """
-    weights = find_weights(folder, "vae", prefer_fp16=dtype == torch.float16)
-    return _fill(lay_out_vae(folder), weights, dtype, device, rename=_today_s_attention_name)
+    weights, configs = find_weights(folder, "vae", prefer_fp16=dtype == torch.float16), read_configs(folder)
+    vae = lay_out_vae(folder)
+    is_alone = configs.side.vae is not None and configs.side.vae.is_file()
+    if isinstance(vae, AutoencoderKL) and (is_alone or (configs.single is not None and configs.side.vae is None)):
+        # A file with nothing but an autoencoder may have either kind of names.
+        names = read_header(weights)[0]
+        if not is_alone or "encoder.down_blocks.0.resnets.0.conv1.weight" not in names:
+            num_blocks = len(vae.channels)
+            sources = _prefixed(autoencoder_prefix(weights), lambda name: autoencoder_source(name, num_blocks))
+            return _fill(vae, weights, dtype, device, sources=sources)
+    return _fill(vae, weights, dtype, device, rename=_today_s_attention_name)
 
 
 def lay_out_vae(folder: Path) -> AutoencoderKL | AutoencoderTiny:
@@ -131,7 +147,15 @@ def load_text_encoder(
         return name.removeprefix("text_model.")
 
     weights = find_weights(folder, part, prefer_fp16=dtype == torch.float16)
-    return _fill(encoder, weights, dtype, device, rename=rename)
+    single = read_configs(folder).single
+    if single is None:
+        return _fill(encoder, weights, dtype, device, rename=rename)
+    prefix = single.prefixes[part]
+    if part in single.open_clip:
+        return _fill(encoder, weights, dtype, device, sources=_prefixed(prefix, open_clip_source))
+    if f"{prefix}text_model.final_layer_norm.weight" in read_header(weights)[0]:
+        prefix += "text_model."
+    return _fill(encoder, weights, dtype, device, sources=_prefixed(prefix, Source))
 
 
 def load_tokenizer(folder: Path, part: TextEncoderPart = "text_encoder") -> Tokenizer:
@@ -140,8 +164,14 @@ def load_tokenizer(folder: Path, part: TextEncoderPart = "text_encoder") -> Toke
     Raises:
         ModelLoadError: a file is missing or damaged, or it knows tokens that the text encoder does not.
     """
-    place = folder / part.replace("text_encoder", "tokenizer")
-    tokenizer = Tokenizer(place)
+    configs = read_configs(folder)
+    if configs.single is None:
+        place = folder / part.replace("text_encoder", "tokenizer")
+        tokenizer = Tokenizer(place)
+    else:
+        # One tokenizer for both encoders; OpenCLIP's pads with the first token of the vocabulary.
+        place = tokenizer_folder(folder)
+        tokenizer = Tokenizer(place, padding=0 if part in configs.single.open_clip else None)
     vocabulary_size = _text_encoder_config(folder, part).get("vocab_size", 49408)
     # On a GPU an unknown token is an error after which the whole process must end.
     largest = tokenizer.largest_token
@@ -184,6 +214,7 @@ def _fill(
     device: torch.device,
     *,
     rename: Callable[[str], str | None] = lambda name: name,
+    sources: Callable[[str], Source] | None = None,
 ) -> ModuleT:
     """Give a module on the meta device its weights.
 
@@ -192,23 +223,54 @@ def _fill(
         path: A safetensors file.
         dtype: Of the weights in memory, whatever the file's.
         device: Where they go.
-        rename: A name in the file -> its name in the module; None: not needed.
+        rename: A name in the file -> its name in the module; None: not needed. Nothing may be left over.
+        sources: The other way round, for a file that holds more: a name in the module -> where it is in the file.
     """
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             expected = module.state_dict()
-            sources = _match(path, expected, file.keys(), rename)
-            for name, source in sources.items():
-                _shaped(path, name, file.get_tensor(source), expected[name])
+            if sources is None:
+                found = {name: Source(source) for name, source in _match(path, expected, file.keys(), rename).items()}
+            else:
+                found = {name: sources(name) for name in expected}
+                _check_there(path, {source.name for source in found.values()} - set(file.keys()))
+            for name, source in found.items():
+                _shaped(path, name, _taken(file.get_tensor(source.name), source), expected[name])
             _give_memory(module, dtype, device)
             for name, target in module.state_dict().items():
-                tensor = _shaped(path, name, file.get_tensor(sources[name]), target)
+                source = found[name]
+                tensor = _shaped(path, name, _taken(file.get_tensor(source.name), source), target)
                 # Converted where it ends up, as a GPU does it faster. Always a copy: a tensor left in the mapping would
                 # change, or kill the process, when somebody overwrites the file while it is served.
                 target.copy_(tensor.to(device))
     except (SafetensorError, OSError) as error:
         raise ModelLoadError(f"{path} is damaged or not readable: {_first_line(error)}") from error
     return module.eval().requires_grad_(False)  # noqa: FBT003 - torch's own signature
+
+
+def _prefixed(prefix: str, sources: Callable[[str], Source]) -> Callable[[str], Source]:
+    """The same in a file where each name has something before it."""
+
+    def source_of(name: str) -> Source:
+        source = sources(name)
+        return replace(source, name=prefix + source.name)
+
+    return source_of
+
+
+def _taken(tensor: torch.Tensor, source: Source) -> torch.Tensor:
+    """What of a tensor in a file is meant."""
+    if source.third is not None:
+        tensor = tensor.chunk(3)[source.third]
+    return tensor.T if source.is_transposed else tensor
+
+
+def _check_there(path: Path, missing: Iterable[str]) -> None:
+    names = sorted(missing)
+    if names:
+        shown = ", ".join(names[:_MOST_KEYS_NAMED])
+        more = f" and {len(names) - _MOST_KEYS_NAMED} more" if len(names) > _MOST_KEYS_NAMED else ""
+        raise ModelLoadError(f"{path} lacks tensors that a model of its family has: {shown}{more}")
 
 
 def _give_memory(module: torch.nn.Module, dtype: torch.dtype, device: torch.device) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from engine.errors import ModelLoadError, ModelNotFoundError
 from engine.models.layout import missing_files, read_configs
+from engine.models.single_file import tokenizer_folder
 
 __all__ = ["FAKE_MODELS", "SAME_MODEL", "ModelFolder", "is_fake_engine", "is_hub_id", "locate"]
 
@@ -30,10 +31,8 @@ SAME_MODEL = {
 _HUB_ID = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}", re.ASCII)
 _REVISION = re.compile(r"[0-9a-f]{40,64}")
 _LONGEST_ID = 1024
-_SINGLE_FILES = (".safetensors", ".ckpt")
-_CONVERSION = (
-    "from diffusers import StableDiffusionPipeline as P; P.from_single_file({file!r}).save_pretrained('models/mine')"
-)
+_SINGLE_FILE = ".safetensors"
+_PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +42,7 @@ class ModelFolder:
     model_id: str
     """As it was asked for."""
     path: Path | None
-    """The folder in diffusers layout; None for what is fake."""
+    """The folder in diffusers layout, or the single file; None for what is fake."""
     native_height: int
     """Pixels the model was trained at."""
     native_width: int
@@ -55,8 +54,9 @@ def locate(model_id: str, *, cache_dir: Path | None = None) -> ModelFolder:
     """Find a model by the path of its folder or by its Hugging Face id, in the local cache only.
 
     Args:
-        model_id: one of `FAKE_MODELS` or a fake engine's (see `is_fake_engine`); a folder, absolute or relative to the
-            working directory (`models/NAME` also to the repository); or an id such as `runwayml/stable-diffusion-v1-5`.
+        model_id: one of `FAKE_MODELS` or a fake engine's (see `is_fake_engine`); a folder or a `.safetensors` file,
+            absolute or relative to the working directory (`models/NAME` also to the repository); or an id such as
+            `runwayml/stable-diffusion-v1-5`.
             A folder wins over an id.
         cache_dir: The Hugging Face cache; None is where the library puts it (`HF_HUB_CACHE`, `HF_HOME`).
 
@@ -70,6 +70,8 @@ def locate(model_id: str, *, cache_dir: Path | None = None) -> ModelFolder:
     folder = _local_folder(model_id)
     if folder is None:
         folder = _cached_folder(model_id, cache_dir)
+    elif folder.is_file():
+        tokenizer_folder(folder)
     elif missing := missing_files(folder):
         raise ModelLoadError(f"{folder} is incomplete (diffusers layout); missing: {', '.join(missing)}")
     configs = read_configs(folder)
@@ -97,7 +99,7 @@ def _local_folder(model_id: str) -> Path | None:
         candidates.append(_REPOSITORY / path)
     for candidate in candidates:
         try:
-            if candidate.is_dir():
+            if candidate.is_dir() or (candidate.suffix == _SINGLE_FILE and candidate.is_file()):
                 return candidate.resolve()
         except OSError:  # a name that this file system cannot have is no folder
             continue
@@ -105,10 +107,12 @@ def _local_folder(model_id: str) -> Path | None:
 
 
 def _cached_folder(model_id: str, cache_dir: Path | None) -> Path:
-    if model_id.lower().endswith(_SINGLE_FILES):
+    if model_id.lower().endswith(_SINGLE_FILE):
+        raise ModelNotFoundError(f"there is no file {model_id!r}")
+    if model_id.lower().endswith(_PICKLES):
         raise ModelNotFoundError(
-            f"{model_id!r}: a model in a single file (as A1111 and Forge use them) is not supported; convert it once"
-            f' and set MODEL_ID=models/mine: python -c "{_CONVERSION.format(file=model_id)}"'
+            f"{model_id!r}: such files can run code when they are opened, so only .safetensors is read; get the "
+            "model's safetensors version"
         )
     if not is_hub_id(model_id):
         raise ModelNotFoundError(f"there is no folder {model_id!r}, and an id has the form OWNER/NAME")

@@ -37,6 +37,8 @@ class _Sizes:
     text_encoder: dict[str, Any]
     vocabulary_size: int
     text_encoder_2: dict[str, Any] | None = None
+    padding: str = "<|endoftext|>"
+    """What fills up a text, of the first encoder; OpenCLIP's, the second included, has `!`."""
 
 
 _TINY_TEXT_ENCODER: Final[dict[str, Any]] = {
@@ -118,6 +120,7 @@ _SIZES: Final[dict[Architecture, _Sizes]] = {
         autoencoder_tiny=_TINY_AUTOENCODER_TINY,
         text_encoder=_TINY_TEXT_ENCODER | {"hidden_act": "gelu"},
         vocabulary_size=1024,
+        padding="!",
     ),
     "tiny-xl": _Sizes(
         latent_channels=4,
@@ -217,9 +220,9 @@ def make_random_model(
         if sizes.text_encoder_2 is not None:
             second = {"architectures": ["CLIPTextModelWithProjection"], **sizes.text_encoder_2}
             _write_text_encoder(folder / "text_encoder_2", second, sizes.vocabulary_size, dtype)
-    _write_tokenizer(folder / "tokenizer", sizes.vocabulary_size)
+    _write_tokenizer(folder / "tokenizer", sizes.vocabulary_size, sizes.padding)
     if sizes.text_encoder_2 is not None:
-        _write_tokenizer(folder / "tokenizer_2", sizes.vocabulary_size, padding="!")
+        _write_tokenizer(folder / "tokenizer_2", sizes.vocabulary_size, "!")
     scheduler = _scheduler_config(prediction_type) | ({"rescale_betas_zero_snr": True} if zero_terminal_snr else {})
     _write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
     _write_json(folder / "model_index.json", _model_index(vae, has_second_encoder=sizes.text_encoder_2 is not None))
@@ -299,7 +302,7 @@ def _write_part(
     save_file(weights, folder / f"{stem}.safetensors", {"format": "pt"})
 
 
-def _write_tokenizer(folder: Path, vocabulary_size: int, padding: str = "<|endoftext|>") -> None:
+def _write_tokenizer(folder: Path, vocabulary_size: int, padding: str) -> None:
     """A byte-level BPE tokenizer as CLIP's: all bytes, all bytes that end a word, merges, and two special tokens."""
     letters = _byte_letters()
     vocabulary = letters + [letter + "</w>" for letter in letters]

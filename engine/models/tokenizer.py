@@ -30,8 +30,12 @@ _WORDS: Final = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{
 class Tokenizer:
     """Text -> token ids. Any thread may use it: nothing in it changes."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, padding: int | None = None) -> None:
         """Read `tokenizer.json`, or `vocab.json` and `merges.txt`, and which tokens are special.
+
+        Args:
+            folder: where they are.
+            padding: the token that fills a text up; None: as the files say.
 
         Raises:
             ModelLoadError: a file is missing or damaged, or it describes another tokenizer.
@@ -47,7 +51,8 @@ class Tokenizer:
         self._tokenizer = tokenizer
         # What the vocabulary lacks was added to it.
         ids = (tokenizer.token_to_id(names[f"{purpose}_token"]) or 0 for purpose in ("bos", "eos", "pad"))
-        self._start, self._end, self._padding = ids
+        self._start, self._end, own = ids
+        self._padding = own if padding is None else padding
 
     @property
     def largest_token(self) -> int:

@@ -16,6 +16,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DREAMLET = REPOSITORY / "models" / "dreamlet"
@@ -74,7 +76,10 @@ class HubHandler(BaseHTTPRequestHandler):
             self.answer(200, json.dumps({"id": model_id, "sha": REVISION, "siblings": siblings}).encode())
 
     def answer_file(self, model_id: str, path: str) -> None:
-        content = self.server.models[model_id][path]
+        content = self.server.models[model_id].get(path)
+        if content is None:
+            self.answer(404, b"{}", {"X-Error-Code": "EntryNotFound"})
+            return
         if self.command == "GET":
             self.server.fetched.append(path)
         self.answer(200, content, {"X-Repo-Commit": REVISION, "ETag": f'"{hashlib.sha1(content).hexdigest()}"'})
@@ -121,6 +126,32 @@ def download(cache: Path, *arguments: str, endpoint: str, **environment: str) ->
         check=False,
         env={"PATH": os.environ["PATH"], "HF_HOME": str(cache), "HF_ENDPOINT": endpoint, **environment},
     )
+
+
+def test_it_fetches_one_checkpoint_and_the_tokenizer_that_is_in_none(hub, tmp_path):
+    tensors = {
+        "model.diffusion_model.input_blocks.0.0.weight": torch.zeros(1, 4, 1, 1),
+        "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": torch.zeros(1, 768),
+        "first_stage_model.x": torch.zeros(1),
+        "cond_stage_model.transformer.x": torch.zeros(1),
+    }
+    hub.models["someone/paints"] = {"paints.safetensors": save(tensors), "paints.ckpt": b"pickle"}
+    hub.models["openai/clip-vit-large-patch14"] = {
+        "vocab.json": b"{}",
+        "merges.txt": b"#version",
+        "pytorch_model.bin": b"",
+    }
+    folder = tmp_path / "models"
+    wanted = ("--file", "paints.safetensors", "--output", str(folder))
+    done = download(tmp_path, "someone/paints", *wanted, endpoint=hub.url)
+    assert done.returncode == 0, done.stderr
+    assert f"MODEL_ID={folder}/paints.safetensors" in done.stdout
+    assert sorted(hub.fetched) == ["merges.txt", "paints.safetensors", "vocab.json"]
+    for name, words in (("other.safetensors", "has no file other.safetensors"), ("paints.ckpt", "must end in")):
+        done = download(tmp_path, "someone/paints", "--file", name, "--output", str(folder), endpoint=hub.url)
+        assert done.returncode == 1
+        assert words in done.stderr
+        assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(("arguments", "suffix"), [((), ".safetensors"), (("--variant", "fp16"), ".fp16.safetensors")])

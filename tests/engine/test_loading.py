@@ -261,7 +261,7 @@ def test_weights_as_pickle_are_refused(folder):
 
 
 def test_a_model_of_another_kind_is_refused_by_every_loader(folder):
-    edit_json(folder / "model_index.json", text_encoder_2=["transformers", "CLIPTextModelWithProjection"])
+    edit_json(folder / "unet" / "config.json", addition_embed_type="text_time")
     for load in (load_unet, load_vae, load_text_encoder):
         assert "belongs to Stable Diffusion XL" in refused(load, folder)
     for load in (load_tokenizer, load_scheduler_config):
