@@ -264,7 +264,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--count", type=int, default=1, help="pictures: FILE becomes FILE-1, FILE-2, ... (default: 1)")
     parser.add_argument("--image", type=Path, metavar="FILE", help="draw over this picture (png, jpg or webp)")
     parser.add_argument("--mask", type=Path, metavar="FILE", help="change only what is white here; needs --image")
-    parser.add_argument("--strength", type=float, help="how much of --image is drawn anew, 0 to 1 (default: 0.75)")
+    parser.add_argument("--strength", type=float, help="how much of --image changes, 0 to 1 (default: 0.75)")
     parser.add_argument(
         "--hires", type=float, nargs="?", const=2.0, metavar="SCALE", help="enlarge and draw on, 1 to 4 (default: 2)"
     )

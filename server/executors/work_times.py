@@ -65,7 +65,7 @@ class WorkTimes:
         A shape that was never seen is scaled from the one of its kind whose rows x pixels are nearest.
 
         Args:
-            kind: `encode`, `step` or `decode`.
+            kind: of work, as `engine.events.WorkKind`.
             rows: model rows in the call, padding included.
             height: pixels; 0 for text.
             width: pixels; 0 for text.

@@ -129,6 +129,9 @@ class _OfSize(NamedTuple):
     step_s: float
     """A call of that many rows."""
     decode_s: float
+    encode_image_s: float
+    upscale_s: float
+    """Enlarging to it without drawing."""
 
 
 class _Durations(dict[BatchKey, _OfSize]):
@@ -146,8 +149,9 @@ class _Durations(dict[BatchKey, _OfSize]):
 
     def __missing__(self, size: BatchKey) -> _OfSize:
         rows = self._times.step_rows(*size, otherwise=self._rows_per_call)
-        step_s, decode_s = (self._times.median_s(kind, n, *size) or 0.0 for kind, n in (("step", rows), ("decode", 1)))
-        self[size] = found = _OfSize(rows, step_s, decode_s)
+        step_s = self._times.median_s("step", rows, *size) or 0.0
+        alone_s = (self._times.median_s(kind, 1, *size) or 0.0 for kind in ("decode", "encode_image", "upscale"))
+        self[size] = found = _OfSize(rows, step_s, *alone_s)
         return found
 
 
@@ -160,18 +164,37 @@ class _Job:
     """0.0 until it has ended."""
 
 
-@dataclass(slots=True, eq=False)
-class _Picture:
-    job: _Job
+@dataclass(slots=True)
+class _Leg:
     batch_key: BatchKey
     num_rows: int
     calls_left: int
-    encode_s: float = 0.0
-    """What reading its prompts takes: nothing from the second picture of a job on, for they are remembered."""
+    reading_s: float = 0.0
+    """What is done for this picture alone before its first call: prompts and pictures are read."""
+
+
+@dataclass(slots=True, eq=False)
+class _Picture:
+    job: _Job
+    legs: list[_Leg]
+    """Those that are not over; at least one."""
+
+    @property
+    def batch_key(self) -> BatchKey:
+        return self.legs[0].batch_key
+
+    @property
+    def num_rows(self) -> int:
+        return self.legs[0].num_rows
+
+    @property
+    def calls_left(self) -> int:
+        """Of this leg."""
+        return self.legs[0].calls_left
 
     @property
     def is_denoised(self) -> bool:
-        return not self.calls_left
+        return not self.calls_left and len(self.legs) == 1
 
 
 class _SimulatedEngine:
@@ -209,27 +232,58 @@ class _SimulatedEngine:
 
     def take_new(self, params: GenerationParams) -> _Job:
         """Begin a job."""
+        if not params.legs:
+            return self._enlarged(params)
         pictures = self._take(params, [params.model_calls] * params.num_images)
-        pictures[0].encode_s = self._durations.encode_s[params.rows_per_image]
+        # The other pictures of a job find read what is the same for all.
+        first = pictures[0].legs[0]
+        first.reading_s = self._durations.encode_s[first.num_rows]
+        if params.image is not None:
+            first.reading_s += self._durations[first.batch_key].encode_image_s
         return pictures[0].job
 
     def take_running(self, job: Running) -> _Job:
         """Go on with a job, which has not ended: its last picture is decoded at the least."""
+        if not job.params.legs:
+            return self._enlarged(job.params)
         return self._take(job.params, job.calls_left or [0])[0].job
+
+    def _enlarged(self, params: GenerationParams) -> _Job:
+        """A job that draws nothing: done as soon as it is begun, tile by tile between the steps of others."""
+        self.clock_s += self._durations[params.height, params.width].upscale_s
+        return _Job(params.num_images, 0, self.clock_s)
 
     def _take(self, params: GenerationParams, calls: Sequence[int]) -> list[_Picture]:
         job = _Job(params.num_images, len(calls))
-        size, rows = (params.height, params.width), params.rows_per_image
-        self.batch_scheduler.row_limits[size] = self._durations[size].step_rows
-        pictures = [_Picture(job, size, rows, calls_left) for calls_left in calls]
-        self.batch_scheduler.waiting.extend(picture for picture in pictures if picture.calls_left)
-        self.batch_scheduler.denoised.extend(picture for picture in pictures if not picture.calls_left)
+        pictures = [_Picture(job, self._legs(params, calls_left)) for calls_left in calls]
+        for leg in pictures[0].legs:
+            self.batch_scheduler.row_limits[leg.batch_key] = self._durations[leg.batch_key].step_rows
+        self.batch_scheduler.waiting.extend(picture for picture in pictures if not picture.is_denoised)
+        self.batch_scheduler.denoised.extend(picture for picture in pictures if picture.is_denoised)
         self._num_in_flight += params.num_images
         return pictures
 
+    def _legs(self, params: GenerationParams, calls_left: int) -> list[_Leg]:
+        """The legs of a picture that has so many calls left: the last one's are taken last."""
+        legs: list[_Leg] = []
+        for leg in reversed(params.legs):
+            calls = min(calls_left, leg.model_calls)
+            calls_left -= calls
+            if calls or not legs:
+                legs.insert(0, _Leg((leg.height, leg.width), leg.num_rows, calls))
+        hires = params.hires
+        if hires is not None and len(legs) > 1:
+            first, second = legs[0].batch_key, legs[1]
+            if hires.prompt is not None or hires.negative_prompt is not None:
+                second.reading_s += self._durations.encode_s[second.num_rows]
+            if params.enlarges_pixels:
+                second.reading_s += self._durations[first].decode_s
+                second.reading_s += self._durations[second.batch_key].encode_image_s
+        return legs
+
     def work(self) -> None:
         """Decode a picture, or take a step; with none to decode, all steps up to the first that may be a last one."""
-        self.clock_s += sum(picture.encode_s for picture in self.batch_scheduler.admit())
+        self.clock_s += sum(picture.legs[0].reading_s for picture in self.batch_scheduler.admit())
         picture = self.batch_scheduler.next_decode()
         if picture is not None:
             self._decode(picture)
@@ -255,5 +309,8 @@ class _SimulatedEngine:
         pictures = self.batch_scheduler.next_step()
         self.clock_s += times * self._durations[pictures[0].batch_key].step_s
         for picture in pictures:
-            picture.calls_left -= times
+            picture.legs[0].calls_left -= times
+            if not picture.calls_left and len(picture.legs) > 1:
+                picture.legs.pop(0)
+                self.clock_s += picture.legs[0].reading_s
         self.batch_scheduler.step_taken()

@@ -7,16 +7,21 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 
 from engine.engine import Engine
 from engine.events import Finished, ImageDrawn, StepTaken, WorkItem
-from engine.models.base import EncodedPrompt
+from engine.models.base import EncodedImage, EncodedPrompt
 from engine.models.fake import FakeModel
 from engine.params import GenerationParams
+from engine.picture_params import Hires, InputImage
 from server.executors.messages import EngineInfo, WorkDone
 from server.executors.work_times import WorkTimes
 from server.jobs.eta_simulation import Running, simulate
+
+IMAGE = InputImage(sha256="0" * 64, width=64, height=64)
+PIXELS = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
 
 
 def params(**changes: object) -> GenerationParams:
@@ -55,6 +60,11 @@ class ScriptedModel(FakeModel):
             raise torch.OutOfMemoryError
         self._take(self._step_s(rows, 64 * height * width))
         return latents * 0.1
+
+    def encode_image(self, pixels: torch.Tensor, hidden: torch.Tensor | None = None) -> EncodedImage:
+        height, width, _ = pixels.shape
+        self._take(self._decode_s(height * width) / 2)
+        return super().encode_image(pixels, hidden)
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         _, height, width = latents.shape
@@ -100,7 +110,7 @@ class Host:
         while self.queued and self._has_room():
             job_id, wish = self.queued.popleft()
             self.running[job_id] = wish
-            self.engine.add(self.engine.prepare(job_id, wish))
+            self.engine.add(self.engine.prepare(job_id, wish, inputs={IMAGE.sha256: PIXELS}))
         for event in self.engine.step():
             match event:
                 case WorkItem():
@@ -119,7 +129,9 @@ class Host:
 
     def _calls_left(self, job_id: str, wish: GenerationParams) -> list[int]:
         taken = enumerate(self.calls[job_id])
-        return [wish.model_calls - calls for index, calls in taken if index not in self.finished[job_id]]
+        # As `LiveJob.calls_left`.
+        left = ((index, min(wish.model_calls, wish.progress_steps - calls)) for index, calls in taken)
+        return [calls for index, calls in left if index not in self.finished[job_id]]
 
     def run_until(self, is_enough: Callable[[], bool]) -> None:
         while (self.queued or self.running) and not is_enough():
@@ -166,4 +178,26 @@ def mixed_queue(number: int, seed: int) -> list[GenerationParams]:
             sampler=chance.choice(["DPMSolver++", "Heun"]),
         )
         for _ in range(number)
+    ]
+
+
+def hires_fix(steps: int, upscaler: str) -> Hires:
+    return Hires(width=128, height=128, steps=steps, strength=0.5, upscaler=upscaler)
+
+
+def queue_with_pictures(number: int, seed: int) -> list[GenerationParams]:
+    """Text, images of several strengths, and hires fixes."""
+    chance = random.Random(seed)
+    return [
+        params(num_images=chance.choice([1, 1, 3]), num_inference_steps=chance.choice([6, 14]), **wish)
+        for wish in chance.choices(
+            [
+                {},
+                {"image": IMAGE, "strength": 0.25},
+                {"image": IMAGE, "strength": 0.75, "width": 160},
+                {"hires": hires_fix(3, "latent")},
+                {"hires": hires_fix(6, "lanczos"), "guidance_scale": 1.0},
+            ],
+            k=number,
+        )
     ]

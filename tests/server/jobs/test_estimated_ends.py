@@ -12,7 +12,16 @@ from engine.params import GenerationParams
 from server.executors.messages import EngineInfo, WorkDone
 from server.executors.work_times import WorkTimes
 from server.jobs.eta_simulation import Running, simulate
-from tests.server.jobs.scripted_host import Host, mixed_queue, params, slow_host, wide_host
+from tests.server.jobs.scripted_host import (
+    IMAGE,
+    Host,
+    hires_fix,
+    mixed_queue,
+    params,
+    queue_with_pictures,
+    slow_host,
+    wide_host,
+)
 
 
 def assert_foretold(host: Host) -> None:
@@ -67,6 +76,44 @@ def test_it_is_foretold_in_the_midst_of_drawing_too(host_of: Callable[[], Host],
     assert host.running
     assert host.queued
     assert_foretold(host)
+
+
+@HOSTS
+@pytest.mark.parametrize("ended", [0, 6])
+def test_jobs_with_pictures_and_second_legs_are_foretold_before_and_in_the_midst(
+    host_of: Callable[[], Host], ended: int
+):
+    host = host_of()
+    host.accept([params(image=IMAGE), params(hires=hires_fix(3, "lanczos"), num_images=2)])
+    host.run_until(lambda: False)
+    host.accept(queue_with_pictures(25, seed=5))
+    host.run_until(lambda: len(host.ended) == 2 + ended)
+    assert_foretold(host)
+
+
+@HOSTS
+@pytest.mark.parametrize(
+    "wish",
+    [
+        {"image": IMAGE, "strength": 0.3, "num_images": 3},
+        {"hires": hires_fix(10, "latent")},
+        {"hires": hires_fix(2, "lanczos"), "num_images": 2},
+    ],
+)
+def test_an_idle_engine_draws_over_a_picture_and_in_two_legs_as_foretold(host_of: Callable[[], Host], wish: dict):
+    host = host_of()
+    host.accept([params(image=IMAGE), params(hires=hires_fix(3, "lanczos"))])
+    host.run_until(lambda: False)
+    host.accept([params(**wish)])
+    assert_foretold(host)
+
+
+def test_enlarging_counts_what_its_tiles_take_and_holds_no_place():
+    info = EngineInfo("fake", "cpu", "CPU", "float32", 64, 64, 2, 1)
+    times = times_of(WorkDone("step", 1.0, 2, 64, 64), WorkDone("upscale", 0.5, 1, 512, 512))
+    large = params(prompt="", image=IMAGE, width=1024, height=1024, upscaler="lanczos")
+    text = params(num_inference_steps=3)
+    assert ends_s(times, [], [large, text, large], info) == [2.0, 5.0, 7.0]
 
 
 @HOSTS
