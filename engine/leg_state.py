@@ -12,6 +12,7 @@ from engine.models.base import EncodedImage, ModelInfo
 from engine.noise import Noise
 from engine.picture_params import MaskedContent
 from engine.prompts.encoder import Conditioning
+from engine.transfer import pinned, sent
 
 __all__ = ["LegState", "make_leg_state"]
 
@@ -152,35 +153,25 @@ def make_leg_state(
     state = LegState(
         plan=plan,
         shape=info.latent_shape(plan.height, plan.width),
-        guidance_scale=_sent(torch.full((1, 1, 1), plan.guidance_scale), device),
+        guidance_scale=sent(torch.full((1, 1, 1), plan.guidance_scale), device),
         num_calls=journey.num_calls,
         timesteps=tuple(journey.timesteps.tolist()),
-        input_scales=_sent(journey.input_scales.view(-1, 1, 1, 1), device),
-        matrices=_sent(journey.matrices, device),
-        known=_sent(journey.known.view(-1, 2, 1, 1, 1), device),
+        input_scales=sent(journey.input_scales.view(-1, 1, 1, 1), device),
+        matrices=sent(journey.matrices, device),
+        known=sent(journey.known.view(-1, 2, 1, 1, 1), device),
         draws=journey.draws,
         entry_blend=journey.entry_blend,
         initial_noise_scale=journey.initial_noise_scale,
         noise=Noise(
-            None if noise.image is None else _pinned(noise.image, device),
-            None if noise.masked is None else _pinned(noise.masked, device),
-            _pinned(noise.entry, device),
-            _pinned(noise.steps, device),
+            None if noise.image is None else pinned(noise.image, device),
+            None if noise.masked is None else pinned(noise.masked, device),
+            pinned(noise.entry, device),
+            pinned(noise.steps, device),
         ),
-        cells=None if cells is None else _sent(cells, device),
+        cells=None if cells is None else sent(cells, device),
         content=content,
         reads_mask=info.is_inpainting,
     )
     if plan.start == "noise" and cells is None:
         state.begin(None)
     return state
-
-
-def _sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """A tensor on its way to the device."""
-    return _pinned(tensor, device).to(device, non_blocking=True)
-
-
-def _pinned(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Where a copy to the device can begin at once; one from pageable memory would wait for the steps before it."""
-    return tensor.pin_memory() if device.type == "cuda" else tensor

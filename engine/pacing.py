@@ -27,6 +27,7 @@ class Pacer:
     def mark(self) -> None:
         """Say that a step has been launched."""
         if self._device.type == "cuda":
-            self._last_but_one, self._last = self._last, torch.cuda.Event()  # type: ignore[no-untyped-call] # torch has no types for it
+            # Blocking: a host that spins would take a core from whatever writes files and answers requests.
+            self._last_but_one, self._last = self._last, torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call] # torch has no types for it
             # Without it: the current device's stream, which with DEVICE=cuda:1 is another GPU's.
             self._last.record(torch.cuda.current_stream(self._device))

@@ -21,6 +21,7 @@ from engine.models.locate import ModelFolder
 from engine.models.parts import autoencoder_dtype, network_parts
 from engine.models.tokenizer import Tokenizer
 from engine.networks.autoencoder import AutoencoderKL, AutoencoderTiny
+from engine.transfer import sent
 
 __all__ = ["StableDiffusion", "TextReader"]
 
@@ -150,7 +151,7 @@ class StableDiffusion:
 
     def encode_prompt(self, prompt: str) -> EncodedPrompt:
         """See `DiffusionModel.encode_prompt`. Padded and cut to 77 tokens, as diffusers does."""
-        read = [reader.encode(torch.tensor([reader.padded(prompt)], device=self.info.device)) for reader in self._texts]
+        read = [reader.encode(sent(torch.tensor([reader.padded(prompt)]), self.info.device)) for reader in self._texts]
         if self.info.family.reads_sizes:
             embeds, pooled = self._split(read)
             if self._zeros_for_empty and not prompt:
@@ -180,8 +181,8 @@ class StableDiffusion:
         told = [self._guidance_waves(guidance_scale)] if self._guidance_width else []
         if prompt.pooled is not None:
             native = (self.info.native_height, self.info.native_width)
-            numbers = torch.tensor([size_ids or (*native, 0, 0, *native)], dtype=torch.float32, device=self.info.device)
-            told.append(self._unet["add_embedding"](prompt.pooled, numbers))
+            numbers = torch.tensor([size_ids or (*native, 0, 0, *native)], dtype=torch.float32)
+            told.append(self._unet["add_embedding"](prompt.pooled, sent(numbers, self.info.device)))
         elif prompt.addition is not None:
             told.append(prompt.addition)
         return self._unet["pack_guided_time" if self._guidance_width else "pack_time"](timesteps, *told)
@@ -191,7 +192,7 @@ class StableDiffusion:
         half = self._guidance_width // 2
         exponents = torch.arange(half, dtype=torch.float32) * -(math.log(10_000) / (half - 1))
         angles = 1000 * torch.tensor([[guidance_scale - 1.0]]) * exponents.exp()
-        return torch.cat([angles.sin(), angles.cos()], dim=1).to(self.info.device, self.info.dtype)
+        return sent(torch.cat([angles.sin(), angles.cos()], dim=1).to(self.info.dtype), self.info.device)
 
     def denoise(self, latents: torch.Tensor, time: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
         """See `DiffusionModel.denoise`."""

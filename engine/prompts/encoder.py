@@ -10,6 +10,7 @@ from typing import Final, Generic, TypeVar
 import torch
 
 from engine.models.base import DiffusionModel, EncodedPrompt
+from engine.transfer import sent
 
 __all__ = ["MAX_REMEMBERED", "MAX_REMEMBERED_BYTES", "Conditioning", "PromptEncoder"]
 
@@ -66,7 +67,7 @@ class PromptEncoder:
         key = (None if text.addition is None and text.pooled is None else prompt, timesteps, sizes, guidance)
 
         def embed() -> torch.Tensor:
-            on_device = torch.tensor(timesteps, dtype=torch.float32, device=info.device)
+            on_device = sent(torch.tensor(timesteps, dtype=torch.float32), info.device)
             return self._model.embed_time(on_device, text, sizes, guidance)
 
         return Conditioning(text.attended, self._times.get(key, embed))

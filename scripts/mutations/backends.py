@@ -152,4 +152,12 @@ MUTATIONS: Final = (
         test="tests/server/executors/test_work_times.py::test_what_was_learned_of_one_backend_says_nothing_of_another",
         why="An engine that had to change to torch would be taken for one that hangs.",
     ),
+    Mutation(
+        name="copies-from-pageable-memory",
+        file="engine/transfer.py",
+        old='tensor.pin_memory() if device.type == "cuda" else tensor',
+        new="tensor",
+        test="tests/engine/test_on_a_rehearsed_gpu.py::test_nothing_waits_for_the_device_but_what_must",
+        why="Every request that joins would make the host wait for the steps before it, and the GPU for the host.",
+    ),
 )
