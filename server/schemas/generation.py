@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from engine.errors import InvalidParamsError
-from engine.params import LIMITS, GenerationParams
+from engine.params import LIMITS, GenerationParams, SizeIds
 from engine.samplers import resolve_sampler
 from server.error_wording import rule_of
 from server.picture_info.file_info import ImageMetadata
@@ -46,6 +46,7 @@ MAX_NUM_IMAGES = 8
 _T = TypeVar("_T")
 
 _Size = Annotated[int, Field(ge=LIMITS.min_size, le=LIMITS.max_size)]
+_SizeId = Annotated[int, Field(ge=0, le=LIMITS.max_image_size)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +101,9 @@ class GenerateRequest(PictureRequest):
     """Name of the noise schedule, as `GET /v1/samplers` lists them."""
     eta: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
     """Share of fresh noise in every step, for the samplers that take it (DDIM, TCD)."""
+    size_ids: Annotated[list[_SizeId], Field(min_length=6, max_length=6)] | None = None
+    """What Stable Diffusion XL is told of the picture: original height and width, top and left of the crop, target
+    height and width. Left out, its own size, whole. Other models are not told."""
     output_format: OutputFormat | None = None
     """File format. Left out, what `Accept` prefers, else PNG."""
     num_images: int | None = Field(default=None, ge=1, le=MAX_NUM_IMAGES)
@@ -148,6 +152,7 @@ class GenerateRequest(PictureRequest):
             sampler=sampler,
             noise_schedule=noise_schedule,
             eta=self.eta,
+            size_ids=None if self.size_ids is None else _six(self.size_ids),
             hires=None
             if hires is None
             else hires.to_hires(width=width, height=height, num_inference_steps=num_inference_steps, multiple=multiple),
@@ -172,6 +177,11 @@ class ForeignRequest(GenerateRequest):
 
     prompt: str = Field(default="", max_length=LIMITS.max_prompt_characters)
     num_images: int | None = Field(default=None, ge=1, le=LIMITS.max_num_images)
+
+
+def _six(numbers: Sequence[int]) -> SizeIds:
+    first, second, third, fourth, fifth, sixth = numbers
+    return first, second, third, fourth, fifth, sixth
 
 
 def _given(value: _T | None, default: _T) -> _T:

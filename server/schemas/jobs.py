@@ -79,6 +79,8 @@ class JobParams(_View):
     sampler: str
     noise_schedule: str
     eta: float | None
+    size_ids: list[int] | None
+    """What Stable Diffusion XL was told of the picture's sizes; null: its own size."""
     output_format: str
     image: JobInput | None
     """What is drawn over; null for text alone."""

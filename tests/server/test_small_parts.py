@@ -76,6 +76,7 @@ OTHER_WISHES = {
     "sampler": "TCD",
     "noise_schedule": "leading",
     "eta": 0.5,
+    "size_ids": (1024, 768, 0, 16, 512, 640),
     "image": IMAGE,
     "strength": 0.5,
     "resize": "crop",

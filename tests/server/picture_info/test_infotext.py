@@ -109,6 +109,7 @@ def requests(draw) -> GenerationParams:
         "sampler": sampler.name,
         "noise_schedule": noise_schedule,
         "eta": draw(st.none() | st.floats(0, 1)) if sampler.default_eta is not None else None,
+        "size_ids": draw(st.none() | st.tuples(*[st.integers(0, 4096)] * 6)),
         "variation_seed": draw(st.none() | seeds),
     }
     if values["variation_seed"] is not None:
@@ -153,7 +154,7 @@ def test_every_parameter_is_tried():
     tried = {
         *("prompt", "negative_prompt", "num_inference_steps", "guidance_scale", "height", "width", "seed", "sampler"),
         *("noise_schedule", "eta", "image", "strength", "resize", "mask", "expand", "variation_seed"),
-        *("variation_strength", "hires"),
+        *("variation_strength", "hires", "size_ids"),
     }
     untold = {"num_images", "upscaler"}
     """Of a text for one picture; of one that nothing was drawn for."""
