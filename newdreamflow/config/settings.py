@@ -235,7 +235,8 @@ CONTENT_SECURITY_POLICY = {
 DATA_UPLOAD_MAX_MEMORY_SIZE = 64 * 1024
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 250
 """The longest form is the staff's list of 100 dreams."""
-DATA_UPLOAD_MAX_NUMBER_FILES = 0
+DATA_UPLOAD_MAX_NUMBER_FILES = 1
+FILE_UPLOAD_HANDLERS = ["newdreamflow.config.uploads.SmallFiles"]
 
 # --- the GPU server, and what dreams cost -----------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 from django.db import transaction
 from django.utils import timezone
 
-from newdreamflow.dreams import erasing, gpu_server, ledger, pictures, runner, words
+from newdreamflow.dreams import erasing, gpu_server, inputs, ledger, pictures, runner, words
 from newdreamflow.dreams.conf import dreams_settings
 from newdreamflow.dreams.models import Dream, Picture
 
@@ -174,6 +174,8 @@ def _later(dream: Dream, error: Exception) -> _Changes:
             return _failed(error.code, words.of_failure("invalid_request", rules))
         case gpu_server.JobFailed():
             return _failed(error.code, words.of_failure(error.code))
+        case inputs.InputLostError():
+            return _failed("input_lost", words.INPUT_LOST)
         case _ if dream.cancel_requested_at is not None:
             # Its owner does not wait until the GPU server answers. Should the job go on there, nobody pays for it.
             return _cancelled()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from newdreamflow.dreams import pictures
+from newdreamflow.dreams import inputs, pictures
 from newdreamflow.dreams.models import Dream, Picture
 
 __all__ = ["erase_if_over", "erase_left_over"]
@@ -16,12 +16,13 @@ def erase_left_over() -> None:
 
 
 def erase_if_over(dream_pk: int) -> None:
-    """Remove prompts and pictures of a dream that was deleted, once nothing more happens to it."""
+    """Remove prompts, pictures and inputs of a dream that was deleted, once nothing more happens to it."""
     gone = Dream.objects.filter(pk=dream_pk, status__in=Dream.FINISHED).exclude(deleted_at=None)
     dream = gone.first()
     if dream is None:
         return
     pictures.delete_files(dream)
+    inputs.delete_files(dream)
     # The words last: as long as they are there, what is left is found again after a sudden end.
     Picture.objects.filter(dream=dream).delete()
     gone.update(prompt="", folded_prompt="", negative_prompt="", error="", trouble="")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 import uuid
+from dataclasses import replace
 from typing import Any, Final
 
 from django import forms
 from django.utils.text import slugify
 
+from newdreamflow.dreams import inputs
 from newdreamflow.dreams.conf import dreams_settings
-from newdreamflow.dreams.models import MAX_SEED, MOST_PICTURES, SIZES, Dream
+from newdreamflow.dreams.models import MAX_SEED, MOST_PICTURES, SIZES, Dream, steps_taken
 from newdreamflow.dreams.services import Wish
 from newdreamflow.dreams.styles import STYLES
 from newdreamflow.form_wording import WordedFormMixin
@@ -23,6 +25,7 @@ LONG_SIDES: Final = SIZES[1:]
 """The smallest size is too small to have a smaller side beside it."""
 SHORT_SIDES: Final = {long: min(SIZES, key=lambda short: abs(short - long * 2 / 3)) for long in LONG_SIDES}
 """About two thirds of the long side, and one of the sizes that models like."""
+_STRENGTH: Final = 0.65
 _MOST_TAGS: Final = 8
 _LONGEST_TAG: Final = 40
 
@@ -108,6 +111,54 @@ class DreamForm(WordedFormMixin, forms.Form):
     )
     is_public = forms.BooleanField(required=False, label="Show it in the public gallery when it is done")
     submission = forms.UUIDField(widget=forms.HiddenInput, error_messages=_NO_SUBMISSION)
+    over = forms.CharField(widget=forms.HiddenInput)
+    part = forms.BooleanField(required=False, widget=forms.HiddenInput)
+    mask = forms.FileField(
+        label="The part to redraw",
+        help_text="A PNG file of the picture’s size: white is redrawn, black stays.",
+        widget=forms.FileInput(attrs={"accept": "image/png"}),
+        error_messages=dict.fromkeys(("required", "empty"), "Nothing is marked. Paint over the part to redraw."),
+    )
+    strength = forms.FloatField(
+        min_value=0,
+        max_value=1,
+        help_text="How much is redrawn: 0 keeps the picture, 1 redraws it completely.",
+        widget=forms.NumberInput(attrs={"step": "0.05"}),
+    )
+
+    def __init__(self, *arguments: Any, source: inputs.Input | None = None, **named: Any) -> None:  # noqa: ANN401 -- Django's own signature
+        """Make a form.
+
+        Args:
+            *arguments: as Django has them.
+            source: the picture to draw over; it has the size of the result. None: drawn from words alone.
+            **named: as Django has them.
+        """
+        super().__init__(*arguments, **named)
+        self._source = source
+        is_part = str(self.data.get("part") if self.is_bound else self.initial.get("part")) == "True"
+        unused = ["shape", "size"] if source is not None else ["over", "part", "strength"]
+        if source is None or not is_part:
+            unused.append("mask")
+        for name in unused:
+            del self.fields[name]
+
+    def clean_mask(self) -> bytes:
+        """The mask, checked and written anew."""
+        source = self._source
+        assert source is not None  # noqa: S101 -- else the field is not there
+        try:
+            return inputs.read_mask(self.cleaned_data["mask"].read(), source.width, source.height)
+        except inputs.MaskError as error:
+            raise forms.ValidationError(str(error)) from None
+
+    def clean(self) -> dict[str, Any]:
+        """Whether anything would be drawn at all."""
+        data: dict[str, Any] = self.cleaned_data
+        steps, strength = data.get("num_inference_steps"), data.get("strength")
+        if steps and strength is not None and not steps_taken(steps, strength):
+            self.add_error("strength", f"Of {steps} steps none would be taken. Raise the strength or the steps.")
+        return data
 
     def add_error(self, field: str | None, error: Any) -> None:  # noqa: ANN401 -- Django's own signature
         """Note it. A form whose hidden id is wrong gets a new one, and says so at its head."""
@@ -133,7 +184,12 @@ class DreamForm(WordedFormMixin, forms.Form):
     def wish(self) -> Wish:
         """What a valid form asks for."""
         data = self.cleaned_data
-        width, height = dimensions(data["shape"], data["size"])
+        source = self._source
+        if source is None:
+            width, height = dimensions(data["shape"], data["size"])
+        else:
+            width, height = source.width, source.height
+            source = replace(source, mask=data.get("mask"))
         return Wish(
             prompt=data["prompt"],
             negative_prompt=data["negative_prompt"],
@@ -144,6 +200,8 @@ class DreamForm(WordedFormMixin, forms.Form):
             height=height,
             seed=data["seed"],
             num_images=data["num_images"],
+            over=source,
+            strength=data.get("strength"),
             is_public=data["is_public"],
             tags=data["tags"],
         )
@@ -167,6 +225,7 @@ def first_values() -> dict[str, Any]:
         "num_images": wish.num_images,
         "num_inference_steps": wish.num_inference_steps,
         "guidance_scale": wish.guidance_scale,
+        "strength": _STRENGTH,
     }
 
 
@@ -184,6 +243,7 @@ def values_of(dream: Dream) -> dict[str, Any]:
         "num_inference_steps": dream.num_inference_steps,
         "guidance_scale": dream.guidance_scale,
         "seed": dream.seed,
+        "strength": _STRENGTH if dream.strength is None else dream.strength,
         "tags": ", ".join(tag.name for tag in dream.tags.all()),
         "unfold": True,
     }

@@ -28,6 +28,7 @@ from semantic_bit_client import (
     ServerBusy,
 )
 
+from newdreamflow.dreams import inputs
 from newdreamflow.dreams.conf import dreams_settings
 from newdreamflow.dreams.models import Dream
 from newdreamflow.dreams.styles import styled
@@ -58,6 +59,9 @@ logger = logging.getLogger(__name__)
 SAMPLER: Final = "DPM++ 2M Karras"
 """Named, so that what a dream costs is known before it is sent, whatever the GPU server's default is."""
 
+_MASK_BLUR: Final = 4
+"""Pixels over which the part that is drawn passes into the rest."""
+
 WORK_UNIT_PLACES: Final = Decimal("0.000001")
 """To which the GPU server rounds work units."""
 
@@ -72,7 +76,9 @@ def submit(dream: Dream) -> Job:
 
     Raises:
         SemanticBitError: see the client's `errors.py`.
+        InputLostError: the picture that it is drawn over is gone.
     """
+    over = inputs.of_dream(dream)
     return client().submit(
         styled(dream.prompt, dream.style),
         idempotency_key=dream.idempotency_key,
@@ -85,6 +91,10 @@ def submit(dream: Dream) -> Job:
         num_images=dream.num_images,
         sampler=SAMPLER,
         user=str(dream.user_id),
+        image=None if over is None else over.image,
+        strength=dream.strength,
+        mask=None if over is None else over.mask,
+        mask_blur=_MASK_BLUR if dream.has_mask else None,
     )
 
 

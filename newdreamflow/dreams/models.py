@@ -32,6 +32,7 @@ __all__ = [
     "LedgerEntry",
     "Picture",
     "Tag",
+    "steps_taken",
 ]
 
 MOST_PICTURES: Final = 4
@@ -115,6 +116,10 @@ class Dream(models.Model):
     num_images = models.PositiveSmallIntegerField(
         default=1, validators=[MinValueValidator(1), MaxValueValidator(MOST_PICTURES)]
     )
+    strength = models.FloatField(null=True, validators=[MinValueValidator(0.0), MaxValueValidator(1.0)])
+    """How much of another picture is drawn over (`inputs.py`); None: it is drawn from words alone."""
+    has_mask = models.BooleanField(default=False)
+    """Whether only a part of that picture is drawn over."""
 
     is_public = models.BooleanField(default=False)
     tags = models.ManyToManyField(Tag, blank=True, related_name="dreams")
@@ -198,6 +203,11 @@ class Dream(models.Model):
         return self.status in self.FINISHED
 
     @property
+    def steps_of_each(self) -> int:
+        """Steps that are taken for one picture: fewer where it begins with another picture."""
+        return steps_taken(self.num_inference_steps, self.strength)
+
+    @property
     def idempotency_key(self) -> str:
         """Under which the GPU server draws it once, however often it is asked."""
         return f"{self.uuid}.{self.redraws}"
@@ -206,6 +216,11 @@ class Dream(models.Model):
     def folder(self) -> str:
         """Where the storage keeps its files, and no others."""
         return f"dreams/{self.uuid.hex[:2]}/{self.uuid}"
+
+
+def steps_taken(num_inference_steps: int, strength: float | None) -> int:
+    """Steps that the GPU server takes: all, or the share that `strength` says."""
+    return num_inference_steps if strength is None else min(int(num_inference_steps * strength), num_inference_steps)
 
 
 def picture_path(picture: Picture, name: str) -> str:

@@ -11,9 +11,10 @@ from django.utils.cache import get_conditional_response, patch_vary_headers
 from django.utils.text import slugify
 from django.views.decorators.http import require_safe
 
+from newdreamflow.dreams import inputs, selectors
 from newdreamflow.dreams.models import Dream, Picture
 
-__all__ = ["picture", "thumbnail"]
+__all__ = ["input_image", "mask", "picture", "thumbnail"]
 
 _THUMBNAIL_TYPE = "image/webp"
 _SUFFIXES = {"image/png": "png", "image/webp": "webp", "image/jpeg": "jpg"}
@@ -36,6 +37,30 @@ def thumbnail(request: HttpRequest, uuid: UUID, index: int) -> HttpResponseBase:
     """Its small copy."""
     found = _visible(request, uuid, index)
     return _answer(request, found, found.thumbnail, _THUMBNAIL_TYPE)
+
+
+@require_safe
+def input_image(request: HttpRequest, uuid: UUID) -> HttpResponse:
+    """What a dream is drawn over, for its owner alone, whoever may see the dream."""
+    return _private(request, uuid, inputs.IMAGE)
+
+
+@require_safe
+def mask(request: HttpRequest, uuid: UUID) -> HttpResponse:
+    """Which part of that, for its owner alone."""
+    return _private(request, uuid, inputs.MASK)
+
+
+def _private(request: HttpRequest, uuid: UUID, name: str) -> HttpResponse:
+    if not request.user.is_authenticated:
+        raise Http404
+    dream = get_object_or_404(selectors.own_dreams(request.user), uuid=uuid)
+    try:
+        content = inputs.read(dream, name)
+    except inputs.InputLostError:
+        raise Http404 from None
+    headers = {"Cache-Control": "private, no-store", "X-Content-Type-Options": "nosniff"}
+    return HttpResponse(content, content_type="image/png", headers=headers)
 
 
 def _visible(request: HttpRequest, uuid: UUID, index: int) -> Picture:

@@ -11,16 +11,21 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Final
 
 from django.db import transaction
 from django.utils import timezone
 
-from newdreamflow.dreams import erasing, ledger, runner
+from newdreamflow.dreams import erasing, inputs, ledger, runner
 from newdreamflow.dreams.conf import dreams_settings
 from newdreamflow.dreams.gpu_server import WORK_UNIT_PLACES
-from newdreamflow.dreams.models import MAX_SEED, AnyUser, Dream, Tag
+from newdreamflow.dreams.models import MAX_SEED, AnyUser, Dream, Tag, steps_taken
 
 __all__ = ["TooManyDreamsError", "Wish", "cancel", "delete", "estimated_work_units", "hurry", "publish", "submit"]
+
+
+_READING_ROWS: Final = Decimal("1.4")
+"""What it takes to read the picture that is drawn over, as the GPU server counts it; once a dream."""
 
 
 class TooManyDreamsError(Exception):
@@ -41,6 +46,10 @@ class Wish:
     seed: int | None = None
     """None: any."""
     num_images: int = 1
+    over: inputs.Input | None = None
+    """What it is drawn over; None: it is drawn from words alone."""
+    strength: float | None = None
+    """Given with `over`."""
     is_public: bool = False
     tags: Sequence[str] = ()
 
@@ -48,9 +57,9 @@ class Wish:
 def estimated_work_units(wish: Wish) -> Decimal:
     """Estimated work units of a request, before the GPU server reports them: 28 guided steps at 512x512 are 1."""
     rows = 2 if wish.guidance_scale > 1 else 1
-    pixels = wish.width * wish.height
-    exactly = Decimal(rows * wish.num_inference_steps * pixels * wish.num_images) / Decimal(56 * 512 * 512)
-    return exactly.quantize(WORK_UNIT_PLACES)
+    steps = steps_taken(wish.num_inference_steps, wish.strength)
+    drawn = Decimal(rows * steps * wish.num_images) + (_READING_ROWS if wish.over is not None else 0)
+    return (drawn * wish.width * wish.height / Decimal(56 * 512 * 512)).quantize(WORK_UNIT_PLACES)
 
 
 def submit(*, user: AnyUser, wish: Wish, submission: uuid.UUID | None = None) -> Dream:
@@ -89,13 +98,26 @@ def submit(*, user: AnyUser, wish: Wish, submission: uuid.UUID | None = None) ->
             height=wish.height,
             seed=secrets.randbelow(MAX_SEED + 1) if wish.seed is None else wish.seed,
             num_images=wish.num_images,
+            strength=wish.strength if wish.over is not None else None,
+            has_mask=wish.over is not None and wish.over.mask is not None,
             is_public=wish.is_public,
             work_units=work_units,
         )
         ledger.reserve(dream, ledger.price_of(work_units))
         dream.tags.set([Tag.objects.get_or_create(name=name)[0] for name in wish.tags])
+        if wish.over is not None:
+            _keep(dream, wish.over)
         runner.wake(dream.pk, dream.next_try_at)
     return dream
+
+
+def _keep(dream: Dream, given: inputs.Input) -> None:
+    """Write the files of a dream that is not committed yet: the row must never be there without them."""
+    try:
+        inputs.keep(dream, given)
+    except BaseException:
+        inputs.delete_files(dream)
+        raise
 
 
 def cancel(*, dream: Dream) -> None:

@@ -47,7 +47,7 @@ class Snapshot(TypedDict):
 def snapshot_of(sight: Sight) -> Snapshot:
     """Put into words what was seen."""
     dream, progress = sight.dream, sight.progress
-    steps = dream.num_inference_steps * dream.num_images
+    steps = dream.steps_of_each * dream.num_images
     is_there = progress is not None and dream.status == Dream.Status.DRAWING
     return {
         "status": "deleted" if dream.deleted_at else dream.status,

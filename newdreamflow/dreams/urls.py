@@ -19,6 +19,8 @@ urlpatterns = [
     path("dream/<uuid:uuid>/delete", views.delete, name="delete"),
     path("dream/<uuid:uuid>/publish", views.publish, name="publish"),
     path("dream/<uuid:uuid>/again", views.again, name="again"),
+    path("dream/<uuid:uuid>/input/", picture_views.input_image, name="input"),
+    path("dream/<uuid:uuid>/mask/", picture_views.mask, name="mask"),
     path("dream/<uuid:uuid>/<int:index>/", picture_views.picture, name="picture"),
     path("dream/<uuid:uuid>/<int:index>/small/", picture_views.thumbnail, name="thumbnail"),
 ]

@@ -26,7 +26,7 @@ from django.utils import timezone
 from django.utils.cache import patch_cache_control
 from django.views.decorators.http import require_GET, require_http_methods, require_POST, require_safe
 
-from newdreamflow.dreams import account_statement, ledger, selectors, services
+from newdreamflow.dreams import account_statement, inputs, ledger, selectors, services
 from newdreamflow.dreams.conf import dreams_settings
 from newdreamflow.dreams.events import events_of
 from newdreamflow.dreams.forms import LONG_SIDES, SHORT_SIDES, DreamForm, dimensions, first_values, values_of
@@ -91,7 +91,14 @@ def _act(act: _Act) -> _Act:
 @_own_page
 def new(request: HttpRequest) -> HttpResponse:
     """The form; and a dream, when it is sent."""
-    form = DreamForm(request.POST) if request.method == "POST" else DreamForm(initial=_first_values(request))
+    address = (request.POST if request.method == "POST" else request.GET).get("over", "")
+    source = inputs.source(request.user, address) if address else None
+    if address and source is None:
+        raise Http404
+    if request.method == "POST":
+        form = DreamForm(request.POST, request.FILES, source=source)
+    else:
+        form = DreamForm(initial=_first_values(request), source=source)
     if form.is_bound and form.is_valid():
         wish = form.wish()
         try:
@@ -101,9 +108,12 @@ def new(request: HttpRequest) -> HttpResponse:
     left = ledger.balance(request.user)
     context = {
         "form": form,
+        "source": source,
+        "source_address": _source_address(address),
+        "mask_address": _mask_address(request, address),
         "ideas": IDEAS,
         "left": left,
-        "price": _price_of(form),
+        "price": _price_of(form, source),
         "short_sides": json.dumps(SHORT_SIDES),
         "price_per_work_unit": dreams_settings.DREAMS_PRICE_PER_WORK_UNIT,
         "latest": selectors.latest(selectors.own_dreams(request.user), 8),
@@ -118,17 +128,38 @@ def _first_values(request: HttpRequest) -> dict[str, object]:
         uuid = UUIDField(required=False).clean(request.GET.get("from", ""))
     except ValidationError:
         raise Http404 from None
+    address = request.GET.get("over", "")
+    over: dict[str, object] = {"over": address, "part": request.GET.get("part") == "1"}
     if uuid is not None:
-        return values_of(get_object_or_404(Dream.objects.visible_to(request.user), uuid=uuid))
-    return first_values() | {"prompt": request.GET.get("prompt", "")[:1000]}
+        dream = get_object_or_404(Dream.objects.visible_to(request.user), uuid=uuid)
+        if address and not address.endswith("/input"):
+            # A picture of it that is changed: with its own seed again, only the first steps would differ.
+            return {**values_of(dream), **over, "seed": None, "unfold": False}
+        return values_of(dream) | over
+    return first_values() | {"prompt": request.GET.get("prompt", "")[:1000]} | over
 
 
-def _price_of(form: DreamForm) -> Decimal:
+def _source_address(address: str) -> str:
+    """Where the picture that is drawn over can be looked at."""
+    uuid, _, which = address.partition("/")
+    if which == "input":
+        return reverse("dreams:input", args=[uuid])
+    return reverse("dreams:picture", args=[uuid, which]) if which else ""
+
+
+def _mask_address(request: HttpRequest, address: str) -> str:
+    """Where the mask is that the form begins with; nowhere, if its dream has none."""
+    uuid, _, which = address.partition("/")
+    has_mask = which == "input" and selectors.own_dreams(request.user).filter(uuid=uuid, has_mask=True).exists()
+    return reverse("dreams:mask", args=[uuid]) if has_mask else ""
+
+
+def _price_of(form: DreamForm, source: inputs.Input | None) -> Decimal:
     """What the form would cost as it stands; as it began, if something is wrong in it."""
     if form.is_bound and not form.errors.keys() - {"__all__"}:
         return ledger.price_of(services.estimated_work_units(form.wish()))
     values = {**first_values(), **form.initial}
-    width, height = dimensions(values["shape"], values["size"])
+    width, height = (source.width, source.height) if source else dimensions(values["shape"], values["size"])
     wish = Wish(
         prompt="",
         num_inference_steps=values["num_inference_steps"],
@@ -136,6 +167,8 @@ def _price_of(form: DreamForm) -> Decimal:
         width=width,
         height=height,
         num_images=values["num_images"],
+        over=source,
+        strength=values["strength"] if source else None,
     )
     return ledger.price_of(services.estimated_work_units(wish))
 
@@ -155,6 +188,11 @@ def again(request: HttpRequest, uuid: UUID) -> HttpResponse:
     """The same request with another seed."""
     before = get_object_or_404(Dream.objects.visible_to(request.user), uuid=uuid)
     is_mine = before.user_id == request.user.pk
+    try:
+        over = inputs.of_dream(before) if is_mine else None  # a stranger draws from the words alone
+    except inputs.InputLostError:
+        messages.error(request, "Nothing was sent: the picture that it was drawn over is gone.")
+        return redirect(before)
     wish = Wish(
         prompt=before.prompt,
         negative_prompt=before.negative_prompt,
@@ -164,6 +202,8 @@ def again(request: HttpRequest, uuid: UUID) -> HttpResponse:
         width=before.width,
         height=before.height,
         num_images=before.num_images,
+        over=over,
+        strength=before.strength if over else None,
         is_public=is_mine and before.is_public,
         tags=[tag.name for tag in before.tags.all()] if is_mine else (),
     )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["GIVEN_UP", "LOST", "SERVER_BUSY", "SERVER_UNREACHABLE", "in_a_moment", "of_failure"]
+__all__ = ["GIVEN_UP", "INPUT_LOST", "LOST", "SERVER_BUSY", "SERVER_UNREACHABLE", "in_a_moment", "of_failure"]
 
 SERVER_UNREACHABLE: Final = "The GPU server cannot be reached."
 SERVER_BUSY: Final = "The GPU server is very busy."
 GIVEN_UP: Final = "The GPU server could not be reached for too long, so this dream was given up. Nothing was charged."
 LOST: Final = "The GPU server lost this dream several times, so it was given up. Nothing was charged."
+INPUT_LOST: Final = "The picture that this dream was to be drawn over is gone. Nothing was charged."
 
 _FAILURES: Final = {
     "does_not_fit": "The picture is too large for the GPU’s memory. Try a smaller size.",

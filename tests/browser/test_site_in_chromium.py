@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import shutil
 import time
@@ -9,7 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx2
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.browser import looks
 from tests.site.whole_site import whole_site
@@ -168,6 +171,50 @@ def test_where_no_event_stream_comes_through_the_page_asks_until_it_has_the_pict
     assert any(0 < position < 40 for position in polled.positions), "the bar moves there, too"
 
 
+def pixels_of(page, dream_url):
+    file = page.request.get(f"{dream_url}0/").body()
+    return np.asarray(Image.open(io.BytesIO(file)).convert("RGB")).astype(int)
+
+
+def test_a_part_of_ones_own_picture_is_drawn_over_and_then_all_of_it_is_changed(new_page, site, polled):
+    page = new_page(viewport={"width": 1280, "height": 900}, storage_state=polled.state)
+    page.goto(polled.url)
+    page.get_by_role("link", name="Draw over a part").click()
+    canvas = page.get_by_role("application", name="Mask")
+    page.get_by_label("What do you dream of?").fill("a blue ball on a beach")
+    page.get_by_role("button", name="Draw it").click()
+    expect(page.locator("#unmarked")).to_have_text("Nothing is marked. Paint over the part to redraw.")
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    at = [(box["x"] + share * box["width"], box["y"] + 0.25 * box["height"]) for share in (0.2, 0.4)]
+    page.mouse.move(*at[0])
+    page.mouse.down()
+    page.mouse.move(*at[1], steps=6)
+    page.mouse.up()
+    price = page.locator("#price").inner_text()
+    send(page)
+    expect(page.locator("img.picture")).to_be_visible()
+    part_url = page.url
+    expect(page.locator(".facts")).to_contain_text("part of a picture")
+    expect(page.locator(".facts")).to_contain_text(f"Cost{price} credits")
+    changed = np.abs(pixels_of(page, part_url) - pixels_of(page, polled.url)).max(axis=2) > 0
+    rows, columns = np.nonzero(changed)
+    # Half a brush of 38 pixels, a latent of 16, and the soft edge around a stroke from (51, 64) to (102, 64).
+    assert len(rows) > 20
+    assert 64 - 60 < rows.min() < 64 < rows.max() < 64 + 60
+    assert 51 - 60 < columns.min() < 51 < 102 < columns.max() < 102 + 60
+
+    page.get_by_role("link", name="Change this picture").click()
+    page.get_by_label("Strength").fill("0.4")
+    send(page)
+    expect(page.locator("img.picture")).to_be_visible()
+    expect(page.get_by_alt_text("The picture it was drawn over")).to_be_visible()
+    assert (pixels_of(page, page.url) != pixels_of(page, part_url)).mean() > 0.5
+    for path in ("input/", "mask/"):
+        stranger = new_page().request
+        assert stranger.get(f"{part_url}{path}").status == 404
+
+
 # --- how it looks -----------------------------------------------------------------------------------------------------
 
 
@@ -204,6 +251,8 @@ def refuse_to_draw(page):
         pytest.param("/dream/", True, None, id="form"),
         pytest.param("/dream/", True, refuse_to_draw, id="form-refused"),
         pytest.param(None, True, None, id="dream"),
+        pytest.param("/dream/?over={dream}/0", True, None, id="change-form"),
+        pytest.param("/dream/?over={dream}/0&part=1", True, None, id="part-form"),
         pytest.param("/mine/", True, None, id="my-dreams"),
         pytest.param("/costs/", True, None, id="costs"),
     ],
@@ -211,7 +260,7 @@ def refuse_to_draw(page):
 def test_everybody_can_read_and_use_a_page_on_any_screen(new_page, site, polled, path, is_signed_in, act):
     # The console notes that a form was refused.
     page = new_page(may_lose=act is not None, storage_state=polled.state if is_signed_in else None)
-    page.goto(polled.url if path is None else site.url + path)
+    page.goto(polled.url if path is None else site.url + path.format(dream=polled.url.split("/")[-2]))
     if act is not None:
         act(page)
         page.wait_for_load_state()  # its style sheet too

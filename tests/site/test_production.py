@@ -390,7 +390,7 @@ def test_nobody_elses_forwarding_headers_reach_the_site(rf, settings):
 
 
 @pytest.mark.django_db
-def test_no_form_takes_a_file(client, user):
+def test_no_form_but_the_one_for_dreams_takes_a_file(client, user):
     client.force_login(user)
     response = client.post("/accounts/password/", {"old_password": io.BytesIO(b"x" * 100)})
     assert response.status_code == 400
