@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -30,9 +30,10 @@ class ModelInput(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The pictures of one latent size that take the next step together.
+    """The pictures of one batch key that take the next step together.
 
-    A picture's rows stand together (its *span*): its negative prompt if it is guided, then its prompt. Padding is last.
+    A picture's rows stand together (its *span*): its negative prompt if it is guided, then its prompt, or each of those
+    that `AND` joins. How many rows it has, may change from call to call. Padding is last.
     """
 
     pictures: Sequence[Picture]
@@ -51,17 +52,12 @@ class Batch:
 
     @property
     def last_rows(self) -> list[int]:
-        """The row of each picture's prompt; the one before it is that of the negative prompt, where it is guided."""
+        """The last row of each picture's span: that of its prompt, or of the last one that is joined."""
         return [end - 1 for end in itertools.accumulate(state.num_rows for state in self.states)]
 
     def gather(self) -> ModelInput:
         """Build the model's input. Padding rows are zeros: whatever they give is thrown away."""
-        told = [
-            (state, conditioning)
-            for state in self.states
-            for conditioning in (state.negative_conditioning, state.conditioning)
-            if conditioning is not None
-        ]
+        told = [(state, conditioning) for state in self.states for conditioning in state.told]
         latents = torch.stack([state.latents for state, _ in told])
         scales = torch.stack([state.input_scales[state.call_index] for state, _ in told])
         shown = latents * scales
@@ -87,18 +83,31 @@ class Batch:
         """
         answers = [prediction[row] for row in self.last_rows]
         guided = [index for index, state in enumerate(self.states) if state.num_rows == 2]
-        if not guided:
-            return torch.stack(answers)
-        # One kernel for all of them, not one each.
-        negative = torch.stack([prediction[self.last_rows[index] - 1] for index in guided])
-        scales = torch.stack([state.guidance_scale for state in self.states if state.num_rows == 2])
-        positive = torch.stack([answers[index] for index in guided])
-        mixed = negative + scales * (positive - negative)
-        if len(guided) == len(answers):
-            return mixed
-        for index, answer in zip(guided, mixed, strict=True):
-            answers[index] = answer
+        if guided:
+            # One kernel for all of them, not one each.
+            negative = torch.stack([prediction[self.last_rows[index] - 1] for index in guided])
+            scales = torch.stack([self.states[index].guidance[0] for index in guided])
+            positive = torch.stack([answers[index] for index in guided])
+            mixed = negative + scales * (positive - negative)
+            for index, answer in zip(guided, mixed, strict=True):
+                answers[index] = self._rescaled(index, answer, answers[index])
+        for index, state in enumerate(self.states):
+            if state.num_rows > 2:
+                end = self.last_rows[index] + 1
+                negative, *positives = prediction[end - state.num_rows : end]
+                sums = _joined(negative, positives, state.guidance)
+                answers[index] = self._rescaled(index, sums, _joined(negative, positives, state.prompts.weights))
         return torch.stack(answers)
+
+    def _rescaled(self, index: int, guided: torch.Tensor, unguided: torch.Tensor) -> torch.Tensor:
+        """(C, h, w): a guided prediction, as much as is asked for with the contrast of the unguided one.
+
+        Section 3.4 of https://arxiv.org/abs/2305.08891, in diffusers' arithmetic.
+        """
+        share = self.states[index].plan.guidance_rescale
+        if not share:
+            return guided
+        return share * (guided * (unguided.std() / guided.std())) + (1 - share) * guided
 
     def scatter(self, prediction: torch.Tensor) -> None:
         """Take every picture's step with the model's answer: guidance, one fused update, and each gets its slots back.
@@ -128,6 +137,16 @@ class Batch:
         return torch.stack(
             [state.noise.steps[state.noise_index] if state.draws[state.call_index] else zeros for state in states]
         )
+
+
+def _joined(
+    negative: torch.Tensor, positives: Sequence[torch.Tensor], weights: Iterable[torch.Tensor | float]
+) -> torch.Tensor:
+    """(C, h, w): several predictions that count differently; "Composable Diffusion", https://arxiv.org/abs/2206.01714."""
+    total = negative
+    for positive, weight in zip(positives, weights, strict=True):
+        total = total + weight * (positive - negative)
+    return total
 
 
 def _more_slots(slots: torch.Tensor, num_slots: int) -> torch.Tensor:

@@ -7,12 +7,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 __all__ = ["BatchKey", "BatchScheduler", "Picture"]
 
-BatchKey = tuple[int, int]
-"""Height and width: only pictures of one size can share a model call."""
+
+class BatchKey(NamedTuple):
+    """What pictures must have in common to share a model call: the shape of its rows."""
+
+    height: int
+    """Of the latents; pixels in a simulation."""
+    width: int
+    num_chunks: int = 1
+    """Of their texts: nothing is padded to the length of its neighbours."""
 
 
 class Picture(Protocol):
@@ -20,7 +27,7 @@ class Picture(Protocol):
 
     @property
     def batch_key(self) -> BatchKey:
-        """Its size."""
+        """Who may share a call with it."""
         ...
 
     @property

@@ -152,10 +152,11 @@ class Engine:
         base = make_base(params, inputs or {}, self.model.info.pixels_per_latent)
         source = None if base is None else Source(base)
         pictures = [
-            make_picture(request_id, params, index, self._journey_of, source, self.model.info)
+            make_picture(request_id, params, index, self._journey_of, source, self.model)
             for index in range(params.num_images)
         ]
-        truncated_tokens = sum(self.model.count_truncated_tokens(text) for text in params.texts)
+        is_cut = params.prompt_syntax == "plain"
+        truncated_tokens = sum(self.model.count_truncated_tokens(text) for text in params.texts) if is_cut else 0
         return PreparedRequest(request_id, pictures, truncated_tokens, wants_previews)
 
     def _journey_of(self, leg: Leg) -> Journey:
@@ -252,6 +253,7 @@ class Engine:
         model_input = batch.gather()
         prediction = self.model.denoise(*model_input)
         previews = self._take_previews(batch, model_input, prediction, began)
+        rows_by_request = _rows_by_request(batch.pictures)  # of this call: the next one may have others
         batch.scatter(prediction)
         self._pacer.mark()
         ended = self._clock()
@@ -263,7 +265,7 @@ class Engine:
                 rows=batch.num_rows,
                 height=pictures[0].height,
                 width=pictures[0].width,
-                rows_by_request=_rows_by_request(pictures),
+                rows_by_request=rows_by_request,
             )
         ]
         for picture in pictures:

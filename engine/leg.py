@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from engine.picture_params import SizeIds
+from engine.prompts.plan import PLAIN, PromptPlan, Reading, ScheduledPart, plan_prompts, read_prompt
 from engine.samplers import Sampler
 
 __all__ = ["Leg", "Start"]
@@ -28,7 +29,12 @@ class Leg:
     width: int
     prompt: str
     negative_prompt: str | None
-    """None: unguided, one model row."""
+    """None: unguided."""
+    reading: Reading = PLAIN
+    guidance_rescale: float = 0.0
+    """How far the contrast that guidance adds is taken back, 0 to 1."""
+    num_steps_before: int | None = None
+    """Of the first leg, as its prompt counts them; None: this is the first."""
     guidance_scale: float
     sampler: Sampler
     noise_schedule: str
@@ -52,9 +58,39 @@ class Leg:
         return self.schedule_steps - self.taken_steps
 
     @property
+    def num_steps(self) -> int:
+        """Steps as a prompt counts them: samplers that call the model twice a step have twice as many (A1111)."""
+        return self.taken_steps * (2 if self.sampler.calls == "2n - 1" else 1)
+
+    def read(self, text: str, *, is_negative: bool) -> tuple[ScheduledPart, ...]:
+        """What one of its prompts says.
+
+        Raises:
+            PromptError: it breaks a rule of the language.
+        """
+        return read_prompt(text, self.reading.syntax, self.num_steps, self.num_steps_before, is_negative=is_negative)
+
+    @property
+    def prompts(self) -> PromptPlan:
+        """What is told at each call."""
+        return plan_prompts(
+            self.prompt,
+            self.negative_prompt,
+            self.reading,
+            num_calls=self.model_calls,
+            num_steps=self.num_steps,
+            num_steps_before=self.num_steps_before,
+        )
+
+    @property
     def num_rows(self) -> int:
-        """Model rows that it takes in every call."""
-        return 1 if self.negative_prompt is None else 2
+        """Model rows that it takes in a call, at most."""
+        return max(len(row) for row in self.prompts.rows)
+
+    @property
+    def model_rows(self) -> int:
+        """Model rows of all its calls."""
+        return sum(len(row) for row in self.prompts.rows)
 
     @property
     def model_calls(self) -> int:

@@ -12,6 +12,7 @@ from engine.models.base import EncodedImage, ModelInfo
 from engine.noise import Noise
 from engine.picture_params import MaskedContent
 from engine.prompts.encoder import Conditioning
+from engine.prompts.plan import PromptPlan
 from engine.transfer import pinned, sent
 
 __all__ = ["LegState", "make_leg_state"]
@@ -24,8 +25,11 @@ class LegState:
     plan: Leg
     shape: tuple[int, int, int]
     """(C, h, w)."""
-    guidance_scale: torch.Tensor
-    """(1, 1, 1)."""
+    prompts: PromptPlan
+    num_chunks: int
+    """Of its longest text: all of them are told as so many."""
+    guidance: torch.Tensor
+    """(m, 1, 1, 1), how much each of the prompts that `AND` joins counts, times the guidance scale."""
     num_calls: int
     timesteps: tuple[float, ...]
     """(n,), float32 numbers: what the network is told, and so is whoever looks at previews."""
@@ -53,10 +57,8 @@ class LegState:
     """(C, h, w), the latents of what is drawn over; kept where there are cells."""
     slots: torch.Tensor = field(default_factory=lambda: torch.empty(0))
     """(k, C, h, w), the latents first; set when the leg begins."""
-    conditioning: Conditioning | None = None
-    """What the network is told beside the latents; set before the first step."""
-    negative_conditioning: Conditioning | None = None
-    """The same in the row of the negative prompt; stays None if unguided."""
+    conditionings: tuple[Conditioning, ...] = ()
+    """What the network is told beside the latents, for each of `prompts.prompts`; set before the first step."""
     call_index: int = 0
     """Model calls already taken."""
     noise_index: int = 0
@@ -64,8 +66,13 @@ class LegState:
 
     @property
     def num_rows(self) -> int:
-        """Model rows it takes in each call."""
-        return self.plan.num_rows
+        """Model rows it takes in the next call."""
+        return len(self.prompts.rows[min(self.call_index, self.num_calls - 1)])
+
+    @property
+    def told(self) -> list[Conditioning]:
+        """What its rows are told in the next call."""
+        return [self.conditionings[index] for index in self.prompts.rows[self.call_index]]
 
     @property
     def latents(self) -> torch.Tensor:
@@ -81,7 +88,7 @@ class LegState:
     def is_ready(self) -> bool:
         """Whether it can take its next step: prompts and pictures have been read."""
         has_mask = self.shown_mask is not None or not self.reads_mask
-        return self.conditioning is not None and self.has_begun and has_mask
+        return bool(self.conditionings) and self.has_begun and has_mask
 
     @property
     def is_denoised(self) -> bool:
@@ -145,15 +152,19 @@ def make_leg_state(
     noise: Noise,
     info: ModelInfo,
     *,
+    num_chunks: int = 1,
     cells: torch.Tensor | None = None,
     content: MaskedContent = "original",
 ) -> LegState:
     """Make a leg ready for its prompt and its first latents; text to image has those at once."""
-    device = info.device
+    device, prompts = info.device, plan.prompts
+    weights = torch.tensor(prompts.weights).view(-1, 1, 1, 1)
     state = LegState(
         plan=plan,
         shape=info.latent_shape(plan.height, plan.width),
-        guidance_scale=sent(torch.full((1, 1, 1), plan.guidance_scale), device),
+        prompts=prompts,
+        num_chunks=num_chunks,
+        guidance=sent(weights * plan.guidance_scale, device),
         num_calls=journey.num_calls,
         timesteps=tuple(journey.timesteps.tolist()),
         input_scales=sent(journey.input_scales.view(-1, 1, 1, 1), device),

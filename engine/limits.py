@@ -17,6 +17,8 @@ class Limits:
 
     max_prompt_characters: int = 8000
     """Far beyond the 77 tokens that the text encoder reads, and far below what would be costly to tokenize."""
+    max_clip_skip: int = 11
+    """Stable Diffusion 1 has twelve layers."""
     max_num_inference_steps: int = 150
     max_schedule_steps: int = 1000
     """Steps of a noise schedule of which only the last ones are taken: no more than the networks were trained with."""

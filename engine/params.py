@@ -10,6 +10,10 @@ from engine.errors import InvalidParamsError
 from engine.leg import Leg
 from engine.limits import LIMITS, Limits, check_choice, check_prompt, check_range
 from engine.picture_params import Expand, Hires, InputImage, MaskWish, Resize, SizeIds, Upscaler
+from engine.prompts.conjunction import split_parts
+from engine.prompts.errors import PromptError
+from engine.prompts.plan import Reading
+from engine.prompts.prompt import ChosenTexts, Emphasis, PromptSyntax
 from engine.samplers import resolve_sampler
 
 __all__ = ["LIMITS", "Expand", "GenerationParams", "Hires", "InputImage", "Limits", "MaskWish", "SizeIds"]
@@ -38,8 +42,22 @@ class GenerationParams:
     negative_prompt: str = ""
     num_inference_steps: int = 28
     """Denoising steps, 1 to 150. Most samplers call the model once a step."""
+    prompt_syntax: PromptSyntax = "plain"
+    """How the prompts are read; see `docs/prompts.md`."""
+    emphasis: Emphasis = "original"
+    """What weights of words do."""
+    clip_skip: int = 0
+    """Layers of the text encoder that are left out, from the end. A1111 counts from 1."""
+    chosen_texts: tuple[ChosenTexts, ...] | None = None
+    """For each picture, what its dynamic prompts have become; set when a request is accepted."""
     guidance_scale: float = 7.0
     """Classifier-free guidance; 1.0 or less is off, and the negative prompt is then not used."""
+    guidance_rescale: float = 0.0
+    """How far the contrast that guidance adds is taken back, 0 to 1 (Lin et al., 2023)."""
+    guidance_start: float = 0.0
+    """Share of the model calls before which there is no guidance, and the negative prompt costs nothing."""
+    guidance_end: float = 1.0
+    """Share of the model calls after which there is none."""
     height: int = 512
     """Pixels; a multiple of what a latent of the model stands for (see `check_size_multiple`)."""
     width: int = 512
@@ -85,11 +103,14 @@ class GenerationParams:
             check_range("eta", self.eta, 0, 1)
         self._check_what_needs_an_image()
         self._check_combinations()
+        self._check_prompts()
 
     def _check_texts(self) -> None:
         check_prompt("prompt", self.prompt)
         check_prompt("negative_prompt", self.negative_prompt)
         check_choice("resize", self.resize, get_args(Resize))
+        check_choice("prompt_syntax", self.prompt_syntax, get_args(PromptSyntax))
+        check_choice("emphasis", self.emphasis, get_args(Emphasis))
         if self.upscaler is not None:
             check_choice("upscaler", self.upscaler, get_args(Upscaler))
 
@@ -97,6 +118,10 @@ class GenerationParams:
         check_range("num_inference_steps", self.num_inference_steps, 1, LIMITS.max_num_inference_steps)
         check_range("guidance_scale", self.guidance_scale, 0, LIMITS.max_guidance_scale)
         sizes = (1, LIMITS.max_image_size) if self.upscaler else (LIMITS.min_size, LIMITS.max_size)
+        check_range("guidance_rescale", self.guidance_rescale, 0, 1)
+        check_range("guidance_start", self.guidance_start, 0, 1)
+        check_range("guidance_end", self.guidance_end, self.guidance_start, 1)
+        check_range("clip_skip", self.clip_skip, 0, LIMITS.max_clip_skip)
         check_range("height", self.height, *sizes)
         check_range("width", self.width, *sizes)
         check_range("num_images", self.num_images, 1, LIMITS.max_num_images)
@@ -157,6 +182,21 @@ class GenerationParams:
         if self.num_images > 1:
             raise InvalidParamsError("num_images", "must be 1 with an upscaler", self.num_images)
 
+    def _check_prompts(self) -> None:
+        """Check that every prompt can be told; those with choices are read when everything is chosen."""
+        if self.prompt_syntax == "plain" or (self.prompt_syntax == "dynamic" and self.chosen_texts is None):
+            return
+        if self.chosen_texts is not None:
+            for index in range(self.num_images):
+                self.of_image(index)  # checks itself
+            return
+        for name, leg in zip(("", "hires."), self.legs, strict=False):
+            for field, text in (("prompt", leg.prompt), ("negative_prompt", leg.negative_prompt)):
+                try:
+                    leg.read(text or "", is_negative=field != "prompt")
+                except PromptError as error:
+                    raise InvalidParamsError(name + field, str(error), text) from None
+
     def check_size_multiple(self, pixels_per_latent: int) -> None:
         """Check the rules that depend on the model: every size is a whole number of latents.
 
@@ -191,7 +231,20 @@ class GenerationParams:
     def of_image(self, index: int) -> GenerationParams:
         """The request for one picture of this one alone: the same picture."""
         variation_seed = None if self.variation_seed is None else self.variation_seed + index
-        return replace(self, seed=self.seeds[index], variation_seed=variation_seed, num_images=1)
+        alone = replace(self, seed=self.seeds[index], variation_seed=variation_seed, num_images=1, chosen_texts=None)
+        if self.chosen_texts is None:
+            return alone
+        texts = self.chosen_texts[index]
+        hires = self.hires and replace(
+            self.hires, prompt=texts.hires_prompt, negative_prompt=texts.hires_negative_prompt
+        )
+        return replace(
+            alone,
+            prompt=texts.prompt,
+            negative_prompt=texts.negative_prompt,
+            hires=hires,
+            prompt_syntax="weighted",
+        )
 
     @property
     def inputs(self) -> tuple[InputImage, ...]:
@@ -210,7 +263,7 @@ class GenerationParams:
     @property
     def legs(self) -> tuple[Leg, ...]:
         """What is drawn, one after the other, for each picture."""
-        return tuple(self._legs())
+        return tuple(self._legs()) if self.chosen_texts is None else self.of_image(0).legs
 
     def _legs(self) -> Iterator[Leg]:
         if self.upscaler is not None:
@@ -225,7 +278,15 @@ class GenerationParams:
             height=self.height,
             width=self.width,
             prompt=self.prompt,
-            negative_prompt=self.negative_prompt if self.is_guided else None,
+            negative_prompt=self._negative_of(self.prompt, self.negative_prompt, self.guidance_scale),
+            reading=Reading(
+                syntax=self.prompt_syntax,
+                emphasis=self.emphasis,
+                clip_skip=self.clip_skip,
+                guidance_start=self.guidance_start,
+                guidance_end=self.guidance_end,
+            ),
+            guidance_rescale=self.guidance_rescale,
             guidance_scale=self.guidance_scale,
             sampler=sampler,
             noise_schedule=noise_schedule,
@@ -244,15 +305,17 @@ class GenerationParams:
             sampler, noise_schedule = resolve_sampler(hires.sampler, hires.noise_schedule)
             eta = sampler.default_eta if self.eta is None or sampler.default_eta is None else self.eta
         guidance_scale = first.guidance_scale if hires.guidance_scale is None else hires.guidance_scale
+        prompt = hires.prompt or first.prompt
         negative_prompt = self.negative_prompt if hires.negative_prompt is None else hires.negative_prompt
         return replace(
             first,
             start="leg",
             height=hires.height,
             width=hires.width,
-            prompt=hires.prompt or first.prompt,
-            negative_prompt=negative_prompt if guidance_scale > 1.0 else None,
+            prompt=prompt,
+            negative_prompt=self._negative_of(prompt, negative_prompt, guidance_scale),
             guidance_scale=guidance_scale,
+            num_steps_before=first.num_steps,
             sampler=sampler,
             noise_schedule=noise_schedule,
             eta=eta,
@@ -260,6 +323,11 @@ class GenerationParams:
             taken_steps=hires.steps,
             size_ids=None,
         )
+
+    def _negative_of(self, prompt: str, negative_prompt: str, guidance_scale: float) -> str | None:
+        """What guides away: None where nothing does. A sum of prompts always needs something to differ from."""
+        is_sum = self.prompt_syntax != "plain" and len(split_parts(prompt)) > 1
+        return negative_prompt if guidance_scale > 1.0 or is_sum else None
 
     @property
     def texts(self) -> list[str]:
@@ -285,6 +353,12 @@ class GenerationParams:
         """Model calls of one picture, all its legs together."""
         return sum(leg.model_calls for leg in self.legs)
 
+    def _legs_of_all_images(self) -> Iterator[Leg]:
+        if self.chosen_texts is None:
+            legs = self.legs
+            return (leg for _ in range(self.num_images) for leg in legs)
+        return (leg for index in range(self.num_images) for leg in self.of_image(index).legs)
+
     @property
     def progress_steps(self) -> int:
         """Steps of one picture as its progress counts them: model calls, pictures read, and enlarging without drawing.
@@ -303,9 +377,7 @@ class GenerationParams:
         """What the whole request costs; 28 guided steps at 512x512 are 1.0. The last decode of a picture is free."""
         if self.upscaler is not None:
             return _UPSCALE_ROWS * self.width * self.height / (_UNIT_ROWS * _UNIT_PIXELS)
-        row_pixels = float(
-            sum(leg.model_calls * leg.num_rows * leg.width * leg.height for leg in self.legs) * self.num_images
-        )
+        row_pixels = float(sum(leg.model_rows * leg.width * leg.height for leg in self._legs_of_all_images()))
         if self.image is not None:
             row_pixels += _ENCODE_ROWS * self.width * self.height
         if self.hires is not None and self.enlarges_pixels:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 import torch
 
@@ -12,14 +14,18 @@ from engine.errors import InvalidParamsError
 from engine.journey import Journey
 from engine.leg import Leg
 from engine.leg_state import LegState, make_leg_state
-from engine.models.base import EncodedImage, ModelInfo
+from engine.models.base import DiffusionModel, EncodedImage, ModelInfo
 from engine.noise import Noise, draw_noise, turned
 from engine.params import GenerationParams
 from engine.pictures.base import Base
 from engine.pictures.mask import Box
 from engine.pictures.resize import Pixels
+from engine.prompts.chunks import CHUNK_TOKENS, MAX_CHUNKS
 
 __all__ = ["Picture", "Source", "make_picture"]
+
+MAX_TOLD_CHUNKS: Final = 64
+"""Of all texts of a leg: for Stable Diffusion 1 in half precision 256 MB, and as long to read as four steps."""
 
 
 @dataclass(slots=True, eq=False)
@@ -75,12 +81,12 @@ class Picture:
 
     @property
     def batch_key(self) -> BatchKey:
-        """(latent height, latent width): what it must share with the others in a model call."""
-        return (self.leg.shape[1], self.leg.shape[2]) if self.legs else (0, 0)
+        """What it must share with the others in a model call."""
+        return BatchKey(*self.leg.shape[1:], self.leg.num_chunks) if self.legs else BatchKey(0, 0)
 
     @property
     def num_rows(self) -> int:
-        """Model rows it takes in each call."""
+        """Model rows it takes in the next call."""
         return self.leg.num_rows if self.legs else 1
 
     @property
@@ -105,18 +111,19 @@ def make_picture(
     image_index: int,
     journey_of: Callable[[Leg], Journey],
     source: Source | None,
-    info: ModelInfo,
+    model: DiffusionModel,
 ) -> Picture:
     """Make one picture of a request ready for its prompts and pictures with a model: tables and noise.
 
     Raises:
-        InvalidParamsError: this model has no table for a leg.
+        InvalidParamsError: this model has no table for a leg, or cannot read its prompts.
     """
+    info = model.info
     alone = params.of_image(image_index)
     cells = None if source is None or source.base.cells is None else torch.from_numpy(source.base.cells)
     legs: list[LegState] = []
     # A network that is told the guidance scale guides by itself, in one row.
-    plans = [replace(plan, negative_prompt=None) if info.embeds_guidance else plan for plan in params.legs]
+    plans = [replace(plan, negative_prompt=None) if info.embeds_guidance else plan for plan in alone.legs]
     for plan in plans:
         journey = journey_of(plan)
         if cells is not None and not info.is_inpainting and not journey.known.isfinite().all():
@@ -126,7 +133,17 @@ def make_picture(
         is_second = plan.start == "leg"
         noise = _noise(alone, plan, journey, info, has_mask=cells is not None and not is_second)
         content = "original" if params.mask is None else params.mask.content
-        legs.append(make_leg_state(plan, journey, noise, info, cells=None if is_second else cells, content=content))
+        legs.append(
+            make_leg_state(
+                plan,
+                journey,
+                noise,
+                info,
+                num_chunks=_num_chunks(plan, model),
+                cells=None if is_second else cells,
+                content=content,
+            )
+        )
     return Picture(
         request_id=request_id,
         image_index=image_index,
@@ -135,6 +152,28 @@ def make_picture(
         legs=tuple(legs),
         source=source,
     )
+
+
+def _num_chunks(plan: Leg, model: DiffusionModel) -> int:
+    """Chunks of a leg's longest text.
+
+    Raises:
+        InvalidParamsError: this model cannot read its prompts.
+    """
+    prompts = plan.prompts
+    if len(prompts.weights) > 1 and plan.negative_prompt is None:
+        raise InvalidParamsError("prompt", "must not join prompts by AND with a model that guides by itself", "AND")
+    counts = {prompt.text: model.count_chunks(prompt) for prompt in prompts.prompts}
+    text, most = max(counts.items(), key=operator.itemgetter(1))
+    parts = () if plan.negative_prompt is None else plan.read(plan.negative_prompt, is_negative=True)
+    name = "negative_prompt" if any(text == told for part in parts for _, told in part.schedule) else "prompt"
+    if most > MAX_CHUNKS:
+        rule = f"must have at most {MAX_CHUNKS * CHUNK_TOKENS} tokens, counted in parts of {CHUNK_TOKENS}"
+        raise InvalidParamsError(name, rule, text)
+    if most * len(counts) > MAX_TOLD_CHUNKS:
+        rule = f"must have at most {MAX_TOLD_CHUNKS} parts of {CHUNK_TOKENS} tokens in all texts that it becomes"
+        raise InvalidParamsError("prompt", rule, plan.prompt)
+    return most
 
 
 def _noise(params: GenerationParams, plan: Leg, journey: Journey, info: ModelInfo, *, has_mask: bool) -> Noise:

@@ -56,7 +56,7 @@ class PictureReader:
         """What `read` does next, if the picture is not ready."""
         if not picture.legs:
             return "upscale"
-        return "encode" if picture.leg.conditioning is None else "encode_image"
+        return "encode_image" if picture.leg.conditionings else "encode"
 
     def read(self, picture: Picture) -> list[EngineEvent]:
         """Do the next thing; nothing has changed if this raises."""
@@ -70,15 +70,13 @@ class PictureReader:
 
     def _read_prompts(self, picture: Picture) -> list[EngineEvent]:
         began, leg = self._clock(), picture.leg
-        negative = leg.plan.negative_prompt
         told = leg.timesteps, leg.plan.told_sizes, leg.plan.guidance_scale
-        conditioning = self._prompts.encode(leg.plan.prompt, *told)
-        negative_conditioning = None if negative is None else self._prompts.encode(negative, *told)
+        conditionings = tuple(self._prompts.encode(prompt, leg.num_chunks, *told) for prompt in leg.prompts.prompts)
         leg.send_noise()
         if leg.plan.start == "leg" and not picture.params.enlarges_pixels:
             leg.begin(self._enlarged_latents(picture))
-        leg.conditioning, leg.negative_conditioning = conditioning, negative_conditioning
-        return [_work("encode", self._clock() - began, picture, leg.num_rows, 0, 0)]
+        leg.conditionings = conditionings
+        return [_work("encode", self._clock() - began, picture, leg.plan.num_rows, 0, 0)]
 
     def _enlarged_latents(self, picture: Picture) -> torch.Tensor:
         hires = picture.params.hires

@@ -15,6 +15,7 @@ from engine.engine import Engine, is_out_of_memory
 from engine.events import Failed, Finished, WorkItem
 from engine.models.base import DiffusionModel, EncodedPrompt
 from engine.params import GenerationParams
+from engine.prompts.prompt import Prompt
 
 __all__ = ["WarmUp", "measure_rows_per_call"]
 
@@ -40,7 +41,7 @@ def measure_rows_per_call(model: DiffusionModel) -> int:
     """
     if model.info.device.type == "cpu":
         return CPU_ROWS
-    prompt = model.encode_prompt("")
+    prompt = model.encode_prompt(Prompt(""))
     best_rows, best_rate = CANDIDATE_ROWS[0], 0.0
     for rows in CANDIDATE_ROWS:
         try:

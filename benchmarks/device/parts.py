@@ -16,6 +16,7 @@ from engine.engine import Engine
 from engine.models.base import DiffusionModel
 from engine.params import GenerationParams
 from engine.prompts.encoder import PromptEncoder
+from engine.prompts.prompt import Prompt
 from engine.samplers import SAMPLERS
 from server.worker.image_files import encode_image
 
@@ -44,7 +45,7 @@ def rows_curve(model: DiffusionModel, candidates: Sequence[int], *, calls: int) 
     for rows in candidates:
         latents = torch.randn(rows, *_latent_shape(model), device=device)
         timesteps = torch.linspace(999.0, 1.0, rows, device=device)
-        text = model.encode_prompt("a cat")
+        text = model.encode_prompt(Prompt("a cat"))
         told = model.embed_time(timesteps, text)
         prompts = text.attended.expand(rows, -1, -1).contiguous()
         before = _start_watching_memory(device)
@@ -123,7 +124,7 @@ def step_parts(engine: Engine, *, num_images: int, rows: int, calls: int) -> Ste
         ).pictures
     ]
     for leg in (picture.leg for picture in pictures):
-        leg.conditioning = leg.negative_conditioning = prompts.encode("a cat", leg.timesteps)
+        leg.conditionings = tuple(prompts.encode(prompt, 1, leg.timesteps) for prompt in leg.prompts.prompts)
     batch = Batch.of(pictures, rows)
 
     marks = Marks(model.info.device)

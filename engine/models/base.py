@@ -10,6 +10,7 @@ import torch
 
 from engine.models.families import STABLE_DIFFUSION_1, Family
 from engine.models.latent_to_rgb import LatentToRgb
+from engine.prompts.prompt import Prompt
 
 __all__ = ["DiffusionModel", "EncodedImage", "EncodedPrompt", "ModelInfo"]
 
@@ -85,7 +86,7 @@ class DiffusionModel(Protocol):
     """A latent diffusion model, one call at a time.
 
     Every method gives each row the same bits whatever the other rows hold, as long as the shape of the call is the
-    same. They belong to the engine's thread, but `count_truncated_tokens`, which may be called from another one.
+    same. They belong to the engine's thread, but those that count, which may be called from another one.
     """
 
     @property
@@ -99,11 +100,24 @@ class DiffusionModel(Protocol):
         ...
 
     def count_truncated_tokens(self, prompt: str) -> int:
-        """How many tokens of the prompt lie beyond what `encode_prompt` reads."""
+        """How many tokens of a plain prompt lie beyond what `encode_prompt` reads."""
         ...
 
-    def encode_prompt(self, prompt: str) -> EncodedPrompt:
-        """Read one prompt, in the model's dtype, on its device."""
+    def count_chunks(self, prompt: Prompt) -> int:
+        """In how many chunks of 75 tokens `encode_prompt` reads it; 1 if it is plain.
+
+        Raises:
+            PromptError: it breaks a rule of the language.
+        """
+        ...
+
+    def encode_prompt(self, prompt: Prompt, num_chunks: int = 1) -> EncodedPrompt:
+        """Read one prompt, in the model's dtype, on its device.
+
+        Args:
+            prompt: what to read.
+            num_chunks: as many as it has, or more: empty ones follow.
+        """
         ...
 
     def embed_time(

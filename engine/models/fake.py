@@ -13,6 +13,8 @@ import torch
 from engine.models.base import EncodedImage, EncodedPrompt, ModelInfo
 from engine.models.latent_to_rgb import LatentToRgb
 from engine.models.locate import FAKE_MODELS
+from engine.prompts.chunks import CHUNK_TOKENS, Word, cut
+from engine.prompts.prompt import Prompt
 
 __all__ = ["FakeModel"]
 
@@ -78,12 +80,15 @@ class FakeModel:
         """A token is a word here."""
         return max(0, len(prompt.split()) - (SEQUENCE_LENGTH - 2))
 
-    def encode_prompt(self, prompt: str) -> EncodedPrompt:
-        """(77, 32): noise whose seed is the prompt's hash."""
+    def count_chunks(self, prompt: Prompt) -> int:
+        """Of 75 words."""
+        return len(_chunks(prompt))
+
+    def encode_prompt(self, prompt: Prompt, num_chunks: int = 1) -> EncodedPrompt:
+        """(77 k, 32): for each chunk noise whose seed is its hash."""
         self.num_prompts += 1
-        digest = hashlib.sha256(prompt.encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-        return EncodedPrompt(torch.randn(SEQUENCE_LENGTH, EMBEDDING_SIZE, generator=generator))
+        chunks = [*_chunks(prompt), *[""] * num_chunks][:num_chunks]
+        return EncodedPrompt(torch.cat([_noise_of(chunk, prompt.clip_skip) for chunk in chunks]))
 
     def embed_time(
         self,
@@ -105,7 +110,8 @@ class FakeModel:
             raise torch.OutOfMemoryError(f"{latents.shape[0]} rows do not fit (injected)")
         self.num_calls += 1
         signal, noise = time[:, 0].view(-1, 1, 1, 1), time[:, 1].view(-1, 1, 1, 1)
-        colours = prompt[:, : self.info.latent_channels, :1].unsqueeze(-1)
+        told = prompt.view(len(prompt), -1, SEQUENCE_LENGTH, EMBEDDING_SIZE).sum(1)  # of all chunks
+        colours = told[:, : self.info.latent_channels, :1].unsqueeze(-1)
         mixed = latents + 0.5 * latents.roll(1, dims=-1) + 0.25 * latents.roll(1, dims=1) + colours
         return noise * latents + 0.5 * signal * (mixed / (1 + mixed.abs()))
 
@@ -127,3 +133,21 @@ class FakeModel:
         pixels = (MID_GREY + CONTRAST * colours).clamp(0, 255).to(torch.uint8).permute(1, 2, 0)
         factor = self.info.pixels_per_latent
         return pixels.repeat_interleave(factor, dim=0).repeat_interleave(factor, dim=1)
+
+
+def _chunks(prompt: Prompt) -> list[str]:
+    """What is read together, and how words are weighted there."""
+    if not prompt.is_weighted:
+        return [prompt.text]
+    parts = prompt.parts
+    weights = {piece.weight for part in parts for piece in part}
+    if weights <= {1.0} and len(parts) == 1 and len(prompt.text.split()) <= CHUNK_TOKENS:
+        return ["".join(piece.text for piece in parts[0])]
+    words = [[Word(0, piece.weight, word) for piece in part for word in piece.text.split()] for part in parts]
+    return [f"{prompt.emphasis} {chunk.embeddings} {chunk.weights}" for chunk in cut(words, comma=None)]
+
+
+def _noise_of(text: str, clip_skip: int) -> torch.Tensor:
+    digest = hashlib.sha256(text.encode() + b"\0" * clip_skip).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+    return torch.randn(SEQUENCE_LENGTH, EMBEDDING_SIZE, generator=generator)

@@ -95,8 +95,14 @@ class ModelConfigs:
 
     def text_width(self, part: str) -> int:
         """D: numbers that a text encoder gives for each token."""
-        config = self.text_encoder if part == "text_encoder" else self.text_encoder_2 or {}
-        return int(config.get("hidden_size", 512))
+        return int(self._text_config(part).get("hidden_size", 512))
+
+    def text_layers(self, part: str) -> int:
+        """Layers of a text encoder."""
+        return int(self._text_config(part).get("num_hidden_layers", 12))
+
+    def _text_config(self, part: str) -> Mapping[str, Any]:
+        return self.text_encoder if part == "text_encoder" else self.text_encoder_2 or {}
 
 
 def read_configs(folder: Path) -> ModelConfigs:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import torch
@@ -19,30 +18,16 @@ from engine.models.layout import PROMPT_TOKENS, read_configs
 from engine.models.loading import lay_out_vae, load_tokenizer, read_unet_plan
 from engine.models.locate import ModelFolder
 from engine.models.parts import autoencoder_dtype, network_parts
-from engine.models.tokenizer import Tokenizer
+from engine.models.texts import TextReader
 from engine.networks.autoencoder import AutoencoderKL, AutoencoderTiny
+from engine.prompts.prompt import Prompt
 from engine.transfer import sent
 
-__all__ = ["StableDiffusion", "TextReader"]
+__all__ = ["StableDiffusion"]
 
 
 STABLE_DIFFUSION_1_VAE: Final = (0.18215, 128, 256, 512, 512)
 """Scaling factor and channels, which tell the autoencoder of Stable Diffusion 1.x, fine-tuned or not, from others."""
-
-
-@dataclass(frozen=True, slots=True)
-class TextReader:
-    """One text encoder and its tokenizer."""
-
-    tokenizer: Tokenizer
-    encode: Function
-    """`TextEncoder.forward`, or `TextEncoder.encode_for_xl` where there are two."""
-    width: int
-    """D."""
-
-    def padded(self, text: str) -> list[int]:
-        """The 77 tokens of a text."""
-        return self.tokenizer.padded(self.tokenizer.tokens(text))
 
 
 class StableDiffusion:
@@ -112,8 +97,18 @@ class StableDiffusion:
         parts = network_parts(path, dtype, device, vae_dtype)
         texts: list[TextReader] = []
         for part in configs.text_encoders:
-            (encode,) = backend.functions(*parts[part]).values()
-            texts.append(TextReader(load_tokenizer(path, part), encode, configs.text_width(part)))
+            ((name, encode),) = backend.functions(*parts[part]).items()
+            texts.append(
+                TextReader(
+                    load_tokenizer(path, part),
+                    encode,
+                    width=configs.text_width(part),
+                    num_layers=configs.text_layers(part),
+                    device=device,
+                    is_for_xl=name == "encode_for_xl",
+                    load=parts[part][0].load,
+                )
+            )
         return cls(
             info=ModelInfo(
                 model_id=folder.model_id,
@@ -146,29 +141,25 @@ class StableDiffusion:
         return fit_latent_to_rgb(self.decode, self.info.latent_channels, self.info.device)
 
     def count_truncated_tokens(self, prompt: str) -> int:
-        """See `DiffusionModel.count_truncated_tokens`; the first and the last of the 77 tokens are markers."""
-        return max(0, len(self._texts[0].tokenizer.tokens(prompt)) - PROMPT_TOKENS)
+        """See `DiffusionModel.count_truncated_tokens`."""
+        return self._texts[0].count_truncated_tokens(prompt)
 
-    def encode_prompt(self, prompt: str) -> EncodedPrompt:
-        """See `DiffusionModel.encode_prompt`. Padded and cut to 77 tokens, as diffusers does."""
-        read = [reader.encode(sent(torch.tensor([reader.padded(prompt)]), self.info.device)) for reader in self._texts]
+    def count_chunks(self, prompt: Prompt) -> int:
+        """See `DiffusionModel.count_chunks`."""
+        return max(len(reader.chunks(prompt)) for reader in self._texts) if prompt.is_weighted else 1
+
+    def encode_prompt(self, prompt: Prompt, num_chunks: int = 1) -> EncodedPrompt:
+        """See `DiffusionModel.encode_prompt`. Plain ones are padded and cut to 77 tokens, as diffusers does."""
+        read = [reader.read(prompt, num_chunks) for reader in self._texts]
+        embeds = torch.cat([text.embeds for text in read], dim=-1) if len(read) > 1 else read[0].embeds
         if self.info.family.reads_sizes:
-            embeds, pooled = self._split(read)
-            if self._zeros_for_empty and not prompt:
+            pooled = read[-1].pooled
+            if self._zeros_for_empty and not prompt.text:
                 embeds, pooled = torch.zeros_like(embeds), torch.zeros_like(pooled)
             return EncodedPrompt(self._unet["pack_prompt"](embeds)[0], pooled=pooled)
-        (embeds,) = read
-        addition = self._unet["add_embedding"](embeds) if "add_embedding" in self._unet else None
+        first = embeds[:, :PROMPT_TOKENS]
+        addition = self._unet["add_embedding"](first) if "add_embedding" in self._unet else None
         return EncodedPrompt(self._unet["pack_prompt"](embeds)[0], addition)
-
-    def _split(self, read: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """What several encoders have read -> (1, L, D), theirs side by side, and (1, P), pooled by the last."""
-        widths = [reader.width for reader in self._texts]
-        parts = [
-            encoded[:, : PROMPT_TOKENS * width].view(1, PROMPT_TOKENS, width)
-            for encoded, width in zip(read, widths, strict=True)
-        ]
-        return torch.cat(parts, dim=-1), read[-1][:, PROMPT_TOKENS * widths[-1] :]
 
     def embed_time(
         self,

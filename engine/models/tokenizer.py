@@ -63,6 +63,15 @@ class Tokenizer:
         """The ids of a whole text, however long, between its start and its end."""
         return [self._start, *self._tokenizer.encode(text, add_special_tokens=False).ids, self._end]
 
+    @property
+    def comma(self) -> int | None:
+        """The id of a comma that ends a word; None: there is none."""
+        return self._tokenizer.token_to_id(",</w>")
+
+    def marked(self, tokens: Sequence[int]) -> list[int]:
+        """The ids of a chunk, at most 75, as the text encoder reads them."""
+        return self.padded([self._start, *tokens, self._end])
+
     def padded(self, tokens: Sequence[int]) -> list[int]:
         """A text's ids as the text encoder reads them: 77, cut before the end or padded behind it."""
         if len(tokens) > PROMPT_TOKENS:

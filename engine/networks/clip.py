@@ -70,25 +70,32 @@ class TextEncoder(nn.Module):
 
     def encode_for_xl(self, tokens: Tensor) -> Tensor:
         """(R, L), whole numbers -> (R, L * D + P): `Encoding.penultimate` and `Encoding.pooled`, end to end."""
-        encoding = self.encode(tokens)
+        return self.joined(self.encode(tokens))
+
+    @staticmethod
+    def joined(encoding: Encoding) -> Tensor:
+        """See `encode_for_xl`."""
         return torch.cat([encoding.penultimate.flatten(1), encoding.pooled], dim=1)
 
-    def encode(self, tokens: Tensor) -> Encoding:
+    def encode(self, tokens: Tensor, num_skipped: int = 0) -> Encoding:
         """Read texts.
 
         Args:
             tokens: (R, L), whole numbers, each text between a start and an end token; L as in training.
+            num_skipped: layers that are left out from the end of `last` and `penultimate` (*clip skip*), fewer than
+                there are. `pooled` is what it was.
         """
-        hidden = self.embeddings["token_embedding"](tokens) + self.embeddings["position_embedding"].weight
-        penultimate = hidden
+        states = [self.embeddings["token_embedding"](tokens) + self.embeddings["position_embedding"].weight]
         for layer in self.encoder["layers"].children():
-            penultimate, hidden = hidden, layer(hidden)
-        last = self.final_layer_norm(hidden)
+            states.append(layer(states[-1]))
+        last = self.final_layer_norm(states[-1])
         # The first end token: padding may be end tokens too.
         is_end = tokens if self.end_token is None else (tokens == self.end_token).int()
         pooled = last[torch.arange(last.shape[0], device=last.device), is_end.argmax(dim=-1)]
         return Encoding(
-            last, penultimate, pooled if self.text_projection is None else call(self.text_projection, pooled)
+            self.final_layer_norm(states[-1 - num_skipped]) if num_skipped else last,
+            states[-2 - num_skipped],
+            pooled if self.text_projection is None else call(self.text_projection, pooled),
         )
 
 

@@ -10,6 +10,7 @@ from typing import Final, Generic, TypeVar
 import torch
 
 from engine.models.base import DiffusionModel, EncodedPrompt
+from engine.prompts.prompt import Prompt
 from engine.transfer import sent
 
 __all__ = ["MAX_REMEMBERED", "MAX_REMEMBERED_BYTES", "Conditioning", "PromptEncoder"]
@@ -30,7 +31,7 @@ class Conditioning:
 
 
 class PromptEncoder:
-    """Reads one text a call, always in the same shape, and embeds one picture's timesteps a call.
+    """Reads one text a call, whose shape depends on that text alone, and embeds one picture's timesteps a call.
 
     Remembers what was used last: up to 64 texts of 256 MiB in all, and as much of timesteps. Pictures that are told the
     same share it.
@@ -38,12 +39,13 @@ class PromptEncoder:
 
     def __init__(self, model: DiffusionModel) -> None:
         self._model = model
-        self._texts: _Remembered[str, EncodedPrompt] = _Remembered(_num_bytes)
+        self._texts: _Remembered[tuple[Prompt, int], EncodedPrompt] = _Remembered(_num_bytes)
         self._times: _Remembered[Hashable, torch.Tensor] = _Remembered(lambda t: t.nbytes)
 
     def encode(
         self,
-        prompt: str,
+        prompt: Prompt,
+        num_chunks: int,
         timesteps: tuple[float, ...],
         size_ids: tuple[int, ...] | None = None,
         guidance_scale: float = 1.0,
@@ -52,6 +54,7 @@ class PromptEncoder:
 
         Args:
             prompt: the text.
+            num_chunks: as long as it is made; see `DiffusionModel.encode_prompt`.
             timesteps: all of them.
             size_ids: see `DiffusionModel.embed_time`.
             guidance_scale: the same.
@@ -59,12 +62,13 @@ class PromptEncoder:
         Raises:
             torch.OutOfMemoryError: nothing has changed.
         """
-        text = self._texts.get(prompt, lambda: self._model.encode_prompt(prompt))
+        text = self._texts.get((prompt, num_chunks), lambda: self._model.encode_prompt(prompt, num_chunks))
         # Most models are told the same of the time whatever the text.
         info = self._model.info
         sizes = size_ids if info.family.reads_sizes else None
         guidance = guidance_scale if info.embeds_guidance else 1.0
-        key = (None if text.addition is None and text.pooled is None else prompt, timesteps, sizes, guidance)
+        is_same = text.addition is None and text.pooled is None
+        key = (None if is_same else (prompt, num_chunks), timesteps, sizes, guidance)
 
         def embed() -> torch.Tensor:
             on_device = sent(torch.tensor(timesteps, dtype=torch.float32), info.device)

@@ -41,9 +41,9 @@ MUTATIONS: Final = (
     ),
     Mutation(
         name="markers-not-counted",
-        file=MODEL,
-        old="tokens(prompt)) - PROMPT_TOKENS)",
-        new="tokens(prompt)) - PROMPT_TOKENS - 2)",
+        file="engine/models/texts.py",
+        old="tokens(text)) - PROMPT_TOKENS)",
+        new="tokens(text)) - PROMPT_TOKENS - 2)",
         test="tests/engine/test_stable_diffusion.py::test_tokens_beyond_what_is_read_are_counted",
         why="A prompt could lose its last two words without anybody being told.",
     ),
@@ -59,8 +59,8 @@ MUTATIONS: Final = (
     Mutation(
         name="prompts-remembered-by-their-beginning",
         file=PROMPTS,
-        old="self._texts.get(prompt, lambda",
-        new="self._texts.get(prompt[:77], lambda",
+        old="self._texts.get((prompt, num_chunks), lambda",
+        new="self._texts.get((prompt.text[:77], num_chunks), lambda",
         test="tests/engine/test_prompts.py::test_texts_that_differ_anywhere_are_read_apart",
         why="77 is the limit in tokens, not in characters: somebody would get the picture of another prompt.",
     ),

@@ -117,8 +117,8 @@ MUTATIONS: Final = (
     Mutation(
         name="guidance-of-another-picture",
         file=BATCH,
-        old="[state.guidance_scale for state in self.states if state.num_rows == 2]",
-        new="[self.states[0].guidance_scale for state in self.states if state.num_rows == 2]",
+        old="[self.states[index].guidance[0] for index in guided]",
+        new="[self.states[0].guidance[0] for index in guided]",
         test=IN_COMPANY,
         why="Every picture of a batch would follow the oldest one's guidance_scale.",
     ),
@@ -133,8 +133,8 @@ MUTATIONS: Final = (
     Mutation(
         name="prompts-swapped-in-the-rows",
         file=BATCH,
-        old="(state.negative_conditioning, state.conditioning)",
-        new="(state.conditioning, state.negative_conditioning)",
+        old="for conditioning in state.told]",
+        new="for conditioning in reversed(state.told)]",
         test=SHOWN,
         why="The rows would no longer be where guidance looks for them.",
     ),

@@ -108,7 +108,7 @@ MUTATIONS: Final = (
     Mutation(
         name="estimate-of-the-rows-it-began-with",
         file=ETA,
-        old="self._times.step_rows(*size, otherwise=self._rows_per_call)",
+        old="self._times.step_rows(*sides, otherwise=self._rows_per_call)",
         new="self._rows_per_call",
         test="tests/server/jobs/test_eta_simulation.py"
         "::test_after_a_call_ran_out_of_memory_estimates_are_of_the_smaller_calls",
@@ -125,8 +125,8 @@ MUTATIONS: Final = (
     Mutation(
         name="all-noise-on-the-device",
         file=LEG,
-        old="_pinned(noise.steps, device)",
-        new="_sent(noise.steps, device)",
+        old="pinned(noise.steps, device)",
+        new="sent(noise.steps, device)",
         test="tests/engine/test_engine.py::test_later_noise_is_on_the_device_only_while_a_picture_is_drawn",
         why="Pictures that only wait would fill the device's memory: a gigabyte for eight large ones.",
     ),

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from engine.batch_scheduler import BatchKey, BatchScheduler
 from engine.params import GenerationParams
+from engine.prompts.conjunction import MAX_PARTS
 from server.executors.messages import EngineInfo
 from server.executors.work_times import WorkTimes
 
@@ -144,13 +145,17 @@ class _Durations(dict[BatchKey, _OfSize]):
         super().__init__()
         self._times = times
         self._rows_per_call = rows_per_call
-        self.encode_s = {rows: times.median_s("encode", rows, 0, 0) or 0.0 for rows in (1, 2)}
-        """By rows a picture: with its negative prompt or without."""
+        pair_s = times.median_s("encode", 2, 0, 0) or 0.0
+        self.encode_s = {
+            rows: times.median_s("encode", rows, 0, 0) or pair_s * (rows > 1) for rows in range(1, MAX_PARTS + 2)
+        }
+        """By rows a picture: with its negative prompt or without, and of prompts joined by `AND`."""
 
     def __missing__(self, size: BatchKey) -> _OfSize:
-        rows = self._times.step_rows(*size, otherwise=self._rows_per_call)
-        step_s = self._times.median_s("step", rows, *size) or 0.0
-        alone_s = (self._times.median_s(kind, 1, *size) or 0.0 for kind in ("decode", "encode_image", "upscale"))
+        sides = (size.height, size.width)
+        rows = self._times.step_rows(*sides, otherwise=self._rows_per_call)
+        step_s = self._times.median_s("step", rows, *sides) or 0.0
+        alone_s = (self._times.median_s(kind, 1, *sides) or 0.0 for kind in ("decode", "encode_image", "upscale"))
         self[size] = found = _OfSize(rows, step_s, *alone_s)
         return found
 
@@ -250,7 +255,7 @@ class _SimulatedEngine:
 
     def _enlarged(self, params: GenerationParams) -> _Job:
         """A job that draws nothing: done as soon as it is begun, tile by tile between the steps of others."""
-        self.clock_s += self._durations[params.height, params.width].upscale_s
+        self.clock_s += self._durations[BatchKey(params.height, params.width)].upscale_s
         return _Job(params.num_images, 0, self.clock_s)
 
     def _take(self, params: GenerationParams, calls: Sequence[int]) -> list[_Picture]:
@@ -270,7 +275,7 @@ class _SimulatedEngine:
             calls = min(calls_left, leg.model_calls)
             calls_left -= calls
             if calls or not legs:
-                legs.insert(0, _Leg((leg.height, leg.width), leg.num_rows, calls))
+                legs.insert(0, _Leg(BatchKey(leg.height, leg.width), leg.num_rows, calls))
         hires = params.hires
         if hires is not None and len(legs) > 1:
             first, second = legs[0].batch_key, legs[1]

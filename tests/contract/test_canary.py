@@ -541,11 +541,12 @@ if "server.worker.engine_process" in sys.orig_argv:
     from engine.models.base import EncodedPrompt
     from engine.models.fake import FakeModel
 
-    def cannot_read(self, prompt, read=FakeModel.encode_prompt):
+    def cannot_read(self, told, num_chunks=1, read=FakeModel.encode_prompt):
+        prompt = told.text
         if {PROMPT!r} not in prompt:
-            return read(self, prompt)
+            return read(self, told, num_chunks)
         if "fog" in prompt:
-            return EncodedPrompt(read(self, prompt).attended * float("nan"))
+            return EncodedPrompt(read(self, told, num_chunks).attended * float("nan"))
         if "canvas" in prompt:
             raise torch.OutOfMemoryError("injected")
         raise ValueError("cannot read " + prompt)

@@ -14,6 +14,7 @@ from engine.models.fake import SCHEDULER_CONFIG, FakeModel
 from engine.params import GenerationParams
 from engine.picture import Picture
 from engine.prompts.encoder import PromptEncoder
+from engine.prompts.prompt import Prompt
 from tests.engine.drawing import Params, add_all, run
 
 
@@ -25,9 +26,7 @@ def ready_picture(model: FakeModel, wish: GenerationParams) -> Picture:
     """Drawn up to its first step, as the engine has it."""
     (picture,) = Engine(model).prepare("0", wish).pictures
     prompts, leg = PromptEncoder(model), picture.leg
-    leg.conditioning = prompts.encode(wish.prompt, leg.timesteps)
-    if wish.is_guided:
-        leg.negative_conditioning = prompts.encode(wish.negative_prompt, leg.timesteps)
+    leg.conditionings = tuple(prompts.encode(prompt, 1, leg.timesteps) for prompt in leg.prompts.prompts)
     return picture
 
 
@@ -52,7 +51,7 @@ def test_the_network_is_shown_each_pictures_own_latents_timestep_and_prompts(par
 
     shown = Batch.of(pictures, num_rows=5).gather()
     torch.testing.assert_close(shown.latents[:3], torch.stack([latents[0], latents[0], latents[1]]))
-    prompts = [model.encode_prompt(text) for text in ("a dog", "a cat", "a fox")]
+    prompts = [model.encode_prompt(Prompt(text)) for text in ("a dog", "a cat", "a fox")]
     told = torch.stack([timesteps[0], timesteps[0], timesteps[1]])
     torch.testing.assert_close(shown.time[:3], model.embed_time(told, prompts[0]))
     assert torch.equal(shown.prompt[:3], torch.stack([prompt.attended for prompt in prompts]))
@@ -88,7 +87,7 @@ def diffusers_latents(scheduler: Any, wish: GenerationParams) -> torch.Tensor:
     generator = torch.Generator().manual_seed(wish.seed)
     scheduler.set_timesteps(wish.num_inference_steps)
     latents = torch.randn(1, 4, wish.height // 8, wish.width // 8, generator=generator) * scheduler.init_noise_sigma
-    texts = [model.encode_prompt(text) for text in (wish.negative_prompt, wish.prompt)]
+    texts = [model.encode_prompt(Prompt(text)) for text in (wish.negative_prompt, wish.prompt)]
     prompts = torch.stack([text.attended for text in texts])
     for timestep in scheduler.timesteps:
         seen = scheduler.scale_model_input(latents, timestep).expand(2, -1, -1, -1)

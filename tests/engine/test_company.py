@@ -9,6 +9,7 @@ from engine.engine import Engine
 from engine.events import EngineEvent, ImageDrawn
 from engine.models.stable_diffusion import StableDiffusion
 from engine.params import GenerationParams
+from engine.prompts.prompt import Prompt
 from engine.samplers import SAMPLERS as ALL_SAMPLERS
 from server.worker.image_files import encode_image
 from tests.engine.drawing import Params, add_all, run
@@ -118,7 +119,7 @@ def test_a_row_does_not_see_its_neighbours(request: pytest.FixtureRequest, model
     model: StableDiffusion = request.getfixturevalue(model_name)
     channels = model.info.latent_channels
     generator = torch.Generator().manual_seed(0)
-    texts = [model.encode_prompt(text) for text in ("a cat", "a dog", "", "a house")]
+    texts = [model.encode_prompt(Prompt(text)) for text in ("a cat", "a dog", "", "a house")]
     prompts = torch.stack([text.attended for text in texts])
     latents = torch.randn(4, channels, 8, 9, generator=generator)
     timesteps = torch.tensor([[999.0], [500.5], [20.0], [1.0]])

@@ -14,6 +14,7 @@ from engine.events import EngineEvent, Failed, Finished, ImageDrawn, RanOutOfMem
 from engine.models.base import EncodedPrompt
 from engine.models.fake import FakeModel
 from engine.params import GenerationParams
+from engine.prompts.prompt import Prompt
 from tests.engine.drawing import Params, add_all, images, run
 
 
@@ -308,12 +309,12 @@ class Allergic(FakeModel):
     def __init__(self, work: str) -> None:
         super().__init__()
         self.work = work
-        self.poison = super().encode_prompt("poison")
+        self.poison = super().encode_prompt(Prompt("poison"))
 
-    def encode_prompt(self, prompt: str) -> EncodedPrompt:
-        if self.work == "encode" and prompt == "poison":
+    def encode_prompt(self, prompt: Prompt, num_chunks: int = 1) -> EncodedPrompt:
+        if self.work == "encode" and prompt.text == "poison":
             raise ValueError("injected")
-        return super().encode_prompt(prompt)
+        return super().encode_prompt(prompt, num_chunks)
 
     def denoise(self, latents: torch.Tensor, time: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
         if self.work == "step" and any(torch.equal(row, self.poison.attended) for row in prompt):
@@ -398,9 +399,9 @@ class NoMemory(FakeModel):
         if work == self.work:
             raise torch.AcceleratorError("CUDA error: out of memory (injected)")
 
-    def encode_prompt(self, prompt: str) -> EncodedPrompt:
+    def encode_prompt(self, prompt: Prompt, num_chunks: int = 1) -> EncodedPrompt:
         self._refuse("encode")
-        return super().encode_prompt(prompt)
+        return super().encode_prompt(prompt, num_chunks)
 
     def denoise(self, latents: torch.Tensor, time: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
         self._refuse("step")
@@ -426,7 +427,7 @@ class OnAnotherDevice(FakeModel):
         super().__init__()
         self.info = replace(self.info, device=torch.device("meta"))
 
-    def embed_time(self, timesteps: torch.Tensor, prompt: EncodedPrompt) -> torch.Tensor:
+    def embed_time(self, timesteps: torch.Tensor, prompt: EncodedPrompt, *_: object) -> torch.Tensor:
         return timesteps.new_empty(len(timesteps), 2)
 
 

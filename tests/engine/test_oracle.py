@@ -16,6 +16,7 @@ from engine.models.locate import locate
 from engine.models.random_model import make_random_model
 from engine.models.stable_diffusion import StableDiffusion
 from engine.params import GenerationParams
+from engine.prompts.prompt import Prompt
 from engine.samplers import SAMPLERS
 from tests.engine.drawing import Params, add_all, images, run
 
@@ -110,7 +111,7 @@ def _diffusers_latents(model: StableDiffusion, wish: GenerationParams) -> torch.
     generator = torch.Generator().manual_seed(wish.seed)
     shape = model.info.latent_shape(wish.height, wish.width)
     latents = torch.randn(1, *shape, generator=generator) * scheduler.init_noise_sigma
-    negative, positive = model.encode_prompt(wish.negative_prompt), model.encode_prompt(wish.prompt)
+    negative, positive = model.encode_prompt(Prompt(wish.negative_prompt)), model.encode_prompt(Prompt(wish.prompt))
     takes_generator = "generator" in inspect.signature(scheduler.step).parameters
     extra = {"generator": generator} if takes_generator else {}
     # All at once, as the engine embeds them: the number of rows decides the last bits of a product of matrices.

@@ -169,7 +169,7 @@ def test_a_second_leg_takes_exactly_its_steps_and_inherits_the_rest(params: Para
     first, second = params(hires=a_second_leg(steps=5, strength=0.4)).legs
     assert (second.start, second.height, second.width) == ("leg", 128, 128)
     assert (second.schedule_steps, second.taken_steps, second.begin) == (12, 5, 7)
-    own = {"start", "height", "width", "schedule_steps", "taken_steps"}
+    own = {"start", "height", "width", "schedule_steps", "taken_steps", "num_steps_before"}
     for field in dataclasses.fields(first):
         assert field.name in own or getattr(first, field.name) == getattr(second, field.name)
     changed = a_second_leg(

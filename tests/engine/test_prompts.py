@@ -11,6 +11,7 @@ from engine.engine import Engine
 from engine.models.base import EncodedPrompt
 from engine.models.fake import FakeModel
 from engine.prompts.encoder import MAX_REMEMBERED, PromptEncoder
+from engine.prompts.prompt import Prompt
 from tests.engine.drawing import Params
 
 LONG = "a very " * 40
@@ -24,8 +25,8 @@ def test_texts_that_differ_anywhere_are_read_apart(one: str, other: str):
     """Whether case, spaces or a far end matter is for the model's tokenizer to say."""
     model = FakeModel()
     prompts = PromptEncoder(model)
-    prompts.encode(one, STEPS)
-    assert torch.equal(prompts.encode(other, STEPS).prompt, model.encode_prompt(other).attended)
+    prompts.encode(Prompt(one), 1, STEPS)
+    assert torch.equal(prompts.encode(Prompt(other), 1, STEPS).prompt, model.encode_prompt(Prompt(other)).attended)
 
 
 def test_the_text_that_was_not_used_for_longest_is_forgotten():
@@ -33,21 +34,21 @@ def test_the_text_that_was_not_used_for_longest_is_forgotten():
     model = FakeModel()
     prompts = PromptEncoder(model)
     for index in range(MAX_REMEMBERED):
-        prompts.encode(f"text {index}", STEPS)
-    prompts.encode("text 0", STEPS)
-    prompts.encode("one more", STEPS)
+        prompts.encode(Prompt(f"text {index}"), 1, STEPS)
+    prompts.encode(Prompt("text 0"), 1, STEPS)
+    prompts.encode(Prompt("one more"), 1, STEPS)
     assert model.num_prompts == MAX_REMEMBERED + 1
-    prompts.encode("text 0", STEPS)
+    prompts.encode(Prompt("text 0"), 1, STEPS)
     assert model.num_prompts == MAX_REMEMBERED + 1, "the text used last but one was forgotten"
-    prompts.encode("text 1", STEPS)
+    prompts.encode(Prompt("text 1"), 1, STEPS)
     assert model.num_prompts == MAX_REMEMBERED + 2, "nothing was forgotten"
 
 
 class Large(FakeModel):
     """Makes a hundred megabytes of each text, without having them: one number, repeated."""
 
-    def encode_prompt(self, prompt: str) -> EncodedPrompt:
-        return EncodedPrompt(super().encode_prompt(prompt).attended[:1, :1].expand(10_000, 2_500))
+    def encode_prompt(self, prompt: Prompt, num_chunks: int = 1) -> EncodedPrompt:
+        return EncodedPrompt(super().encode_prompt(prompt, num_chunks).attended[:1, :1].expand(10_000, 2_500))
 
 
 def test_large_texts_are_forgotten_sooner():
@@ -55,15 +56,15 @@ def test_large_texts_are_forgotten_sooner():
     model = Large()
     prompts = PromptEncoder(model)
     for text in ("one", "two", "three", "three", "two", "one"):
-        prompts.encode(text, STEPS)
+        prompts.encode(Prompt(text), 1, STEPS)
     assert model.num_prompts == 4, "two of them fit into 256 MiB"
 
 
 class Reading(FakeModel):
     """Its time embedding depends on the prompt, as that of the built-in model does."""
 
-    def encode_prompt(self, prompt: str) -> EncodedPrompt:
-        attended = super().encode_prompt(prompt).attended
+    def encode_prompt(self, prompt: Prompt, num_chunks: int = 1) -> EncodedPrompt:
+        attended = super().encode_prompt(prompt, num_chunks).attended
         return EncodedPrompt(attended, attended[:1])
 
     def embed_time(self, timesteps: torch.Tensor, prompt: EncodedPrompt, *others: Any) -> torch.Tensor:
@@ -76,8 +77,8 @@ def test_each_text_has_the_time_embedding_of_its_own_words_and_timesteps():
     prompts = PromptEncoder(model)
     for text in ("a cat", "a dog", "a cat"):
         for steps in (STEPS, (999.0, 400.0), STEPS):
-            expected = model.embed_time(torch.tensor(steps), model.encode_prompt(text))
-            assert torch.equal(prompts.encode(text, steps).time, expected), (text, steps)
+            expected = model.embed_time(torch.tensor(steps), model.encode_prompt(Prompt(text)))
+            assert torch.equal(prompts.encode(Prompt(text), 1, steps).time, expected), (text, steps)
 
 
 def test_pictures_that_are_told_the_same_share_it(params: Params):
@@ -87,8 +88,8 @@ def test_pictures_that_are_told_the_same_share_it(params: Params):
     engine.add(request)
     while not all(picture.is_ready for picture in request.pictures):
         engine.step()
-    for kind in ("conditioning", "negative_conditioning"):
-        told = [getattr(picture.leg, kind) for picture in request.pictures]
+    for index in range(2):
+        told = [picture.leg.conditionings[index] for picture in request.pictures]
         assert len({one.prompt.data_ptr() for one in told}) == 1
         assert len({one.time.data_ptr() for one in told}) == 1
 

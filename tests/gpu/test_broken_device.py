@@ -28,10 +28,10 @@ from engine.models.stable_diffusion import StableDiffusion
 
 read = StableDiffusion.encode_prompt
 
-def encode_prompt(self, prompt):
-    if prompt == "poison":
+def encode_prompt(self, prompt, num_chunks=1):
+    if prompt.text == "poison":
         torch.zeros(4, device="cuda")[torch.tensor([7], device="cuda")]
-    return read(self, prompt)
+    return read(self, prompt, num_chunks)
 
 StableDiffusion.encode_prompt = encode_prompt
 _, _, module, line = sys.argv  # as in: python -m module line

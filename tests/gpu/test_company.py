@@ -9,6 +9,7 @@ from engine.engine import Engine
 from engine.events import EngineEvent
 from engine.models.stable_diffusion import StableDiffusion
 from engine.params import GenerationParams
+from engine.prompts.prompt import Prompt
 from engine.warm_up import measure_rows_per_call
 from tests.engine.drawing import add_all, run
 from tests.gpu.wishes import files, files_of, wish
@@ -85,7 +86,7 @@ def test_a_row_sees_neither_its_neighbours_nor_its_place(model, rows):
     latents = torch.randn(shape, generator=generator).to(info.device)
     timesteps = torch.linspace(999.0, 1.0, rows).to(info.device)
     with torch.inference_mode():
-        texts = [model.encode_prompt(f"picture {row}") for row in range(rows)]
+        texts = [model.encode_prompt(Prompt(f"picture {row}")) for row in range(rows)]
         time = torch.cat([model.embed_time(step[None], text) for step, text in zip(timesteps, texts, strict=True)])
         prompts = torch.stack([text.attended for text in texts])
         straight = model.denoise(latents, time, prompts)

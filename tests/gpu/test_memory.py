@@ -13,6 +13,7 @@ from engine.engine import Engine
 from engine.errors import DoesNotFitError
 from engine.events import Failed, Finished
 from engine.models.stable_diffusion import StableDiffusion
+from engine.prompts.prompt import Prompt
 from tests.engine.drawing import add_all, run
 from tests.gpu.wishes import files_of, wish
 
@@ -53,7 +54,7 @@ def call_bytes(model: StableDiffusion, rows: int) -> int:
     info = model.info
     latents = torch.randn(rows, *info.latent_shape(info.native_height, info.native_width)).to(info.device)
     with torch.inference_mode():
-        text = model.encode_prompt("a cat")
+        text = model.encode_prompt(Prompt("a cat"))
         time = model.embed_time(torch.tensor([500.0]).to(info.device), text).expand(rows, -1).contiguous()
         prompt = text.attended.expand(rows, -1, -1).contiguous()
         return peak_bytes(lambda: model.denoise(latents, time, prompt))

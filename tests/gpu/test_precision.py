@@ -12,6 +12,7 @@ from engine.engine import Engine
 from engine.events import ImageDrawn
 from engine.models.locate import locate
 from engine.models.stable_diffusion import StableDiffusion
+from engine.prompts.prompt import Prompt
 from tests.engine.drawing import add_all, run
 from tests.gpu.wishes import wish
 
@@ -66,7 +67,7 @@ def test_a_full_size_picture_in_half_precision_is_finite(half):
     """Of the size at which float16 overflows first: the autoencoder's."""
     model = half("sd15")
     with torch.inference_mode():
-        text = model.encode_prompt("a cat")
+        text = model.encode_prompt(Prompt("a cat"))
         time = model.embed_time(torch.tensor([999.0, 1.0]).cuda(), text)
         latents = torch.randn(2, 4, 64, 64, generator=torch.Generator().manual_seed(0)).cuda()
         assert model.denoise(latents, time, text.attended.expand(2, -1, -1)).isfinite().all()

@@ -18,6 +18,7 @@ from engine.errors import DoesNotFitError
 from engine.models.base import EncodedPrompt
 from engine.models.fake import FakeModel
 from engine.params import GenerationParams
+from engine.prompts.prompt import Prompt
 from server.errors import EngineLostError
 from server.executors.base import Job
 from server.executors.child_process import ChildProcessExecutor
@@ -93,9 +94,9 @@ class NoRoom(FakeModel):
         super().__init__()
         self._kind = kind
 
-    def encode_prompt(self, prompt: str) -> EncodedPrompt:
+    def encode_prompt(self, prompt: Prompt, num_chunks: int = 1) -> EncodedPrompt:
         self._refuse("encode")
-        return super().encode_prompt(prompt)
+        return super().encode_prompt(prompt, num_chunks)
 
     def denoise(self, latents: torch.Tensor, time: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
         self._refuse("step")

@@ -16,6 +16,7 @@ from engine.models.base import EncodedImage, EncodedPrompt
 from engine.models.fake import FakeModel
 from engine.params import GenerationParams
 from engine.picture_params import Hires, InputImage
+from engine.prompts.prompt import Prompt
 from server.executors.messages import EngineInfo, WorkDone
 from server.executors.work_times import WorkTimes
 from server.jobs.eta_simulation import Running, simulate
@@ -50,9 +51,9 @@ class ScriptedModel(FakeModel):
     def _take(self, seconds: float) -> None:
         self.now += seconds * self._random.uniform(1 - self._jitter, 1 + self._jitter)
 
-    def encode_prompt(self, prompt: str) -> EncodedPrompt:
+    def encode_prompt(self, prompt: Prompt, num_chunks: int = 1) -> EncodedPrompt:
         self._take(self._encode_s)
-        return super().encode_prompt(prompt)
+        return super().encode_prompt(prompt, num_chunks)
 
     def denoise(self, latents: torch.Tensor, time: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
         rows, _, height, width = latents.shape

@@ -1,0 +1,125 @@
+"""Reads prompts with a model's text encoders: chunk by chunk, and with weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+
+from engine.backends.base import Function
+from engine.errors import InvalidParamsError
+from engine.models.layout import PROMPT_TOKENS
+from engine.models.tokenizer import Tokenizer
+from engine.networks.clip import TextEncoder
+from engine.prompts.chunks import Chunk, Word, cut
+from engine.prompts.prompt import Prompt
+from engine.transfer import sent
+
+__all__ = ["ReadText", "TextReader"]
+
+
+class ReadText(NamedTuple):
+    """A text as one encoder understands it."""
+
+    embeds: torch.Tensor
+    """(1, 77 k, D)."""
+    pooled: torch.Tensor
+    """(1, P), of its first chunk; P = 0 where the encoder's pooled vector is not asked for."""
+
+
+class TextReader:
+    """One text encoder and its tokenizer."""
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        encode: Function,
+        *,
+        width: int,
+        num_layers: int,
+        device: torch.device,
+        is_for_xl: bool,
+        load: Callable[[], torch.nn.Module],
+    ) -> None:
+        """Put it together.
+
+        Args:
+            tokenizer: text -> tokens.
+            encode: `TextEncoder.forward`, or `TextEncoder.encode_for_xl` where there are two.
+            width: D.
+            num_layers: of the encoder.
+            device: where `encode` runs.
+            is_for_xl: whether it is the latter.
+            load: gives the encoder itself, for what is asked for so seldom that no backend compiles it.
+        """
+        self._tokenizer = tokenizer
+        self._encode = encode
+        self._width = width
+        self._num_layers = num_layers
+        self._device = device
+        self._is_for_xl = is_for_xl
+        self._load = load
+        self._loaded: TextEncoder | None = None
+
+    def count_truncated_tokens(self, text: str) -> int:
+        """The first and the last of the 77 tokens are markers."""
+        return max(0, len(self._tokenizer.tokens(text)) - PROMPT_TOKENS)
+
+    def chunks(self, prompt: Prompt) -> list[Chunk]:
+        """A weighted prompt, cut. Any thread may call this.
+
+        Raises:
+            PromptError: it breaks a rule of the language.
+            InvalidParamsError: the encoder has too few layers for it.
+        """
+        if prompt.clip_skip >= self._num_layers:
+            raise InvalidParamsError("clip_skip", f"must be less than {self._num_layers}", prompt.clip_skip)
+        tokens = self._tokenizer.tokens
+        return cut(
+            ([Word(token, weight) for text, weight in part for token in tokens(text)[1:-1]] for part in prompt.parts),
+            self._tokenizer.comma,
+        )
+
+    def read(self, prompt: Prompt, num_chunks: int) -> ReadText:
+        """Read a prompt; empty chunks follow where it has fewer."""
+        if not prompt.is_weighted:
+            return self._encoded(self._tokenizer.padded(self._tokenizer.tokens(prompt.text)), prompt.clip_skip)
+        chunks = [*self.chunks(prompt), *[Chunk()] * num_chunks][:num_chunks]
+        read = [self._encoded(self._tokenizer.marked(chunk.tokens), prompt.clip_skip) for chunk in chunks]
+        weighted = [
+            _weighted(text.embeds, chunk.weights, keeps_mean=prompt.emphasis == "original")
+            for text, chunk in zip(read, chunks, strict=True)
+        ]
+        return ReadText(torch.cat(weighted, dim=1), read[0].pooled)
+
+    def _encoded(self, tokens: Sequence[int], num_skipped: int) -> ReadText:
+        ids = sent(torch.tensor([tokens]), self._device)
+        encoded = (self._skipping(ids, num_skipped) if num_skipped else self._encode(ids)).flatten(1)
+        length = PROMPT_TOKENS * self._width
+        return ReadText(encoded[:, :length].view(1, PROMPT_TOKENS, self._width), encoded[:, length:])
+
+    def _skipping(self, ids: torch.Tensor, num_skipped: int) -> torch.Tensor:
+        if self._loaded is None:
+            encoder = self._load()
+            assert isinstance(encoder, TextEncoder)  # noqa: S101 - our own mistake
+            self._loaded = encoder
+        encoding = self._loaded.encode(ids, num_skipped)
+        return TextEncoder.joined(encoding) if self._is_for_xl else encoding.last
+
+
+def _weighted(embeds: torch.Tensor, weights: Sequence[float], *, keeps_mean: bool) -> torch.Tensor:
+    """(1, 77, D): a chunk whose tokens count differently; as it is where all count the same.
+
+    A1111's arithmetic, in float32: the mean of all numbers stays as it was. Where that is near 0, the result explodes;
+    networks that were trained have one well away from it.
+    """
+    if all(weight == 1.0 for weight in weights):
+        return embeds
+    factors = torch.ones(embeds.shape[1])
+    factors[1 : 1 + len(weights)] = torch.tensor(weights)
+    exact = embeds.float()
+    weighted = exact * sent(factors, embeds.device)[None, :, None]
+    if keeps_mean:
+        weighted = weighted * (exact.mean() / weighted.mean())
+    return weighted.to(embeds.dtype)
