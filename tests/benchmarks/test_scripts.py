@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import against_diffusers, model_calls, three_prompts
+from benchmarks import against_diffusers, contention, full_size, model_calls, three_prompts
 from engine.models.random_model import make_random_model
 
 REPOSITORY = Path(__file__).parents[2]
@@ -110,6 +110,27 @@ def test_three_prompts_prints_the_specifications_table(started, run_here, tiny_m
     assert rows[2:] == ["Image 1", "Image 2", "Image 3", "Average"]
     assert len(document["results"]["prompts"]) == len(document["results"]["seconds"]) == 3
     assert all(len(rounds) == 1 for image in document["results"]["seconds"] for rounds in image.values())
+
+
+def test_contention_pairs_a_picture_in_quiet_with_one_in_company(started, run_here, tiny_model):
+    """While the commands are under way."""
+    options = [f"--model={tiny_model}", "--size=64", "--steps=2", "--repeats=2", "--backends=torch"]
+    _, document = run_here(contention, *options)
+    found = document["results"]["torch"]
+    assert len(found["quiet_s"]) == len(found["busy_s"]) == 2
+    ratios = [busy / quiet for busy, quiet in zip(found["busy_s"], found["quiet_s"], strict=True)]
+    assert found["ratio"]["median"] == pytest.approx(sum(ratios) / 2, rel=1e-3)
+
+
+def test_the_full_size_is_measured_by_steps_and_memory(started, run_here):
+    """With a tiny model; while the commands are under way."""
+    _, document = run_here(
+        full_size, "--arch=tiny", "--size=64", "--steps=2", "--repeats=1", "--contenders=torch,diffusers"
+    )
+    assert document["results"]["contenders"].keys() == {"torch", "diffusers"}
+    assert all(found["peak_mib"] > 100 for found in document["results"]["contenders"].values())
+    assert document["results"]["least_step_s"] > 0
+    assert [goal["claim"] for goal in document["goals"]] == ["a step, torch / diffusers"]
 
 
 def test_model_calls_of_a_crowd_are_at_most_a_third(run_here):
