@@ -143,6 +143,20 @@ class BatchScheduler(Generic[P]):
         self._is_draining = self._is_draining or bool(self.running)
         return bool(self.running)
 
+    def put_back(self, pictures: Sequence[P]) -> bool:
+        """Let running pictures wait, ahead of all others, until those beside them have left.
+
+        Returns:
+            False if there are no others: nothing has changed.
+        """
+        others = [picture for picture in self.running if picture not in pictures]
+        if not others and not self.denoised:
+            return False
+        self.running = others
+        self.waiting.extendleft(reversed(pictures))
+        self._is_draining = True
+        return True
+
     def did_not_fit(self, pictures: Sequence[P], num_rows: int) -> bool:
         """Learn from a call that ran out of memory: next time the newest picture waits, or the padding goes.
 

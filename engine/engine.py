@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -118,11 +119,14 @@ class Engine:
         self._unlearnt_colours_wait_s = unlearnt_colours_wait_s
         self._clock = clock
         self._requests: dict[str, _Request] = {}
+        self._enlarging: deque[Picture] = deque()
+        """Those that are only enlarged. Each second piece of work, at most, is a tile: the batch goes on meanwhile."""
+        self._has_just_enlarged = False
 
     @property
     def has_work(self) -> bool:
         """Whether `step` would do something."""
-        return self._batch_scheduler.has_work
+        return self._batch_scheduler.has_work or bool(self._enlarging)
 
     def learn_colours(self) -> None:
         """Find out what the model's latents look like, if that is not known: a few small pictures are decoded."""
@@ -170,23 +174,29 @@ class Engine:
             num_unfinished=len(request.pictures),
             next_preview_at=-math.inf if request.wants_previews else math.inf,
         )
-        self._batch_scheduler.waiting.extend(request.pictures)
+        for picture in request.pictures:
+            (self._batch_scheduler.waiting if picture.legs else self._enlarging).append(picture)
 
     def cancel(self, request_id: str) -> None:
         """Forget a request before the next step, without an event. Unknown ids are ignored."""
         if self._requests.pop(request_id, None) is None:
             return
         self._batch_scheduler.remove(lambda picture: picture.request_id == request_id)
+        self._enlarging = deque(picture for picture in self._enlarging if picture.request_id != request_id)
 
     @torch.inference_mode()
     def step(self) -> list[EngineEvent]:
-        """Do the next piece of work: read a prompt, take a step with everyone who can, or decode a finished picture.
+        """Do the next piece of work: read a prompt, take a step with all who can, decode a picture, or enlarge a tile.
 
         Raises:
             DeviceError: the device failed; this process must end.
         """
         scheduler = self._batch_scheduler
         scheduler.admit()
+        if self._enlarging and not (self._has_just_enlarged and scheduler.has_work):
+            self._has_just_enlarged = True
+            return self._read(self._enlarging[0])
+        self._has_just_enlarged = False
         unready = next((picture for picture in scheduler.running if not picture.is_ready), None)
         if unready is not None:
             return self._read(unready)
@@ -204,14 +214,15 @@ class Engine:
         except Exception as error:  # noqa: BLE001 - whatever a model raises ends only the request it is raised for
             ran_out: list[EngineEvent] = []
             if is_out_of_memory(error):
-                # Text and noise take so little memory that nothing else would fit either.
                 self._free_memory()
-                error = DoesNotFitError("the request does not fit into the device's memory")
                 ran_out = [RanOutOfMemory(kind)]
+                if self._batch_scheduler.put_back([one for one in self._batch_scheduler.running if not one.is_ready]):
+                    return ran_out
+                error = DoesNotFitError("the request does not fit into the device's memory")
             return [*ran_out, self._fail(picture.request_id, self._translated(error, DOING[kind], [picture]))]
         request.encode_s += sum(event.seconds for event in events if isinstance(event, WorkItem))
         if picture.enlarged is not None and not picture.tiles:
-            self._batch_scheduler.running.remove(picture)
+            self._enlarging.remove(picture)
             events.append(StepTaken(picture.request_id, picture.image_index, 1, picture.params.progress_steps))
             events += self._finish(picture, picture.enlarged)
         return events

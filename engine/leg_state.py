@@ -95,6 +95,12 @@ class LegState:
         """Whether it has taken its last step."""
         return self.call_index == self.num_calls
 
+    def release(self) -> None:
+        """Let go of what takes memory: it is over, and the next leg has begun."""
+        nothing = self.slots.new_empty(0)
+        self.slots, self.noise = nothing, Noise(None, None, nothing, nothing)
+        self.image = self.shown_mask = None
+
     def send_noise(self) -> None:
         """Bring the noise to the device."""
         device, noise = self.matrices.device, self.noise

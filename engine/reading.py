@@ -75,6 +75,7 @@ class PictureReader:
         leg.send_noise()
         if leg.plan.start == "leg" and not picture.params.enlarges_pixels:
             leg.begin(self._enlarged_latents(picture))
+            picture.legs[picture.leg_index - 1].release()
         leg.conditionings = conditionings
         return [_work("encode", self._clock() - began, picture, leg.plan.num_rows, 0, 0)]
 
@@ -98,6 +99,8 @@ class PictureReader:
                 source.encoded = self._encode(source.base.pixels, picture, events)
             encoded = source.encoded
         leg.begin(encoded.sampled(leg.noise.image))
+        if leg.plan.start == "leg":
+            picture.legs[picture.leg_index - 1].release()
         picture.steps_taken += 1
         events.append(
             StepTaken(picture.request_id, picture.image_index, picture.steps_taken, picture.params.progress_steps)

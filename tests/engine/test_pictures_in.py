@@ -13,7 +13,7 @@ from PIL import Image
 
 from engine.engine import Engine
 from engine.errors import InvalidParamsError
-from engine.events import EngineEvent, Failed, Finished, ImageDrawn, StepTaken, WorkItem
+from engine.events import EngineEvent, Failed, Finished, ImageDrawn, RanOutOfMemory, StepTaken, WorkItem
 from engine.models.fake import FakeModel
 from engine.models.stable_diffusion import StableDiffusion
 from engine.params import Expand, GenerationParams, Hires, InputImage, MaskWish
@@ -220,6 +220,74 @@ def test_a_request_with_pictures_that_is_cancelled_or_fails_leaves_nothing(param
     engine.step()
     engine.cancel("0")
     assert not engine.has_work
+
+
+class TightEncoder(FakeModel):
+    """Has no memory to read a picture beside others that are drawn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.engine: Engine | None = None
+
+    def encode_image(self, pixels: torch.Tensor, hidden: torch.Tensor | None = None):
+        if self.engine is not None and sum(picture.is_ready for picture in self.engine._batch_scheduler.running):
+            raise torch.OutOfMemoryError("no room for it (injected)")
+        return super().encode_image(pixels, hidden)
+
+
+def test_a_picture_that_cannot_be_read_beside_others_waits_until_they_have_left(params: Params):
+    hires = Hires(width=96, height=96, steps=2, strength=0.6, upscaler="lanczos")
+    wishes = [
+        params(seed=1),
+        params(seed=2, image=THE_IMAGE, num_images=2),
+        params(seed=3),
+        params(seed=4, hires=hires),
+    ]
+    alone: dict[tuple[str, int], bytes] = {}
+    for index, wish in enumerate(wishes):
+        engine = Engine(FakeModel())
+        add(engine, index, wish)
+        alone |= images(run(engine))
+    model = TightEncoder()
+    engine = model.engine = Engine(model, rows_per_call=8, max_images_in_flight=4)
+    for index, wish in enumerate(wishes):
+        add(engine, index, wish)
+    events = run(engine)
+    assert images(events) == alone
+    assert {event.kind for event in events if isinstance(event, RanOutOfMemory)} == {"encode_image"}
+
+
+def test_tiles_take_turns_with_the_steps_of_others(params: Params):
+    engine = Engine(FakeModel(), rows_per_call=4)
+    add(engine, 0, params(prompt="", image=THE_IMAGE, upscaler="lanczos", width=2048, height=2048))
+    for index in (1, 2):
+        add(engine, index, params(seed=index, num_inference_steps=5))
+    work: list[str] = []
+    while engine.has_work:
+        events = engine.step()
+        work += [event.kind for event in events if isinstance(event, WorkItem)]
+        if any(isinstance(event, Finished) and event.request_id == "2" for event in events):
+            break
+    assert all(kind != "upscale" or work[at - 1] != "upscale" for at, kind in enumerate(work) if at), work
+    others = len(work) - work.count("upscale")
+    assert others - 1 <= work.count("upscale") <= others + 1
+    assert run(engine)
+    assert not engine.has_work
+
+
+def test_a_leg_that_is_over_keeps_nothing_in_memory(params: Params):
+    for upscaler in ("latent", "lanczos"):
+        hires = Hires(width=96, height=96, steps=2, strength=0.6, upscaler=upscaler)
+        engine = Engine(FakeModel())
+        request = engine.prepare("0", params(hires=hires))
+        (picture,) = request.pictures
+        first, second = picture.legs
+        engine.add(request)
+        while not second.has_begun:
+            assert first.noise.entry.numel()
+            engine.step()
+        assert (first.slots.numel(), first.noise.entry.numel(), first.noise.steps.numel()) == (0, 0, 0)
+        assert images(run(engine))
 
 
 def test_a_picture_that_did_not_come_is_refused_when_the_request_is_prepared(params: Params):
