@@ -43,6 +43,8 @@ DEFAULT_MODEL_ID = "models/dreamlet"
 _API_KEY = re.compile(r"[!-~][ -~]{30,}[!-~]")
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,2})?")
 
+_ENGINE_URL = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[1-9]\d{0,4})?")
+
 _ORIGIN = re.compile(r"(http(?!.*:80$)|https(?!.*:443$))://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[1-9]\d{0,4})?")
 """Of RFC 6454; what browsers leave out (default ports) or never send (a slash, capitals) would never match."""
 
@@ -99,6 +101,18 @@ class Settings(BaseSettings):
     folder is looked for in the repository's root."""
     device: str = "auto"
     """`auto` (cuda if there is one, else cpu), `cpu`, `cuda` or `cuda:N`."""
+    devices: Annotated[tuple[str, ...], NoDecode] = ()
+    """Devices of this machine that draw, separated by commas, one engine each: `cuda:0,cuda:1`, or `auto` for every
+    GPU. Unset: `DEVICE` alone; none if ENGINES or ENGINE_POOL_URL is set."""
+    engines: Annotated[tuple[str, ...], NoDecode] = ()
+    """Addresses of engines elsewhere, separated by commas: `https://a:9000,https://b:9000`. A name with many addresses
+    is as many engines, and is looked up again and again."""
+    engine_pool_url: str | None = None
+    """One address behind which a load balancer (Ray Serve, an ingress) distributes jobs among engines."""
+    engine_token: SecretStr | None = None
+    """What gateway and engines elsewhere show each other: any text of 32 characters or more. Never shown."""
+    engine_ca: Path | None = None
+    """PEM file with the certificate authority of the engines' certificates. Unset: those of the system."""
     torch_dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """Numbers the model computes with. `auto` is float16 on cuda and float32 on cpu."""
     vae_dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
@@ -187,7 +201,26 @@ class Settings(BaseSettings):
     def _ignore_case(cls, word: object) -> object:
         return word.lower() if isinstance(word, str) else word
 
-    @field_validator("api_key")
+    @field_validator("devices", "engines", mode="before")
+    @classmethod
+    def _are_listed(cls, names: str | tuple[str, ...]) -> object:
+        return tuple(_split(names)) if isinstance(names, str) else names
+
+    @field_validator("devices")
+    @classmethod
+    def _are_devices(cls, devices: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(_DEVICE.fullmatch(device) for device in devices) or ("auto" in devices and len(devices) > 1):
+            raise ValueError("must be auto, or devices like cuda:0,cuda:1 or cpu,cpu")
+        return devices
+
+    @field_validator("engines", "engine_pool_url")
+    @classmethod
+    def _are_engines(cls, urls: tuple[str, ...] | str | None) -> tuple[str, ...] | str | None:
+        if not all(_ENGINE_URL.fullmatch(url) for url in ((urls,) if isinstance(urls, str) else urls or ())):
+            raise ValueError("must be addresses like http://10.0.0.7:9000, without a path")
+        return urls
+
+    @field_validator("api_key", "engine_token")
     @classmethod
     def _is_an_api_key(cls, key: SecretStr | None) -> SecretStr | None:
         if key is not None and not _API_KEY.fullmatch(key.get_secret_value()):
@@ -339,7 +372,7 @@ _HUB_NAMES = ("HF_HOME", "HF_HUB_CACHE")
 _OF_THE_SITE = ("SITE_", "EMAIL_", "GPU_SERVER_")
 """How the names begin that the site reads from the same file, and warns about."""
 
-_SECRETS = frozenset({"API_KEY"})
+_SECRETS = frozenset({"API_KEY", "ENGINE_TOKEN"})
 """Settings whose values are never repeated, not even a wrong one."""
 
 

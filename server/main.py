@@ -39,8 +39,8 @@ from server.dialects.huggingface import HUGGINGFACE
 from server.dialects.openai import OPENAI
 from server.errors import ServerError
 from server.executors.base import Executor
-from server.executors.child_process import ChildProcessExecutor
-from server.executors.engine_process import EngineProcess, configuration_of
+from server.executors.engine_process import EngineProcess
+from server.executors.engines import engines_of
 from server.generator import ImageGenerator
 from server.head_requests import HeadRequests
 from server.log_format import configure_logging, log_loop_error
@@ -99,8 +99,8 @@ def create_app(
 
     Args:
         settings: None reads them from the environment and `.env`.
-        executor: where jobs are drawn; None is a child process with the model of the settings.
-        begun: that child process, where it has been started already.
+        executor: where jobs are drawn; None are the engines of the settings.
+        begun: the first engine's process, where it has been started already.
         model: whose native size is the default; None is the model of the settings.
         timeouts: for bodies that come slowly; heads and connections are the listener's (`access/connections.py`).
         open_storage: opens the folder of jobs and pictures.
@@ -130,7 +130,7 @@ def create_app(
         jobs=settings.limit_jobs,
     )
     generator = ImageGenerator(
-        executor or ChildProcessExecutor(configuration_of(settings), begun=begun, watchdog_s=settings.watchdog_min),
+        executor or engines_of(settings, begun),
         settings.server_folder,
         max_queued_requests=settings.max_queued_requests,
         request_timeout_s=settings.request_timeout,

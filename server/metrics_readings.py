@@ -46,6 +46,7 @@ class Readings:
             *self._queue(),
             *self._engine(),
             *self._device_memory(),
+            *self._engines(),
             _gauge("disk_free_bytes", "Free bytes on the file system of DATA_DIR.", disk.free_bytes),
             _gauge("disk_size_bytes", "Size of the file system of DATA_DIR.", disk.total_bytes),
             *(metric for process in self._processes for metric in process.collect()),
@@ -109,6 +110,27 @@ class Readings:
         )
         yield _gauge(
             "engine_silence_max_seconds", "Silence after which the engine is restarted.", executor.allowed_silence_s
+        )
+
+    def _engines(self) -> Iterable[Metric]:
+        """Of each engine: its name, state, pictures and places."""
+        up = GaugeMetricFamily("semantic_bit_pool_engine_ready", "1 if this engine draws.", labels=["engine"])
+        images = GaugeMetricFamily(
+            "semantic_bit_pool_engine_images_in_flight", "Pictures that this engine draws.", labels=["engine"]
+        )
+        places = GaugeMetricFamily(
+            "semantic_bit_pool_engine_images_in_flight_max", "Limit of pictures that it draws.", labels=["engine"]
+        )
+        for seat in self._generator.executor.seats:
+            info = seat.executor.info
+            up.add_metric([seat.name], float(seat.executor.state == "ready" and not seat.is_paused))
+            images.add_metric([seat.name], seat.num_images)
+            places.add_metric([seat.name], 0 if info is None else info.max_images_in_flight)
+        yield from (up, images, places)
+        yield _gauge(
+            "backlog_seconds",
+            "Time until everything that waits and runs now will be done; for autoscaling.",
+            self._generator.estimates.backlog_s(),
         )
 
     def _device_memory(self) -> Iterable[Metric]:

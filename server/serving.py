@@ -10,6 +10,7 @@ import gc
 import sys
 
 from server.config import Settings, StartError, load_settings
+from server.executors.devices import local_devices
 from server.executors.engine_process import EngineProcess, configuration_of
 
 __all__ = ["serve"]
@@ -38,7 +39,10 @@ def _engine_of(settings: Settings) -> EngineProcess | None:
     """Its engine process, begun; None where the app starts one, or that fails and is tried again there."""
     if settings.reload:
         return None  # the app is made in another process, and anew after every change
+    device = next(iter(local_devices(settings)), None)
+    if device is None:
+        return None  # others draw
     try:
-        return EngineProcess.start(configuration_of(settings))
+        return EngineProcess.start(configuration_of(settings, device))
     except OSError:
         return None

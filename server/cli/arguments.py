@@ -71,6 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_serve(commands)
+    _add_engine(commands)
     _add_jobs(commands)
     _add_keys(commands)
     _add_usage(commands)
@@ -98,6 +99,20 @@ def _add_serve(commands: _Commands) -> None:
         "  130  stopped at once by a second Ctrl+C\n  143  stopped at once by a second SIGTERM\n",
     )
     serve.set_defaults(run="server.serving:serve")
+
+
+def _add_engine(commands: _Commands) -> None:
+    engine = commands.add_parser(
+        "engine",
+        help="serve this machine's engines to a server elsewhere",
+        description="Draw for servers that name this machine in ENGINES, on HOST and PORT, until SIGTERM or Ctrl+C. "
+        "On the first signal, no more jobs are taken and running ones get DRAIN_TIMEOUT seconds to finish. A second "
+        "signal stops the engine at once; the server draws the jobs elsewhere.",
+        epilog="exit codes:\n  0    stopped after the first signal\n"
+        "  1    could not start; one line on standard error says why\n"
+        "  130  stopped at once by a second Ctrl+C\n  143  stopped at once by a second SIGTERM\n",
+    )
+    engine.set_defaults(run="server.engine_serving:engine")
 
 
 def _add_jobs(commands: _Commands) -> None:

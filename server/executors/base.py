@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from engine.params import GenerationParams
-from server.executors.messages import DeviceMemory, EngineInfo, ImageReady, JobDone, Preview, Progress, WorkDone
+from server.executors.messages import DeviceMemory, EngineInfo, ImageReady, JobDone, Preview, Progress, Submit, WorkDone
 from server.executors.work_times import WorkTimes
 from server.picture_info.file_info import ImageMetadata
 
@@ -41,6 +41,8 @@ class Job:
     attempt: int = 1
     """Its number, from 1: two attempts at a job may be on their way at the same time, one of them given up."""
     params: GenerationParams
+    alone: bool = False
+    """Whether no other job may be drawn with it: its last attempt."""
     output_format: str
     """`png`, `webp` or `jpeg`."""
     inputs: Mapping[str, bytes] = field(default_factory=dict)
@@ -51,6 +53,11 @@ class Job:
     def attempt_id(self) -> str:
         """What the engine knows it as, and says in each of its messages: the result of another attempt is refused."""
         return f"{self.id}.{self.attempt}"
+
+    @property
+    def submit(self) -> Submit:
+        """What the engine is sent."""
+        return Submit(self.attempt_id, self.params, self.output_format, self.inputs, self.image_metadata)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

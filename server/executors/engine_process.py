@@ -87,11 +87,16 @@ class EngineProcess:
                 self._process.wait(_KILL_GRACE_S)
 
 
-def configuration_of(settings: Settings) -> Configure:
-    """What the server's first engine process is told."""
+def configuration_of(settings: Settings, device: str | None = None) -> Configure:
+    """What the first engine process of a device is told.
+
+    Args:
+        settings: of the server.
+        device: which device; None: `DEVICE`.
+    """
     return Configure(
         model_id=settings.model_id,
-        device=settings.device,
+        device=device or settings.device,
         dtype=settings.torch_dtype,
         vae_dtype=settings.vae_dtype,
         rows_per_call=settings.rows_per_call,

@@ -35,13 +35,12 @@ from server.executors.messages import (
     Preview,
     Progress,
     Ready,
-    Submit,
     ToEngine,
     WorkDone,
 )
 from server.executors.work_times import WorkTimes
 
-__all__ = ["MessageExecutor"]
+__all__ = ["RESTART_ESTIMATE_S", "MessageExecutor", "error_from"]
 
 _log = structlog.get_logger("server.engine")
 
@@ -168,13 +167,13 @@ class MessageExecutor(ABC):
         running = self._running[job.attempt_id] = _Running(replace(job, inputs={}), asyncio.Queue())
         has_ended = False
         try:
-            self._send(Submit(job.attempt_id, job.params, job.output_format, job.inputs, job.image_metadata))
+            self._send(job.submit)
             while not has_ended:
                 letter = await running.letters.get()
                 has_ended = not isinstance(letter, Progress | Preview | ImageReady | WorkDone)
                 match letter:
                     case JobFailed():
-                        raise _error_from(letter)
+                        raise error_from(letter)
                     case EngineLostError():
                         raise letter
                     case _:
@@ -287,7 +286,10 @@ class MessageExecutor(ABC):
             running.letters.put_nowait(EngineLostError(reason, retry_after_s=self._restart_estimate_s))
 
 
-def _error_from(failed: JobFailed) -> EngineError:
+def error_from(failed: JobFailed) -> EngineError | EngineLostError:
+    """The error that an engine tells of."""
+    if failed.error == EngineLostError.__name__:  # of an engine elsewhere, whose process was lost
+        return EngineLostError(failed.message)
     if failed.field is not None and failed.rule is not None:
         return InvalidParamsError(failed.field, failed.rule, failed.value)
     return _ERRORS.get(failed.error, EngineError)(failed.message)

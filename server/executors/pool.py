@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import get_args
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from typing import Any, get_args
 
 import msgspec
 import structlog
@@ -35,12 +35,20 @@ class EnginePool:
     With one engine it is that engine: every reading is its own, and it is never left out.
     """
 
-    def __init__(self, executors: Mapping[str, Executor]) -> None:
+    def __init__(
+        self,
+        executors: Mapping[str, Executor],
+        *,
+        follow: Callable[[EnginePool], Coroutine[Any, Any, None]] | None = None,
+    ) -> None:
         """Take engines that have not been started.
 
         Args:
             executors: by the names that an operator sees.
+            follow: adds and removes engines while the pool runs; None: it keeps those.
         """
+        self._follow = follow
+        self._following: asyncio.Task[None] | None = None
         self.on_change: Callable[[], None] = lambda: None
         """Called when there may be room that there was not."""
         self._on_work: Callable[[WorkDone], None] = lambda _: None
@@ -68,10 +76,15 @@ class EnginePool:
         for seat in self.seats:
             seat.executor.work_times.on_item = on_work
             await seat.executor.start()
+        if self._follow is not None:
+            self._following = asyncio.create_task(self._follow(self), name="follow engines")
 
     async def stop(self) -> None:
         """End every engine and wait for it."""
         self.stop_watching()
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.gather(self._following, return_exceptions=True)
         await asyncio.gather(*(seat.executor.stop() for seat in self.seats))
 
     async def add(self, name: str, executor: Executor) -> None:

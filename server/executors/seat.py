@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 from engine.params import GenerationParams
 from server.executors.base import Executor
+from server.executors.remote import RemoteEngine
 
 __all__ = ["Seat"]
 
@@ -45,6 +46,16 @@ class Seat:
         """Jobs that were there at every loss since the last job that ended well; None: there was none."""
         self._pause_s = FIRST_PAUSE_S
         self._paused_until = 0.0
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it is on another machine."""
+        return isinstance(self.executor, RemoteEngine)
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it has not responded for longer than it may."""
+        return self.executor.silence_s > self.executor.allowed_silence_s
 
     # --- places -------------------------------------------------------------------------------------------------------
 

@@ -45,6 +45,12 @@ class Estimates:
         end = self._ends.get(job_id)
         return None if end is None else max(0.0, end - now)
 
+    def backlog_s(self) -> float | None:
+        """Until everything is done that waits and runs now; None if unknown."""
+        self._play_if_old()
+        known = self._simulation is not None or not self._dispatcher.live
+        return max(0.0, max(self._ends.values(), default=-math.inf) - time.monotonic()) if known else None
+
     def of_new_s(self, params: GenerationParams) -> float | None:
         """Until a job that came now would be done; None if unknown."""
         self._play_if_old()

@@ -69,6 +69,7 @@ class LiveJob:
             id=new.id,
             attempt=attempt,
             params=new.params,
+            alone=self.record.is_last_attempt,
             output_format=new.output_format,
             inputs=inputs,
             image_metadata=new.image_metadata,

@@ -75,6 +75,22 @@ class EngineReport(BaseModel):
     """Restarts of the engine since the server started."""
 
 
+class PooledEngine(BaseModel):
+    """One of the engines."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    state: str
+    """`loading` also while it cannot be reached."""
+    device_name: str | None
+    backend: str | None
+    is_remote: bool
+    is_paused: bool
+    """Left out for a while, because it was lost with different jobs in a row."""
+    images_in_flight: int
+    max_images_in_flight: int | None
+
+
 class QueueReport(BaseModel):
     """Waiting requests and running pictures."""
 
@@ -98,6 +114,9 @@ class Health(BaseModel):
     model_loaded: bool
     generator_info: GeneratorInfo
     engine: EngineReport
+    """The only engine, or the first one that is ready."""
+    engines: list[PooledEngine]
+    """Every engine. Their addresses are in the log and in `/metrics`."""
     queue: QueueReport
     uptime_s: float
 
@@ -168,6 +187,18 @@ async def health(service: ServiceOf, response: Response) -> Health:
             load_seconds=executor.load_seconds,
             restarts=executor.restarts,
         ),
+        engines=[
+            PooledEngine(
+                state=seat.executor.state,
+                device_name=seat.executor.info.device_name if seat.executor.info else None,
+                backend=seat.executor.info.backend if seat.executor.info else None,
+                is_remote=seat.is_remote,
+                is_paused=seat.is_paused,
+                images_in_flight=seat.num_images,
+                max_images_in_flight=seat.executor.info.max_images_in_flight if seat.executor.info else None,
+            )
+            for seat in executor.seats
+        ],
         queue=QueueReport(
             requests_waiting=generator.dispatcher.num_waiting,
             max_requests_waiting=settings.max_queued_requests,
@@ -189,8 +220,10 @@ async def status_of(service: Service) -> tuple[Status, str | None]:
         trouble, doing = executor.load_trouble, _PHASES.get(executor.load_phase or "")
         again, now = f" again: {trouble}" if trouble else "", f"; now: {doing}" if doing else ""
         return "loading", f"the model is being loaded{again}{now}"
-    if executor.silence_s > executor.allowed_silence_s:
-        return "degraded", f"the engine has not responded for {executor.silence_s:.0f} s"
+    silent = [seat.executor for seat in executor.seats if seat.is_silent]
+    if silent:
+        which = "the engine has" if len(executor.seats) == 1 else f"{len(silent)} of {len(executor.seats)} engines have"
+        return "degraded", f"{which} not responded for {max(engine.silence_s for engine in silent):.0f} s"
     trouble = await service.generator.storage.trouble()
     if trouble is not None:
         return "degraded", f"storage unavailable: {trouble}"

@@ -1,0 +1,47 @@
+"""Engines behind one address, where somebody else balances: Ray Serve, an ingress. Their number is not known here."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+import msgspec
+
+from server.executors.base import EngineBusyError, Job, JobEvent
+from server.executors.messages import EngineInfo
+from server.executors.remote import RemoteEngine
+
+__all__ = ["BalancedEngines"]
+
+
+class BalancedEngines(RemoteEngine):
+    """As many pictures are in flight as were taken so far: one more after each success at the limit, fewer after 503.
+
+    Belongs to the event loop's thread.
+    """
+
+    _window = 1
+    _in_flight = 0
+
+    @property
+    def info(self) -> EngineInfo | None:
+        """See `Executor.info`: what one of them runs, with the places that all are thought to have."""
+        info = super().info
+        return None if info is None else msgspec.structs.replace(info, max_images_in_flight=self._window)
+
+    async def run(self, job: Job) -> AsyncGenerator[JobEvent, None]:
+        """See `Executor.run`."""
+        num_images = job.params.num_images
+        self._in_flight += num_images
+        is_at_limit = self._in_flight >= self._window
+        try:
+            async with aclosing(super().run(job)) as events:
+                async for event in events:
+                    if is_at_limit:  # it was taken: there may be room for more
+                        self._window, is_at_limit = self._window + 1, False
+                    yield event
+        except EngineBusyError:
+            self._window = max(1, min(self._window, self._in_flight - num_images))
+            raise
+        finally:
+            self._in_flight -= num_images
