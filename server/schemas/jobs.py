@@ -80,7 +80,7 @@ class JobParams(_View):
     noise_schedule: str
     eta: float | None
     size_ids: list[int] | None
-    """What Stable Diffusion XL was told of the picture's sizes; null: its own size."""
+    """The sizes that Stable Diffusion XL was given for the picture; null: its own size."""
     output_format: str
     image: JobInput | None
     """What is drawn over; null for text alone."""
