@@ -17,20 +17,26 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx2
+import msgspec
 import pytest
 
-from engine.params import GenerationParams
+from engine.params import GenerationParams, InputImage
 from server.access.operator_socket import socket_path
 from server.cli.arguments import main
 from server.store.database import DATABASE_NAME, database_opened
 from server.store.database_schema import STEPS
+from server.store.input_files import INPUTS_FOLDER, InputFiles
 from server.store.job_store import JobStore
 from server.store.picture_files import ResultFiles
 from server.store.record import NewJob, Outcome, StoredImage
+from tests.chaos.gateway import until
 from tests.processes import REPOSITORY, server_process
+from tests.server.uploads.picture_files import png
 
 PICTURES = [b"first picture", b"second picture"]
 WISH = {"prompt": "a cat", "num_inference_steps": 1, "height": 64, "width": 64}
@@ -189,6 +195,47 @@ def test_pictures_that_are_gone_or_damaged_are_counted_and_left_out(data, elsewh
     assert "(2 more pictures were gone or damaged)" in told
     monkeypatch.setenv("DATA_DIR", str(elsewhere.parent))
     assert main(["restore", "backup.tar"]) == 0
+
+
+def test_a_job_that_waits_is_restored_with_the_pictures_that_it_starts_from(
+    data, elsewhere, serve, monkeypatch, capsys
+):
+    """A server on the restored folder draws it; a picture that is damaged is counted, and its job fails alone."""
+    whole, damaged = png(64, 64), png(64, 64, seed=1)
+    named = {hashlib.sha256(file).hexdigest(): file for file in (whole, damaged)}
+    whole_name, damaged_name = named
+
+    async def add_jobs() -> None:
+        store = await JobStore.open(data)
+        for number, name in ((5, whole_name), (6, damaged_name)):
+            image = InputImage(sha256=name, width=64, height=64)
+            job = new(number)
+            waiting = msgspec.structs.replace(job, params=replace(job.params, image=image, strength=1.0))
+            await store.add(waiting, {name: len(named[name])})
+        await store.close()
+
+    asyncio.run(add_jobs())
+    inputs = InputFiles(data / INPUTS_FOLDER)
+    inputs.write(whole_name, whole)
+    inputs.write(damaged_name, damaged[:-1])
+    monkeypatch.setenv("DATA_DIR", str(data.parent))
+    assert main(["backup", "inputs.tar"]) == 0
+    assert "6 jobs and 3 pictures" in (told := capsys.readouterr().err)
+    assert "(1 more pictures were gone or damaged)" in told
+    monkeypatch.setenv("DATA_DIR", str(elsewhere.parent))
+    assert main(["restore", "inputs.tar"]) == 0
+    assert InputFiles(elsewhere / INPUTS_FOLDER).names() == {whole_name}
+    running = serve(data_dir=str(elsewhere.parent))
+    with httpx2.Client(base_url=running.url, timeout=60) as client:
+
+        def ended(number: int) -> dict[str, Any]:
+            path = f"/v1/jobs/{number:016x}"
+            return until(lambda: (job := client.get(path).json())["finished_at"] and job, 60, "ended")
+
+        assert ended(5)["status"] == "done"
+        assert ended(6)["error"]["code"] == "input_expired"
+    [drawn] = [job for job in running.executor.started if job.id == f"{5:016x}"]
+    assert drawn.inputs == {whole_name: whole}
 
 
 def test_a_full_disk_leaves_no_half_backup(data, tmp_path):

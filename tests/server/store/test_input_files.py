@@ -132,6 +132,8 @@ async def test_the_quota_counts_a_shared_picture_once_and_never_takes_what_a_wai
     await accepted(storage, "dog", num_bytes=1000)
     await tidied(storage, keep_bytes=2000)
     assert kept(storage) == {"cat", "dog"}
+    await tidied(storage, keep_bytes=1999)  # too little for both, of which one waits
+    assert kept(storage) == {"dog"}
     await tidied(storage, keep_bytes=0)
     assert kept(storage) == {"dog"}
 
