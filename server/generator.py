@@ -310,6 +310,10 @@ class ImageGenerator:
         cancelling = self.dispatcher.spawn(self.dispatcher.cancel(record.id), f"cancel {record.id}")
         return await _in_time(cancelling, _CANCEL_ANSWER_S) or record
 
+    def interrupt(self, job_id: str) -> None:
+        """End a job with what there is of it: whoever waits for it gets that. One that has ended stays as it is."""
+        self.dispatcher.spawn(self.dispatcher.interrupt(job_id), f"interrupt {job_id}")
+
     async def requeue(self, record: JobRecord) -> JobRecord:
         """Let a dead job be tried again from the start.
 

@@ -51,6 +51,12 @@ from server.routes import backup, generate, health, image_info, info, jobs, samp
 from server.routes import keys as key_routes
 from server.routes import metrics as metrics_route
 from server.routes import usage as usage_routes
+from server.routes.a1111 import draw as a1111_draw
+from server.routes.a1111 import extras as a1111_extras
+from server.routes.a1111 import lists as a1111_lists
+from server.routes.a1111 import options as a1111_options
+from server.routes.a1111 import progress as a1111_progress
+from server.routes.a1111.sessions import Sessions
 from server.routes.dependencies import Service
 from server.routes.openai import files as openai_files
 from server.routes.openai import images as openai_images
@@ -75,7 +81,10 @@ STARTUP_FAILURE = 3
 _COMPAT_ROUTERS: Final[Mapping[CompatApi, Sequence[APIRouter]]] = MappingProxyType(
     {
         "openai": (openai_images.router, openai_images.forms, openai_files.router, openai_models.router),
-        "a1111": (),
+        "a1111": (
+            *(a1111_draw.router, a1111_extras.router, a1111_extras.infos, a1111_progress.router),
+            *(a1111_options.router, a1111_lists.router, a1111_lists.acts),
+        ),
         "huggingface": (),
     }
 )
@@ -165,6 +174,7 @@ def create_app(
         thumbnails=Thumbnails(),
         uploads=Uploads(settings.server_folder / INPUTS_FOLDER),
         signed_urls=SignedUrls(settings.server_folder),
+        a1111=Sessions(),
     )
     routers = [
         routes.router

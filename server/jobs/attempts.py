@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextvars import Context
 from decimal import Decimal
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -19,6 +19,7 @@ from server.executors.base import EngineBusyError
 from server.executors.messages import ImageReady, JobDone, Preview, Progress, WorkDone
 from server.executors.pool import EnginePool
 from server.executors.seat import Seat
+from server.jobs.blank_picture import blank_picture
 from server.jobs.failures import failed
 from server.jobs.live_job import LiveJob
 from server.metrics import Metrics
@@ -46,6 +47,8 @@ class _Pictures(NamedTuple):
 
     images: tuple[Picture, ...]
     done: JobDone
+    is_partial: bool = False
+    """Whether it was interrupted."""
 
 
 class Attempts:
@@ -122,6 +125,13 @@ class Attempts:
                         live.engine_s += event.seconds_of(job.attempt_id)
                     else:
                         done = event
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not live.is_interrupted or live.is_cancelled or live.is_left or task is None:
+                raise
+            task.uncancel()
+            done = JobDone(live.record.id, 0.0, 0.0, 0.0, 0.0, 0)
+            return _Pictures(_what_there_is(live, images), done, is_partial=True)
         except Exception as error:  # noqa: BLE001 -- one job's failure, of whatever kind, never ends another's
             return error
         if done is None or len(images) != live.record.new.params.num_images:
@@ -199,7 +209,7 @@ class Attempts:
                 _log.error("drawing a job failed", exc_info=drawn)
             live.error = drawn
             return failed(drawn, live.engine_s)
-        images, done = drawn
+        images, done, is_partial = drawn
         try:
             stored = await self._storage.write_images(live.record.id, images)
         except Exception as error:  # noqa: BLE001 -- as of the engine's: one job's failure is its own
@@ -208,9 +218,12 @@ class Attempts:
             await self._storage.delete_images(live.record.id)
             return failed(error, live.engine_s)
         live.images = images
-        work_units = live.record.new.params.work_units
+        params = live.record.new.params
+        share = live.step / (params.progress_steps * params.num_images) if is_partial else 1.0
+        work_units = params.work_units * min(1.0, share)
         return Outcome(
             status="done",
+            is_interrupted=is_partial,
             finished_at=time.time(),
             images=stored,
             truncated_tokens=done.truncated_tokens,
@@ -225,6 +238,17 @@ class Attempts:
             work_units=work_units,
             price=price_of(work_units, self._price_per_work_unit),
         )
+
+
+def _what_there_is(live: LiveJob, images: Mapping[int, Picture]) -> tuple[Picture, ...]:
+    """The pictures of an interrupted job: those that are finished, else the preview of one, but at least one."""
+    if images:
+        return tuple(image for _, image in sorted(images.items()))
+    params, preview = live.record.new.params, live.preview
+    if preview is not None:
+        return (Picture(params.seeds[preview.image_index], preview.media_type, preview.data),)
+    height, width = params.answer_size
+    return (blank_picture(params.seed, width, height),)
 
 
 async def _has_begun(beginning: asyncio.Task[bool]) -> bool:

@@ -123,6 +123,17 @@ class Dispatcher:
             self._has_become(live, record)
         return record
 
+    async def interrupt(self, job_id: str) -> None:
+        """End a job with what there is of it: `done` if it is being drawn, else `cancelled`."""
+        live = self.live.get(job_id)
+        if live is None or live.is_interrupted or live.is_cancelled:
+            return
+        live.is_interrupted = True
+        if live.record.status == "running" and live.task is not None:
+            live.task.cancel()
+        else:
+            await self.cancel(job_id)
+
     async def drain(self, timeout_s: float) -> None:
         """Begin nothing more, and let what runs finish if it does in time. The rest is left to the next start."""
         self.is_draining = True

@@ -26,6 +26,8 @@ class LiveJob:
     """Of its tasks: what they log carries its id, and that of the request that asked for it."""
     is_cancelled: bool = False
     """Whether it is not to be drawn any more, though that may not be written down yet."""
+    is_interrupted: bool = False
+    """Whether its caller wants what there is, and no more."""
     is_left: bool = False
     """Whether this process will not go on with it: the server shuts down."""
     preview: Preview | None = None

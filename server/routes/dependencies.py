@@ -11,6 +11,7 @@ from server.access.key_ring import KeyRing
 from server.config import Settings
 from server.generator import ImageGenerator
 from server.metrics_readings import Readings
+from server.routes.a1111.sessions import Sessions
 from server.routes.openai.signed_urls import SignedUrls
 from server.schemas.generation import Defaults
 from server.thumbnails import Thumbnails
@@ -34,6 +35,8 @@ class Service:
     thumbnails: Thumbnails
     uploads: Uploads
     signed_urls: SignedUrls
+    a1111: Sessions
+    """Options and waiting calls of AUTOMATIC1111's API."""
 
 
 async def _service(request: Request) -> Service:

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -114,7 +114,7 @@ class GenerateRequest(PictureRequest):
     """On whose behalf: any opaque name. Kept out of logs; does not change the picture."""
 
     @classmethod
-    def checked(cls, values: Mapping[str, object]) -> GenerateRequest:
+    def checked(cls, values: Mapping[str, object]) -> Self:
         """A request from values that do not come as its JSON body.
 
         Raises:

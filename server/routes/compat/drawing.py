@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fastapi import Request
 
 from server.config import CompatApi
@@ -12,6 +14,7 @@ from server.routes.idempotency import idempotency_key
 from server.routes.job_requests import job_of, note
 from server.schemas.generation import ForeignRequest
 from server.schemas.upscale import UpscaleRequest
+from server.store.input_files import UploadedPicture
 from server.store.record import JobRecord, NewJob, Picture
 
 __all__ = ["draw", "foreign_job", "still_drawing"]
@@ -34,7 +37,7 @@ def foreign_job(
 
 
 async def draw(
-    request: Request, service: Service, wish: ForeignRequest | UpscaleRequest, *, api: CompatApi, output_format: str
+    request: Request, service: Service, new: NewJob, pictures: Sequence[UploadedPicture]
 ) -> tuple[JobRecord, tuple[Picture, ...]]:
     """Draw, for as long as `COMPAT_TIMEOUT` allows; a hang-up cancels as at `/generate`.
 
@@ -43,9 +46,8 @@ async def draw(
         ServerError: see `ImageGenerator.draw`.
         EngineError: the engine could not draw this.
     """
-    new = foreign_job(request, service, wish, api=api, output_format=output_format)
     timeout_s = service.settings.compat_timeout
-    drawing = service.generator.draw(new, wish.pictures, timeout_s=timeout_s)
+    drawing = service.generator.draw(new, pictures, timeout_s=timeout_s)
     what_becomes = "its job was cancelled" if new.is_bound else "its job goes on because it has an Idempotency-Key"
     record, images = await until_hang_up(request, drawing, what_becomes)
     if images is None:

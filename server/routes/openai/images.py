@@ -79,8 +79,8 @@ async def _drawn(request: Request, body: ImagesRequest | VariationRequest, servi
     check_model(body.model, service.settings.model_name)
     wish = body.wish()
     output_format = body.output_format or "png"
+    new = foreign_job(request, service, wish, api="openai", output_format=output_format)
     if isinstance(body, ImagesRequest) and body.stream:
-        new = foreign_job(request, service, wish, api="openai", output_format=output_format)
         record = (await service.generator.submit(new, wish.pictures)).record
         request.state.log["job_id"] = record.id
         stream = events(
@@ -92,5 +92,5 @@ async def _drawn(request: Request, body: ImagesRequest | VariationRequest, servi
         )
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", "X-Job-Id": record.id}
         return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
-    record, images = await draw(request, service, wish, api="openai", output_format=output_format)
+    record, images = await draw(request, service, new, wish.pictures)
     return answer(request, service, record, images, sends_urls=body.sends_urls)
