@@ -58,6 +58,7 @@ from server.routes.a1111 import options as a1111_options
 from server.routes.a1111 import progress as a1111_progress
 from server.routes.a1111.sessions import Sessions
 from server.routes.dependencies import Service
+from server.routes.huggingface import images as huggingface_images
 from server.routes.openai import files as openai_files
 from server.routes.openai import images as openai_images
 from server.routes.openai import models as openai_models
@@ -85,7 +86,7 @@ _COMPAT_ROUTERS: Final[Mapping[CompatApi, Sequence[APIRouter]]] = MappingProxyTy
             *(a1111_draw.router, a1111_extras.router, a1111_extras.infos, a1111_progress.router),
             *(a1111_options.router, a1111_lists.router, a1111_lists.acts),
         ),
-        "huggingface": (),
+        "huggingface": (huggingface_images.router,),
     }
 )
 _DIALECTS: Final[Mapping[CompatApi, Dialect]] = MappingProxyType(
