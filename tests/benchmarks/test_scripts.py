@@ -31,6 +31,7 @@ def started() -> Iterator[dict[str, subprocess.Popen[str]]]:
         "http_overhead": ["--repeats=3"],
         "memory": ["--model=fake", "--pictures=1", "--burst=3"],
         "submit_latency": ["--repeats=3", "--jobs=50"],
+        "other_apis": ["--repeats=3"],
     }
     processes = {
         name: subprocess.Popen(
@@ -187,3 +188,9 @@ def test_submit_latency_tells_acceptance_and_first_step_of_both_stores(started):
     assert list(document["results"]) == ["empty store", "50 jobs"]
     for figures in document["results"].values():
         assert 0 < figures["accepted"]["p50"] <= figures["first step"]["max"]
+
+
+def test_other_apis_are_measured_beside_our_own(started):
+    _, document = finished(started["other_apis"])
+    assert list(document["results"]) == ["/generate", "OpenAI", "AUTOMATIC1111", "Hugging Face"]
+    assert all(figures["min"] >= 5 for figures in document["results"].values()), "five steps of 1 ms"

@@ -152,11 +152,13 @@ def test_nobody_but_its_owner_ever_reads_a_prompt_or_a_key_again(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(_CLUMSY_SERVER)
     settings = {"API_KEY": KEY, "LOG_LEVEL": "debug", "WATCHDOG_MIN": "0.5", "REQUEST_TIMEOUT": "3"}
     settings |= {"PYTHONPATH": f"{tmp_path}:{REPOSITORY}", "MAX_QUEUED_REQUESTS": "8", "MODEL_ID": "fake-engine:10"}
+    settings |= {"LIMIT_REQUESTS_PER_MINUTE": "0"}  # all are asked in a minute
     with gateway(tmp_path, pipes_log=True, **settings) as server:
         caller = Caller(server=server)
         dawdling = caller.begin(_DAWDLING)
         _ask_everything(caller)
         _ask_wrongly(caller)
+        _ask_as_other_programs_do(caller)
         _ask_what_is_no_request(caller)
         _present_wrong_keys(caller)
         _use_made_keys(caller, tmp_path)
@@ -279,6 +281,30 @@ def _ask_wrongly(caller: Caller) -> None:
     caller.ask("POST", "/v1/jobs/0123456789abcdef/requeue", content=PROMPT.encode() * 2**17, headers=headers)
     caller.post(QUICK, "/generate", headers={"Accept": "text/html"})
     caller.post(QUICK, headers={"Idempotency-Key": f"{PROMPT} {KEY}"})
+
+
+def _ask_as_other_programs_do(caller: Caller) -> None:
+    """Marks in the fields of other programs' requests, at each of their routes."""
+    quick = {"prompt": PROMPT, "negative_prompt": NEGATIVE, "steps": 1, "size": "64x64", "width": 64, "height": 64}
+    wishes: list[dict] = [
+        {**quick, "auth": f"user:{KEY}", "url": f"http://{KEY}", "user": USER}, {**quick, "sampler_name": KEY},
+        {**quick, "prompt": f"{PROMPT} <lora:{KEY}:1>"}, {**quick, "script_name": KEY}, {**quick, "styles": [PROMPT]},
+        {**quick, "alwayson_scripts": {KEY: {"args": [True]}, PROMPT: [1]}}, {**quick, "infotext": PROMPT},
+        {**quick, "override_settings": {"sd_model_checkpoint": KEY, PROMPT: KEY}}, {**quick, KEY: PROMPT},
+        {**quick, "model": KEY}, {**quick, "steps": KEY}, {**quick, "init_images": [PROMPT]}, {**quick, "image": KEY},
+        {"inputs": PROMPT, "parameters": {KEY: 1}}, {"inputs": [PROMPT]},
+        {"inputs": KEY, "parameters": {"prompt": NEGATIVE}},
+        {"sd_model_checkpoint": KEY}, {"samples_format": PROMPT}, {"id_task": KEY}, {"images": [{"image_url": KEY}]},
+    ]  # fmt: skip
+    app = new_app()
+    paths = [
+        path for method, path in ROUTES if method == "POST" and any(d.speaks(method, path) for d in app.state.dialects)
+    ]
+    assert len(paths) > 10
+    for path in paths:
+        for wish in wishes:
+            caller.post(wish, path.replace("{model_id}", "fake-engine"))
+            caller.post(wish, f"{path.replace('{model_id}', KEY)}?{PROMPT}=1")
 
 
 def _upload_wrongly(caller: Caller) -> None:

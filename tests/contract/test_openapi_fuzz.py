@@ -32,7 +32,7 @@ BEYOND_CHANCE = {
     *("POST /v1/upscale", "POST /v1/image-info", "POST /v1/images/edits", "POST /v1/images/variations"),
     *("POST /sdapi/v1/img2img", "POST /sdapi/v1/png-info"),
     *("POST /sdapi/v1/extra-single-image", "POST /sdapi/v1/extra-batch-images"),
-    *("POST /models/{model_id}", "POST /hf-inference/models/{model_id}", "GET /models/{model_id}/health"),
+    *("POST /", "POST /models/{model_id}", "POST /hf-inference/models/{model_id}", "GET /models/{model_id}/health"),
     *("GET /v1/images/files/{job_id}/{index}/{expires}/{signature}/{name}", "GET /v1/models/{model_id}"),
 }
 """What nobody makes up: a picture, a signature, a model's name."""
