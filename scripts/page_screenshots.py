@@ -1,4 +1,4 @@
-"""Draws with the page at `/` in Chromium and takes docs/images/page-{light,dark}-{desktop,phone}.png.
+"""Draws with the page at `/` in Chromium and takes docs/images/page-*.png: the whole page, a mask, growing.
 
 Needs `pip install playwright` and a Chromium: `python scripts/page_screenshots.py [--model MODEL_ID]`.
 """
@@ -36,6 +36,9 @@ PROMPTS = (
 )
 """The last one is on the stage."""
 
+PART_OF = PROMPTS[1]
+PART_PROMPT = "a brown dog on a mat"
+
 
 def main() -> None:
     """Draw every prompt once, then look at the page in each of its four shapes."""
@@ -48,6 +51,8 @@ def main() -> None:
         for scheme in ("light", "dark"):
             for name in VIEWPORTS:
                 take(browser, url, scheme, name)
+        take_part(browser, url)
+        take_beyond(browser, url)
 
 
 def draw_all(browser: Browser, url: str, seed: str) -> None:
@@ -70,10 +75,73 @@ def take(browser: Browser, url: str, scheme: Literal["light", "dark"], name: str
     expect(page.locator("#tiles img:not([hidden])")).to_have_count(len(PROMPTS))
     page.wait_for_selector('.dot[data-state="idle"]', timeout=30_000)
     page.wait_for_timeout(800)
-    path = IMAGES / f"page-{scheme}-{name}.png"
+    save(page, f"page-{scheme}-{name}.png")
+    page.context.close()
+
+
+def take_part(browser: Browser, url: str) -> None:
+    """Paint over a part of a picture, draw, and photograph both."""
+    page = opened(browser, url, "light", "desktop")
+    choose(page, PART_OF)
+    page.get_by_role("button", name="Use as input").click()
+    page.get_by_label("A part of it").check()
+    page.get_by_label("Brush size").fill("36")
+    paint(page, (0.4, 0.3), (0.64, 0.3), (0.64, 0.5), (0.38, 0.5), (0.38, 0.74), (0.66, 0.74), (0.66, 0.6), (0.4, 0.4))
+    page.get_by_label("Prompt", exact=True).fill(PART_PROMPT)
+    page.get_by_label("Strength", exact=True).fill("1")
+    page.get_by_label("Seed", exact=True).fill("5")
+    page.get_by_role("button", name="Draw", exact=True).click()
+    page.locator(f'#picture[alt="{PART_PROMPT}"]').wait_for(timeout=120_000)
+    page.locator("#options summary").click()
+    page.mouse.move(0, 0)
+    page.wait_for_timeout(800)
+    save(page, "page-part-light-desktop.png")
+    page.context.close()
+
+
+def take_beyond(browser: Browser, url: str) -> None:
+    """Let a picture grow, on a phone."""
+    page = opened(browser, url, "dark", "phone")
+    choose(page, PROMPTS[-1])
+    page.get_by_role("button", name="Use as input").click()
+    page.get_by_label("Beyond its edges").check()
+    page.get_by_label("Right", exact=True).fill("64")
+    page.get_by_label("Left", exact=True).fill("32")
+    page.get_by_label("Left", exact=True).blur()
+    page.get_by_label("Prompt", exact=True).fill(PROMPTS[-1])
+    page.get_by_role("button", name="Draw", exact=True).click()
+    page.locator("#facts").get_by_text("the edges").wait_for(timeout=120_000)
+    page.locator("#picture:not([hidden])").wait_for(timeout=120_000)
+    page.wait_for_timeout(800)
+    save(page, "page-beyond-dark-phone.png")
+    page.context.close()
+
+
+def choose(page: Page, prompt: str) -> None:
+    """Put a recent picture on the stage."""
+    page.locator(f'#tiles button[title="{prompt}"]').click()
+    page.locator(f'#picture[alt="{prompt}"]').wait_for()
+
+
+def paint(page: Page, *points: tuple[float, float]) -> None:
+    """Move the brush over the mask: points in shares of its width and height."""
+    canvas = page.get_by_role("application", name="Mask")
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    assert box is not None  # noqa: S101 -- it is to be seen
+    at = [(box["x"] + across * box["width"], box["y"] + down * box["height"]) for across, down in points]
+    page.mouse.move(*at[0])
+    page.mouse.down()
+    for point in at[1:]:
+        page.mouse.move(*point, steps=6)
+    page.mouse.up()
+
+
+def save(page: Page, name: str) -> None:
+    """Keep all of the page as one picture."""
+    path = IMAGES / name
     page.screenshot(path=path, full_page=True)
     print(path.relative_to(REPOSITORY), f"{path.stat().st_size / 1e3:.0f} kB")
-    page.context.close()
 
 
 def opened(browser: Browser, url: str, scheme: Literal["light", "dark"], name: str) -> Page:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from chromium import launched
+from page_screenshots import paint
 from playwright.sync_api import Browser, Page, expect
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -74,14 +75,19 @@ def main() -> None:
             dream(page, url, prompt, tags, seed)
         cookies = page.context.cookies()
         dream_path = page.url.removeprefix(url)
+        uuid = dream_path.split("/")[-2]
+        new = f"/dream/?from={uuid}&over={uuid}"
         shots = [
             *SHOTS,
             ("dream", dream_path, "light", "desktop"),
             ("dream", dream_path, "dark", "desktop"),
             ("dream", dream_path, "dark", "phone"),
+            ("change", f"{new}/0", "light", "desktop"),
         ]
         for name, path, scheme, viewport in shots:
             take(browser, cookies, url + path, f"site-{name}-{scheme}-{viewport}.png", scheme, viewport)
+        for scheme, viewport in (("light", "desktop"), ("dark", "phone")):
+            take_part(browser, cookies, f"{url}{new}/0&part=1", scheme, viewport)
         page.goto(f"{url}/dream/?prompt=a+castle+in+the+mountains")
         page.get_by_role("button", name="Draw it").click()
         # Not `wait_for_function`, which the page's own policy forbids.
@@ -120,6 +126,19 @@ def take(browser: Browser, cookies: Sequence[object], url: str, name: str, schem
     page.goto(url)
     page.wait_for_load_state("networkidle")
     save(page, name)
+    page.context.close()
+
+
+def take_part(browser: Browser, cookies: Sequence[object], url: str, scheme: str, viewport: str) -> None:
+    """The form with a mask that somebody has begun to paint."""
+    page = opened(browser, scheme, viewport)
+    page.context.add_cookies(cookies)  # type: ignore[arg-type]  # they come from Playwright itself
+    page.goto(url)
+    page.wait_for_load_state("networkidle")
+    paint(page, (0.62, 0.22), (0.86, 0.22), (0.86, 0.3), (0.62, 0.3))
+    page.evaluate("scrollTo(0, 0)")
+    page.screenshot(path=IMAGES / f"site-part-{scheme}-{viewport}.png", full_page=True)
+    print(f"wrote docs/images/site-part-{scheme}-{viewport}.png")
     page.context.close()
 
 

@@ -122,7 +122,7 @@ class DreamForm(WordedFormMixin, forms.Form):
     strength = forms.FloatField(
         min_value=0,
         max_value=1,
-        help_text="How much is redrawn: 0 keeps the picture, 1 redraws it completely.",
+        help_text="0 keeps the picture, 1 redraws it completely.",
         widget=forms.NumberInput(attrs={"step": "0.05"}),
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from itertools import pairwise
 
 import httpx2
@@ -236,28 +235,34 @@ def test_a_picture_grows_by_its_handles_and_by_its_fields(drawing, open_page):
     assert newest(page)["params"]["expand"] == job["params"]["expand"]
 
 
-@pytest.mark.parametrize("is_served", [True, False])
-def test_the_settings_of_a_picture_are_offered_where_the_server_can_read_them(accepting, open_page, is_served):
+def test_the_settings_of_a_picture_are_read_from_its_file(drawing, open_page):
+    page = open_page(drawing)
+    page.get_by_label("Steps", exact=True).fill("5")
+    page.get_by_label("Seed", exact=True).fill(str(2**62 + 1))
+    page.get_by_label("Sampler").select_option("Euler")
+    job = draw(page, "a fox in the snow")
+    file = httpx2.get(f"{drawing.url}{job['images'][0]['url']}").content
+    page.get_by_role("button", name="Back to the defaults").click()
+    hand_over(page, "drop", file)
+    expect(page.locator("#found-settings")).to_contain_text("a fox in the snow")
+    page.get_by_role("button", name="Use its settings").click()
+    expect(page.get_by_label("Seed", exact=True)).to_have_value(str(2**62 + 1))
+    expect(page.get_by_label("Steps", exact=True)).to_have_value("5")
+    expect(page.locator("#sampler")).to_have_value("Euler")
+
+
+def test_settings_of_other_programs_are_named_and_where_none_can_be_read_nothing_is_said(accepting, open_page):
     page = open_page(accepting)
-    request = {"prompt": "a fox in the snow", "num_inference_steps": 9, "seed": 2**62, "sampler": "Euler"}
-    answer = {"parameters": "a fox", "request": request, "unknown": {"ENSD": "31337"}}
-    status, body = (200, json.dumps(answer)) if is_served else (404, "{}")
-    page.route(
-        "**/v1/image-info", lambda route: route.fulfill(status=status, body=body, content_type="application/json")
-    )
+    settings = {"parameters": "a fox", "request": {"prompt": "a fox"}, "unknown": {"ENSD": "31337"}}
+    answers = iter([{"status": 200, "json": settings}, {"status": 404, "json": {}}])
+    page.route("**/v1/image-info", lambda route: route.fulfill(**next(answers)))
     with page.expect_response("**/v1/image-info"):
         hand_over(page, "drop", photo())
-    expect(page.locator("#given")).to_be_visible()
-    if not is_served:
-        expect(page.locator("#found-settings")).to_be_hidden()
-        expect(page.locator("#notice")).to_be_hidden()
-        return
-    expect(page.locator("#found-settings")).to_contain_text("a fox in the snow")
     expect(page.locator("#found-settings")).to_contain_text("Not known here: ENSD.")
-    page.get_by_role("button", name="Use its settings").click()
-    expect(page.get_by_label("Seed", exact=True)).to_have_value(str(2**62))
-    expect(page.get_by_label("Steps", exact=True)).to_have_value("9")
-    expect(page.locator("#sampler")).to_have_value("Euler")
+    with page.expect_response("**/v1/image-info"):
+        hand_over(page, "drop", photo())
+    expect(page.locator("#found-settings")).to_be_hidden()
+    expect(page.locator("#notice")).to_be_hidden()
 
 
 def test_variations_and_larger_pictures_and_what_they_come_from_again(accepting, open_page):
