@@ -139,6 +139,10 @@ class Settings(BaseSettings):
     """Use Karras noise levels where neither the request nor the sampler's name says otherwise and the sampler takes
     them."""
 
+    wildcards_dir: Path | None = None
+    """Folder of wildcards for dynamic prompts: `animals/birds.txt` holds a text a line for `__animals/birds__`. A
+    relative one is in the repository's root. Unset: there are none."""
+
     offline_mode: bool = True
     """Never use the network. Always true: only `scripts/download_model.py` downloads."""
     local_files_only: bool = True
@@ -309,6 +313,11 @@ class Settings(BaseSettings):
     def server_folder(self) -> Path:
         """Where the server keeps its own things."""
         return REPOSITORY / self.data_dir / "server"
+
+    @property
+    def wildcards_folder(self) -> Path | None:
+        """Where wildcards are."""
+        return None if self.wildcards_dir is None else REPOSITORY / self.wildcards_dir
 
     @property
     def cache_folder(self) -> Path:

@@ -22,6 +22,7 @@ from fastapi import APIRouter, Depends, FastAPI
 
 from engine.errors import EngineError
 from engine.models.locate import ModelFolder, locate
+from engine.prompts.wildcards import WildcardFolder
 from server.access.authentication import Authentication
 from server.access.body_limit import BodyLimit
 from server.access.client_timeouts import ClientTimeouts
@@ -132,6 +133,7 @@ def create_app(
         sampler=settings.sampler,
         noise_schedule=settings.noise_schedule,
         prefer_karras=settings.use_karras_sigmas,
+        wildcards=WildcardFolder(settings.wildcards_folder),
     )
     _check_default_size(settings, model)
     limits = KeyLimits(

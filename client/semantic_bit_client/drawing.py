@@ -57,6 +57,18 @@ class Drawing(TypedDict, total=False):
     eta: float | None
     """Share of fresh noise in every step, for the samplers that take it."""
     output_format: Literal["png", "webp", "jpeg"] | None
+    prompt_syntax: Literal["plain", "weighted", "dynamic"] | None
+    """How the prompts are read; the server's usual is AUTOMATIC1111's language, `weighted`."""
+    emphasis: Literal["original", "no_norm", "none"] | None
+    """What weights of words do."""
+    clip_skip: int | None
+    """Layers of the text encoder that are left out, from the end."""
+    guidance_rescale: float | None
+    """How far the contrast that guidance adds is taken back, 0 to 1."""
+    guidance_start: float | None
+    """Share of the steps before which there is no guidance."""
+    guidance_end: float | None
+    """Share of the steps after which there is none."""
     image: AnyPicture | None
     """Draw over this picture: a path, the bytes of a PNG, JPEG or WebP file, or a PIL picture."""
     strength: float | None

@@ -12,7 +12,7 @@ from typing import Final
 
 from engine.prompts.errors import PromptError
 
-__all__ = ["MAX_CHOICES", "MAX_DEPTH", "MAX_LENGTH", "Wildcards", "expand"]
+__all__ = ["MAX_CHOICES", "MAX_DEPTH", "MAX_LENGTH", "Wildcards", "expand", "no_wildcards"]
 
 MAX_DEPTH: Final = 8
 """Choices and wildcards within each other."""
@@ -30,6 +30,10 @@ _NEXT: Final = re.compile(r"[\\{_]")
 _COUNT: Final = re.compile(r"\s*(\d{1,2})(?:\s*-\s*(\d{1,2}))?\s*")
 _SHARE: Final = re.compile(r"\s*(\d{1,6}(?:\.\d{0,6})?|\.\d{1,6})::")
 _SEPARATOR: Final = ", "
+
+
+def no_wildcards(_: str) -> None:
+    """There are none."""
 
 
 def expand(text: str, seed: str, wildcards: Wildcards) -> str:

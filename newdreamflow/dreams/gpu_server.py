@@ -83,6 +83,8 @@ def submit(dream: Dream) -> Job:
         styled(dream.prompt, dream.style),
         idempotency_key=dream.idempotency_key,
         negative_prompt=dream.negative_prompt or None,
+        # What people write in brackets is text here, and old dreams are drawn again as they were.
+        prompt_syntax="plain",
         num_inference_steps=dream.num_inference_steps,
         guidance_scale=dream.guidance_scale,
         width=dream.width,

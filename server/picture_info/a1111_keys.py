@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from engine.errors import InvalidParamsError
+from engine.limits import LIMITS
 from engine.samplers import resolve_sampler
 from server.picture_info.fields import JsonValue
 
@@ -51,6 +52,13 @@ def _number(text: str) -> float:
     return float(text)
 
 
+def _clip_skip(text: str) -> int:
+    """A1111 counts from 1."""
+    if _whole(text) < 1:
+        raise ValueError(text)
+    return _whole(text) - 1
+
+
 def _chosen(choices: Mapping[str, JsonValue]) -> Reader:
     def read(text: str) -> JsonValue:
         if text not in choices:
@@ -67,6 +75,7 @@ _KEYS: Final[Mapping[str, tuple[str, Reader]]] = {
     "Denoising strength": ("strength", _number),
     "Variation seed": ("variation_seed", _whole),
     "Variation seed strength": ("variation_strength", _number),
+    "Clip skip": ("clip_skip", _clip_skip),
     "Mask blur": ("mask_blur", _whole),
     "Mask mode": ("mask_invert", _chosen({"Inpaint not masked": True})),
     "Inpaint area": ("mask_area", _chosen({"Only masked": "masked", "Whole picture": "whole"})),
@@ -83,6 +92,7 @@ _HIRES_KEYS: Final[Mapping[str, tuple[str, Reader]]] = {
 }
 _LABELS: Final[Mapping[str, Mapping[Any, str]]] = {
     "mask_invert": {True: "Inpaint not masked"},
+    "clip_skip": {skipped: str(skipped + 1) for skipped in range(LIMITS.max_clip_skip + 1)},
     "mask_area": {"masked": "Only masked"},
     "upscaler": _UPSCALERS,
 }

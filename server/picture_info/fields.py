@@ -26,6 +26,8 @@ _ALWAYS: Final = frozenset(
     }
 )
 """Also where they are the usual ones: another server may have other defaults."""
+_USUAL: Final[Mapping[str, JsonValue]] = {"prompt_syntax": "weighted"}
+"""What a request means that does not say, where a job that does not say is from before there was a choice."""
 _MASK_FIELDS: Final[Mapping[str, str]] = {
     "invert": "mask_invert",
     "blur": "mask_blur",
@@ -44,7 +46,8 @@ def request_fields(params: GenerationParams) -> dict[str, JsonValue]:
     plain = asdict(params)
     found: dict[str, JsonValue] = {}
     for field in fields(params):
-        is_usual = field.default is not MISSING and getattr(params, field.name) == field.default
+        usual_value = _USUAL.get(field.name, field.default)
+        is_usual = usual_value is not MISSING and getattr(params, field.name) == usual_value
         if field.name in _ALWAYS or not is_usual or (field.name == "strength" and params.image is not None):
             found[field.name] = plain[field.name]
     if params.mask is not None:

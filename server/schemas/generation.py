@@ -11,8 +11,11 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from engine.choices import with_choices_made
 from engine.errors import InvalidParamsError
 from engine.params import LIMITS, GenerationParams, SizeIds
+from engine.prompts.dynamic import Wildcards, no_wildcards
+from engine.prompts.prompt import Emphasis, PromptSyntax
 from engine.samplers import resolve_sampler
 from server.error_wording import rule_of
 from server.picture_info.file_info import ImageMetadata
@@ -64,6 +67,8 @@ class Defaults:
     noise_schedule: str
     prefer_karras: bool
     """Whether a sampler named without a schedule gets Karras noise levels, if it takes them."""
+    wildcards: Wildcards = no_wildcards
+    """What the names in dynamic prompts stand for."""
 
 
 class GenerateRequest(PictureRequest):
@@ -82,13 +87,27 @@ class GenerateRequest(PictureRequest):
     _needs_prompt: ClassVar[bool] = True
 
     prompt: str = Field(min_length=1, max_length=LIMITS.max_prompt_characters)
-    """What to draw. The text encoder reads 77 tokens; the answer says if it was more."""
+    """What to draw, in AUTOMATIC1111's language: see `docs/prompts.md`."""
     negative_prompt: str | None = Field(default=None, max_length=LIMITS.max_prompt_characters)
     """What not to draw. Not used where guidance is off."""
     num_inference_steps: int | None = Field(default=None, ge=1, le=LIMITS.max_num_inference_steps)
     """Denoising steps."""
     guidance_scale: float | None = Field(default=None, ge=0, le=LIMITS.max_guidance_scale, allow_inf_nan=False)
     """How closely to follow the prompt; 1 or less turns guidance off, which is twice as fast."""
+    prompt_syntax: PromptSyntax | None = None
+    """How the prompts are read: `weighted`, which is meant where this is left out, in AUTOMATIC1111's language;
+    `dynamic`, the same with choices and wildcards; `plain`, as they stand, 77 tokens of them."""
+    emphasis: Emphasis | None = None
+    """What weights of words do: `original` keeps the mean of the embeddings, `no_norm` does not; `none` reads
+    brackets as text."""
+    clip_skip: int | None = Field(default=None, ge=0, le=LIMITS.max_clip_skip)
+    """Layers of the text encoder that are left out, from the end. AUTOMATIC1111 counts from 1."""
+    guidance_rescale: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
+    """How far the contrast that guidance adds is taken back."""
+    guidance_start: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
+    """Share of the steps before which there is no guidance, and each step takes half the time."""
+    guidance_end: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
+    """Share of the steps after which there is none."""
     height: _Size | None = None
     """Pixels; a multiple of the model's `size_multiple`, as `GET /` gives it."""
     width: _Size | None = None
@@ -143,6 +162,12 @@ class GenerateRequest(PictureRequest):
         params = GenerationParams(
             prompt=self.prompt,
             negative_prompt=self.negative_prompt or "",
+            prompt_syntax=_given(self.prompt_syntax, "weighted"),
+            emphasis=_given(self.emphasis, "original"),
+            clip_skip=_given(self.clip_skip, 0),
+            guidance_rescale=_given(self.guidance_rescale, 0.0),
+            guidance_start=_given(self.guidance_start, 0.0),
+            guidance_end=_given(self.guidance_end, 1.0),
             num_inference_steps=num_inference_steps,
             guidance_scale=_given(self.guidance_scale, defaults.guidance_scale),
             height=height,
@@ -159,7 +184,7 @@ class GenerateRequest(PictureRequest):
             **self.picture_params(),
         )
         params.check_size_multiple(multiple)
-        return params
+        return with_choices_made(params, defaults.wildcards)
 
     def _sampler_and_schedule(self, defaults: Defaults) -> tuple[str, str]:
         if self.sampler is None and self.noise_schedule is None:

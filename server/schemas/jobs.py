@@ -65,13 +65,30 @@ class JobHires(_View):
     guidance_scale: float | None
 
 
+class JobTexts(_View):
+    """What the dynamic prompts of one picture have become."""
+
+    prompt: str
+    negative_prompt: str
+    hires_prompt: str | None
+    hires_negative_prompt: str | None
+
+
 class JobParams(_View):
     """Everything needed to draw the same pictures again."""
 
     prompt: str
     negative_prompt: str
+    prompt_syntax: str
+    emphasis: str
+    clip_skip: int
+    chosen_texts: list[JobTexts] | None
+    """For each picture, what its dynamic prompts have become; null where there are none."""
     num_inference_steps: int
     guidance_scale: float
+    guidance_rescale: float
+    guidance_start: float
+    guidance_end: float
     height: int
     width: int
     seed: int

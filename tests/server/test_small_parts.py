@@ -15,6 +15,7 @@ import pytest
 import structlog
 
 from engine.params import Expand, GenerationParams, Hires, InputImage, MaskWish
+from engine.prompts.prompt import ChosenTexts
 from server.routes.negotiation import preferred, preferred_wait_s
 from server.worker.fake_pictures import fake_png
 
@@ -70,6 +71,13 @@ OTHER_WISHES = {
     "negative_prompt": "fog",
     "num_inference_steps": 7,
     "guidance_scale": 3.0,
+    "prompt_syntax": "weighted",
+    "emphasis": "no_norm",
+    "clip_skip": 1,
+    "chosen_texts": (ChosenTexts(prompt="a dog"),),
+    "guidance_rescale": 0.5,
+    "guidance_start": 0.25,
+    "guidance_end": 0.75,
     "height": 256,
     "width": 256,
     "seed": 2,

@@ -2,7 +2,7 @@
 
 /** The request that draws picture `index` of a job alone; pictures that came with the job are not in it. */
 export function requestOf(params, { seed = params.seed, index = 0 } = {}) {
-  const { image, strength, resize, mask, expand, variation_seed, variation_strength, hires, upscaler, ...request } = params;
+  const { image, strength, resize, mask, expand, variation_seed, variation_strength, hires, upscaler, chosen_texts, ...request } = params;
   Object.assign(request, { seed, num_images: 1 });
   if (image) Object.assign(request, { strength, resize });
   if (mask) {
@@ -19,6 +19,12 @@ export function requestOf(params, { seed = params.seed, index = 0 } = {}) {
     Object.assign(request, { variation_strength, variation_seed: String(BigInt(variation_seed) + BigInt(index)) });
   }
   if (hires) request.hires = withoutEmpty(hires);
+  // What was chosen once is not chosen again: wildcards may have changed since.
+  if (chosen_texts) {
+    const { hires_prompt, hires_negative_prompt, ...texts } = chosen_texts[index];
+    Object.assign(request, texts, { prompt_syntax: "weighted" });
+    if (hires) request.hires = withoutEmpty({ ...hires, prompt: hires_prompt, negative_prompt: hires_negative_prompt });
+  }
   return withoutEmpty(request);
 }
 

@@ -103,6 +103,12 @@ def requests(draw) -> GenerationParams:
         "negative_prompt": draw(texts),
         "num_inference_steps": steps,
         "guidance_scale": draw(st.floats(0, 30) | st.integers(0, 30)),
+        "prompt_syntax": draw(st.sampled_from(["plain", "weighted"])),
+        "emphasis": draw(st.sampled_from(["original", "no_norm", "none"])),
+        "clip_skip": draw(st.integers(0, 11)),
+        "guidance_rescale": draw(st.floats(0, 1)),
+        "guidance_start": draw(st.floats(0, 0.5)),
+        "guidance_end": draw(st.floats(0.5, 1)),
         "height": height,
         "width": width,
         "seed": draw(seeds),
@@ -154,10 +160,11 @@ def test_every_parameter_is_tried():
     tried = {
         *("prompt", "negative_prompt", "num_inference_steps", "guidance_scale", "height", "width", "seed", "sampler"),
         *("noise_schedule", "eta", "image", "strength", "resize", "mask", "expand", "variation_seed"),
-        *("variation_strength", "hires", "size_ids"),
+        *("variation_strength", "hires", "size_ids", "prompt_syntax", "emphasis", "clip_skip"),
+        *("guidance_rescale", "guidance_start", "guidance_end"),
     }
-    untold = {"num_images", "upscaler"}
-    """Of a text for one picture; of one that nothing was drawn for."""
+    untold = {"num_images", "upscaler", "chosen_texts"}
+    """Of a text for one picture, whose choices are made; of one that nothing was drawn for."""
     assert {field.name for field in dataclasses.fields(GenerationParams)} == tried | untold
 
 
@@ -169,11 +176,13 @@ def test_an_enlarged_picture_names_what_it_was_and_is_no_request_for_a_drawing()
 
 
 def test_a_text_looks_as_people_know_it():
-    params = GenerationParams(prompt="a cat, ink", negative_prompt="blurry", seed=7, guidance_scale=7.5)
+    params = GenerationParams(
+        prompt="a cat, ink", negative_prompt="blurry", seed=7, guidance_scale=7.5, prompt_syntax="weighted", clip_skip=1
+    )
     assert info_text(params, "a model") == (
         "a cat, ink\nNegative prompt: blurry\n"
         "Steps: 28, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7.5, Seed: 7, Size: 512x512,"
-        " Model: a model, Version: Semantic Bit"
+        " Clip skip: 2, Model: a model, Version: Semantic Bit"
     )
 
 
