@@ -1,4 +1,4 @@
-"""Thumbnails of picture files, made on one separate thread, so that jobs never wait for them."""
+"""Pictures in other sizes: thumbnails, on one separate thread, so that jobs never wait for them; previews enlarged."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-__all__ = ["Thumbnails", "thumbnail"]
+__all__ = ["Thumbnails", "enlarged", "thumbnail"]
 
 _LONGEST_SIDE = 256
 _QUALITY = 80
@@ -48,4 +48,21 @@ def thumbnail(data: bytes) -> bytes:
     small.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     small.save(buffer, "WEBP", quality=_QUALITY)
+    return buffer.getvalue()
+
+
+def enlarged(data: bytes, width: int, height: int) -> bytes:
+    """A preview in the size of the finished picture, as PNG. Blocks for up to a second.
+
+    Args:
+        data: a preview that the engine wrote.
+        width: pixels.
+        height: pixels.
+    """
+    from PIL import Image  # noqa: PLC0415 -- as above
+
+    with Image.open(io.BytesIO(data), formats=("PNG", "WEBP", "JPEG")) as picture:
+        large = picture.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    large.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()

@@ -26,6 +26,7 @@ from server.metrics import Metrics
 from server.store.price import price_of
 from server.store.record import MAX_ATTEMPTS, Failure, JobRecord, Outcome, Picture, Timings
 from server.store.storage import Storage
+from server.thumbnails import enlarged
 
 __all__ = ["Attempts"]
 
@@ -131,7 +132,7 @@ class Attempts:
                 raise
             task.uncancel()
             done = JobDone(live.record.id, 0.0, 0.0, 0.0, 0.0, 0)
-            return _Pictures(_what_there_is(live, images), done, is_partial=True)
+            return _Pictures(await _what_there_is(live, images), done, is_partial=True)
         except Exception as error:  # noqa: BLE001 -- one job's failure, of whatever kind, never ends another's
             return error
         if done is None or len(images) != live.record.new.params.num_images:
@@ -240,14 +241,15 @@ class Attempts:
         )
 
 
-def _what_there_is(live: LiveJob, images: Mapping[int, Picture]) -> tuple[Picture, ...]:
+async def _what_there_is(live: LiveJob, images: Mapping[int, Picture]) -> tuple[Picture, ...]:
     """The pictures of an interrupted job: those that are finished, else the preview of one, but at least one."""
     if images:
         return tuple(image for _, image in sorted(images.items()))
     params, preview = live.record.new.params, live.preview
-    if preview is not None:
-        return (Picture(params.seeds[preview.image_index], preview.media_type, preview.data),)
     height, width = params.answer_size
+    if preview is not None:
+        file = await asyncio.to_thread(enlarged, preview.data, width, height)
+        return (Picture(params.seeds[preview.image_index], "image/png", file),)
     return (blank_picture(params.seed, width, height),)
 
 

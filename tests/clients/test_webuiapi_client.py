@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import importlib
 import io
@@ -12,6 +13,7 @@ import httpx2
 import pytest
 from PIL import Image
 
+from server.store.record import JobQuery
 from server.worker.fake_executor import FakeExecutor
 from tests.server.uploads.picture_files import pixels_of, png
 
@@ -143,6 +145,12 @@ def test_idle_is_exactly_nothing(api):
     assert (state["progress"], state["state"]["job_count"], state["state"]["job"]) == (0, 0, "")
 
 
+async def _records(running):
+    store = running.app.state.service.generator.storage.store
+    query = JobQuery(key_id=None, limit=10)
+    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(store.page(query), running.loop))
+
+
 @pytest.mark.parametrize("act", ["interrupt", "skip"])
 def test_an_interrupted_call_is_answered_with_a_picture_and_others_go_on(webuiapi, serve, act):
     executor = FakeExecutor(step_s=0.05, max_images_in_flight=8)
@@ -161,10 +169,14 @@ def test_an_interrupted_call_is_answered_with_a_picture_and_others_go_on(webuiap
     getattr(api, act)()
     waiting.join(60)
     [result] = found
-    assert len(result.images) == 1
+    [image] = result.images
+    assert image.size == (64, 64), "the preview in the picture's size"
     assert api.get_progress()["progress"] == 0
     job = httpx2.get(f"{running.url}/v1/jobs", headers=keyed).json()["jobs"][0]
     assert job["status"] == "done"
+    assert len(job["images"]) == 1
+    [kept] = [record for record in asyncio.run(_records(running)) if record.id == job["id"]]
+    assert kept.outcome.is_interrupted, "it is written down"
     usage = httpx2.get(f"{running.url}/v1/usage", headers=keyed).json()
     assert 0 < usage["total"]["work_units"] < executor.started[0].params.work_units
 
@@ -251,3 +263,45 @@ def test_a_picture_in_a_body_may_be_raw_base64(running):
     raw = base64.b64encode(png(64, 64)).decode()
     body = {"init_images": [raw], "width": 64, "height": 64, "denoising_strength": 0}
     assert httpx2.post(f"{running.url}/sdapi/v1/img2img", json=body).status_code == 200
+
+
+def test_a_call_that_waits_its_turn_is_interrupted_too(serve):
+    running = serve(FakeExecutor(load_s=60))
+    found = []
+    with httpx2.Client(base_url=running.url, timeout=60) as client:
+        body = {"prompt": "a cat", "width": 64, "height": 64}
+        waiting = threading.Thread(target=lambda: found.append(client.post("/sdapi/v1/txt2img", json=body)))
+        waiting.start()
+        while not (state := client.get("/sdapi/v1/progress").json())["textinfo"]:
+            assert waiting.is_alive()
+        assert (state["progress"], state["textinfo"], state["state"]["job_count"]) == (0, "In queue: 1/1", 1)
+        client.post("/sdapi/v1/interrupt")
+        waiting.join(60)
+    [answer] = found
+    assert answer.status_code == 200
+    [image] = answer.json()["images"]
+    assert Image.open(io.BytesIO(base64.b64decode(image))).size == (64, 64)
+
+
+def test_nobody_ends_the_calls_of_another_key(serve):
+    running = serve(FakeExecutor(step_s=0.05), api_key="k" * 40)
+    other = running.app.state.service.keys
+    made = asyncio.run_coroutine_threadsafe(other.create("other", ["generate", "read"], expires_s=None), running.loop)
+    text = made.result(60)[1]
+    found = []
+    with httpx2.Client(base_url=running.url, timeout=60) as client:
+        mine, theirs = {"X-API-Key": "k" * 40}, {"X-API-Key": text}
+        body = {"prompt": "a cat", "steps": 20, "width": 64, "height": 64, "seed": 1}
+        waiting = threading.Thread(
+            target=lambda: found.append(client.post("/sdapi/v1/txt2img", json=body, headers=mine))
+        )
+        waiting.start()
+        while not client.get("/sdapi/v1/progress", headers=mine).json()["progress"]:
+            assert waiting.is_alive()
+        assert client.get("/sdapi/v1/progress", headers=theirs).json()["progress"] == 0
+        client.post("/sdapi/v1/interrupt", headers=theirs)
+        waiting.join(60)
+        wish = {"prompt": "a cat", "num_inference_steps": 20, "width": 64, "height": 64, "seed": 1}
+        whole = client.post("/generate", json=wish, headers=mine)
+    [image] = found[0].json()["images"]
+    assert base64.b64decode(image) == whole.content, "drawn to its end"
