@@ -18,6 +18,7 @@ from benchmarks.common.report import Report
 from benchmarks.common.serving import RunningServer, client, server_timing
 from engine.params import GenerationParams
 from server.executors.messages import Configure
+from server.picture_info.file_info import file_info
 
 GOAL_MS = 10.0
 SIZES = (64, 512)
@@ -85,10 +86,16 @@ def measured_pairs(server: RunningServer, repeats: int) -> dict[int, list[Pair]]
         http.get(f"{server.url}/livez").raise_for_status()
         began = time.perf_counter()
         answer = server.draw(
-            http, prompt=params.prompt, seed=params.seed, height=size, width=size, num_inference_steps=STEPS
+            http,
+            prompt=params.prompt,
+            prompt_syntax=params.prompt_syntax,
+            seed=params.seed,
+            height=size,
+            width=size,
+            num_inference_steps=STEPS,
         )
         answered = time.perf_counter()
-        file = encode_image(engine.draw([params]).pictures[0], "png")
+        file = encode_image(engine.draw([params]).pictures[0], "png", file_info(params, 0, "fake", "full"))
         ended = time.perf_counter()
         if answer.content != file.data:
             raise RuntimeError("server and engine drew different pictures: there is nothing to compare")
