@@ -62,6 +62,10 @@ test-gpu: install ## Run the tests that need a CUDA device.
 chaos: install ## Kill, hang, flood and fill whatever the server runs on, for long, and print a table of what it bore.
 	CHAOS=long $(PYTHON) -m pytest tests/chaos $(ARGS)
 
+.PHONY: chaos-engines
+chaos-engines: install ## Kill, freeze and drain four engines on other hosts, and cut their links, 200 times each.
+	CHAOS=long $(PYTHON) -m pytest tests/chaos/test_engines.py $(ARGS)
+
 .PHONY: mutate
 mutate: install ## Plant one-line bugs in a copy of the code, one at a time; each must make a named test fail.
 	$(PYTHON) scripts/mutate.py $(ARGS)
@@ -74,7 +78,7 @@ sampler-table: install ## Compare every sampler with diffusers and write docs/sa
 sampler-coefficients: install ## Record the samplers' coefficients anew, after diffusers has changed them and we agree.
 	$(PYTHON) -W ignore -m tests.engine.sampler_table --coefficients
 
-BENCHMARKS := model_calls sampler_tables mixed_update cold_start memory http_overhead border_cost submit_latency other_apis site_overhead three_prompts against_diffusers contention full_size
+BENCHMARKS := model_calls sampler_tables mixed_update cold_start memory http_overhead border_cost submit_latency other_apis engines site_overhead three_prompts against_diffusers contention full_size
 .PHONY: benchmarks
 benchmarks: install ## Measure speed, start and memory into benchmarks/results; one alone: make benchmarks ONLY=cold_start.
 	@mkdir -p benchmarks/results

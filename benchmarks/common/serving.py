@@ -39,10 +39,11 @@ class RunningServer:
 
     @classmethod
     @contextlib.contextmanager
-    def started(cls, **settings: str) -> Iterator[RunningServer]:
+    def started(cls, command: str = "serve", **settings: str) -> Iterator[RunningServer]:
         """Start a server, and hand it over as soon as it listens; the model is then still being loaded.
 
         Args:
+            command: `serve`, or `engine`.
             settings: those of `docs/configuration.md`; no other of them reaches it from this environment or a `.env`.
 
         Raises:
@@ -50,8 +51,8 @@ class RunningServer:
         """
         with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+", encoding="utf-8") as log:
             began = time.perf_counter()
-            process = subprocess.Popen(
-                [sys.executable, "-m", "server", "serve"],
+            process = subprocess.Popen(  # noqa: S603 -- our own interpreter, and one of our own commands
+                [sys.executable, "-m", "server", command],
                 cwd=folder,
                 env=_environment({"DATA_DIR": f"{folder}/var", **settings}),
                 stdout=subprocess.PIPE,

@@ -28,6 +28,7 @@ def started() -> Iterator[dict[str, subprocess.Popen[str]]]:
     arguments = {
         "border_cost": ["--repeats=3", "--waiting=5"],
         "cold_start": ["--model=fake", "--repeats=1"],
+        "engines": ["--repeats=3", "--jobs=4"],
         "http_overhead": ["--repeats=3"],
         "memory": ["--model=fake", "--pictures=1", "--burst=3"],
         "submit_latency": ["--repeats=3", "--jobs=50"],
@@ -194,3 +195,11 @@ def test_other_apis_are_measured_beside_our_own(started):
     _, document = finished(started["other_apis"])
     assert list(document["results"]) == ["/generate", "OpenAI", "AUTOMATIC1111", "Hugging Face"]
     assert all(figures["min"] >= 5 for figures in document["results"].values()), "five steps of 1 ms"
+
+
+def test_engines_tells_how_many_jobs_two_draw_and_what_http_costs(started):
+    _, document = finished(started["engines"])
+    results = document["results"]
+    assert list(results["jobs a second"]) == ["one local", "two local", "one over HTTP", "two over HTTP"]
+    assert all(jobs > 0 for jobs in results["jobs a second"].values())
+    assert results["milliseconds a job"].keys() == {"one local", "one over HTTP"}
