@@ -200,6 +200,7 @@ def test_hadolint_has_nothing_to_say_against_the_dockerfile(dockerfile):
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 GPU = yaml.safe_load((DEPLOY / "compose.gpu.yaml").read_text())
 SITES = yaml.safe_load((DEPLOY / "compose.site.yaml").read_text())
+ENGINES = yaml.safe_load((DEPLOY / "compose.engines.yaml").read_text())
 
 
 def merged(below: dict, above: dict) -> dict:
@@ -221,12 +222,12 @@ def target_of(volume: dict | str) -> str:
 
 
 WITH_SITE = merged(COMPOSE, SITES)
-SERVICES = WITH_SITE["services"]
+SERVICES = merged(WITH_SITE, ENGINES)["services"]
 
 
 def test_every_compose_file_is_one_of_these():
     assert sorted(path.name for path in DEPLOY.glob("*.yaml")) == [
-        "compose.gpu.yaml", "compose.site.yaml", "compose.yaml",
+        "compose.engines.yaml", "compose.gpu.yaml", "compose.site.yaml", "compose.yaml",
     ]  # fmt: skip
     assert SITES["services"].keys() == {"site", "site-worker", "postgres", "caddy"}
 
