@@ -88,6 +88,8 @@ class GenerationParams:
     """How far, 0 to 1: at 1 it is the other noise."""
     hires: Hires | None = None
     """A second leg at a larger size; None: none. Not together with `image`."""
+    model: str = ""
+    """Which of the server's models draws; empty: its default one."""
     size_ids: SizeIds | None = None
     """What Stable Diffusion XL is told of the picture's sizes; None: its own size, whole. Other models are not told."""
     upscaler: Upscaler | None = None

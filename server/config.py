@@ -99,6 +99,11 @@ class Settings(BaseSettings):
     model_id: str = Field(default=DEFAULT_MODEL_ID, min_length=1)
     """The model: a folder in diffusers layout, the id of a model in the local Hugging Face cache, or `fake`. A relative
     folder is looked for in the repository's root."""
+    models_dir: Path | None = None
+    """A folder of more models that requests may name: folders in diffusers layout, and `.safetensors` files."""
+    device_memory_budget: int | None = Field(default=None, ge=1)
+    """MiB for the weights of all models together; a model that is not used leaves memory for another. Unset: 60 % of a
+    GPU's memory, half of the free memory on a CPU."""
     device: str = "auto"
     """`auto` (cuda if there is one, else cpu), `cpu`, `cuda` or `cuda:N`."""
     devices: Annotated[tuple[str, ...], NoDecode] = ()

@@ -33,6 +33,7 @@ from server.access.open_host import refuse_open_host
 from server.access.proxies import TrustedProxies
 from server.access.rate_limit_middleware import RateLimitMiddleware
 from server.access.rate_limits import KeyLimits
+from server.catalogue import read_catalogue
 from server.config import CompatApi, Settings, StartError, load_settings, unknown_names
 from server.dialects.a1111 import A1111
 from server.dialects.base import Dialect
@@ -171,6 +172,7 @@ def create_app(
         settings=settings,
         generator=generator,
         defaults=defaults,
+        catalogue=read_catalogue(settings, model, defaults),
         keys=keys,
         started_at=time.monotonic(),
         readings=Readings(generator, model_id=settings.model_id, version=info.VERSION),
@@ -196,6 +198,8 @@ def create_app(
         )
     ]
     routers += [router for api in settings.compat_apis for router in _COMPAT_ROUTERS[api]]
+    if "openai" not in settings.compat_apis:  # the list is ours, too
+        routers.append(openai_models.router)
     app.state.dialects = tuple(_DIALECTS[api] for api in settings.compat_apis)
     upload_paths = paths_with_uploads(route for router in routers for route in router.routes)
     # The last one added is the outermost.

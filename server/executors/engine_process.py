@@ -19,6 +19,7 @@ from engine.models.locate import is_fake_engine
 from server.config import Settings
 from server.executors.engine_environment import engine_environment
 from server.executors.messages import Configure, frame
+from server.executors.models_folder import models_in
 
 __all__ = ["EngineProcess", "configuration_of"]
 
@@ -112,6 +113,8 @@ def configuration_of(settings: Settings, device: str | None = None) -> Configure
         log_format=settings.log_format,
         log_prompts=settings.log_prompts,
         model_name=settings.model_name,
+        models=models_in(settings),
+        device_memory_bytes=None if settings.device_memory_budget is None else settings.device_memory_budget * 2**20,
     )
 
 

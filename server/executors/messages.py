@@ -86,6 +86,10 @@ class Configure(_Message, frozen=True):
     log_prompts: bool = False
     model_name: str = ""
     """What files say that their pictures were drawn with: `model_id` as it is shown to callers."""
+    models: Mapping[str, str] = {}
+    """Other models that requests may name -> as `model_id`. Each is loaded when it is first asked for."""
+    device_memory_bytes: int | None = None
+    """For the weights of all models together; None: a share of what there is."""
 
 
 class Submit(_Message, frozen=True):

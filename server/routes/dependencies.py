@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from server.access.key_ring import KeyRing
+from server.catalogue import Catalogue
 from server.config import Settings
 from server.generator import ImageGenerator
 from server.metrics_readings import Readings
@@ -27,6 +28,8 @@ class Service:
     settings: Settings
     generator: ImageGenerator
     defaults: Defaults
+    """Of the default model."""
+    catalogue: Catalogue
     keys: KeyRing
     started_at: float
     """`time.monotonic()` when the app was made."""

@@ -82,7 +82,7 @@ async def generate(
     finds it, and one that takes longer than `REQUEST_TIMEOUT` or `Prefer: wait=N` is answered with 202 and `Location`.
     With the same seed, settings and server the same request gives the same bytes, whatever else runs at the same time.
     """
-    params = body.to_params(service.defaults)
+    params = body.to_params(service.catalogue.defaults_of(body.model))
     answer_type, output_format = _negotiated(request, body, params)
     is_bound = idempotency_key(request) is None
     new = job_of(request, body, params, output_format=output_format, is_bound=is_bound)

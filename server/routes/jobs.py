@@ -70,7 +70,7 @@ async def submit(
     request: Request, body: Annotated[GenerateRequest, Body(openapi_examples=EXAMPLES)], service: ServiceOf
 ) -> Response:
     """Accept a job and return at once. An accepted job survives a restart or crash of the server."""
-    params = body.to_params(service.defaults)
+    params = body.to_params(service.catalogue.defaults_of(body.model))
     new = job_of(request, body, params, output_format=body.output_format or "png", is_bound=False)
     note(request, new, with_prompts=service.settings.log_prompts)
     state = await service.generator.submit(new, body.pictures)

@@ -20,7 +20,7 @@ def picture_headers(request: Request, record: JobRecord, service: Service) -> di
     return {
         "X-Job-Id": record.id,
         "X-Seed": str(params.seed),
-        "X-Model-Id": quote(service.settings.model_name, safe="/:@+ "),
+        "X-Model-Id": quote(params.model or service.settings.model_name, safe="/:@+ "),
         "X-Sampler": params.sampler,
         "X-Noise-Schedule": params.noise_schedule,
         "X-Prompt-Truncated": "true" if is_truncated_in(record) else "false",

@@ -69,6 +69,8 @@ class Defaults:
     """Whether a sampler named without a schedule gets Karras noise levels, if it takes them."""
     wildcards: Wildcards = no_wildcards
     """What the names in dynamic prompts stand for."""
+    model: str = ""
+    """As `GenerationParams.model`."""
 
 
 class GenerateRequest(PictureRequest):
@@ -86,6 +88,8 @@ class GenerateRequest(PictureRequest):
 
     _needs_prompt: ClassVar[bool] = True
 
+    model: str | None = Field(default=None, max_length=100)
+    """Which model draws: a name that `GET /v1/models` lists. Left out, the default one."""
     prompt: str = Field(min_length=1, max_length=LIMITS.max_prompt_characters)
     """What to draw, in AUTOMATIC1111's language: see `docs/prompts.md`."""
     negative_prompt: str | None = Field(default=None, max_length=LIMITS.max_prompt_characters)
@@ -121,8 +125,8 @@ class GenerateRequest(PictureRequest):
     eta: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
     """Share of fresh noise in every step, for the samplers that take it (DDIM, TCD)."""
     size_ids: Annotated[list[_SizeId], Field(min_length=6, max_length=6)] | None = None
-    """What Stable Diffusion XL is told of the picture: original height and width, top and left of the crop, target
-    height and width. Left out, its own size, whole. Other models are not told."""
+    """What Stable Diffusion XL is given beside the prompt: original height and width, top and left of the crop, target
+    height and width. Left out, its own size, whole. Other models do not read them."""
     output_format: OutputFormat | None = None
     """File format. Left out, what `Accept` prefers, else PNG."""
     num_images: int | None = Field(default=None, ge=1, le=MAX_NUM_IMAGES)
@@ -160,6 +164,7 @@ class GenerateRequest(PictureRequest):
         num_inference_steps = _given(self.num_inference_steps, defaults.num_inference_steps)
         hires = self.hires
         params = GenerationParams(
+            model=defaults.model,
             prompt=self.prompt,
             negative_prompt=self.negative_prompt or "",
             prompt_syntax=_given(self.prompt_syntax, "weighted"),
@@ -249,10 +254,9 @@ class GenerateResponse(BaseModel):
     ) -> GenerateResponse:
         """The answer for finished pictures."""
         return cls(
-            **asdict(params),
+            **asdict(params) | {"model": params.model or model_id},
             images=[GeneratedImage(seed=image.seed, b64=base64.b64encode(image.data).decode()) for image in images],
             media_type=images[0].media_type,
-            model=model_id,
             work_units=round(params.work_units, 6),
             prompt_truncated=is_truncated,
         )

@@ -213,7 +213,7 @@ class JobView(_View):
             started_at=None if record.started_at is None else _timestamp(record.started_at),
             finished_at=None if outcome is None else _timestamp(outcome.finished_at),
             user=new.user,
-            model=model_id,
+            model=params.model or model_id,
             params=JobParams(**dataclasses.asdict(params), output_format=new.output_format),
             images=_images(record),
             expired=record.status == "done" and not record.has_files,

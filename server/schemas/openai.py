@@ -7,6 +7,7 @@ have them. Source: openai-openapi of 2026-08, `CreateImageRequest` and its sibli
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -210,6 +211,19 @@ class ModelEntry(BaseModel):
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "semantic-bit"
+    family: str
+    """Ours from here on: the kind of model."""
+    is_default: bool
+    """Whether it draws what names no model."""
+    width: int
+    """Pixels of a picture where a request does not say; as the fields below."""
+    height: int
+    size_multiple: int
+    """What width and height must be multiples of."""
+    num_inference_steps: int
+    guidance_scale: float
+    sampler: str
+    noise_schedule: str
 
 
 class ModelList(BaseModel):
@@ -219,13 +233,13 @@ class ModelList(BaseModel):
     data: list[ModelEntry]
 
 
-def check_model(name: str | None, served: str) -> None:
-    """Refuse a name that is neither the model's nor one of those that mean whatever is served.
+def check_model(name: str | None, served: str, others: Collection[str] = ()) -> None:
+    """Refuse a name that is neither a model's nor one of those that mean whatever is served.
 
     Raises:
         ModelNameError: it is neither.
     """
-    if name and name not in {served, served.rpartition("/")[2]} and not _ALIASES.fullmatch(name):
+    if name and name not in {served, served.rpartition("/")[2], *others} and not _ALIASES.fullmatch(name):
         raise ModelNameError(f"must be {served} (or a dall-e-* or gpt-image-* name)", field="model")
 
 

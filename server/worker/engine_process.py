@@ -24,6 +24,7 @@ def main() -> None:
     began = time.perf_counter()
     line.send(Loading("import"))
     from server.worker.engine_worker import EngineWorker  # noqa: PLC0415 - torch takes seconds to import; timed here
+    from server.worker.models import shelf_of  # noqa: PLC0415 - the same
     from server.worker.start_up import start_engine, warm_up_of  # noqa: PLC0415 - the same
 
     line.send(LoadProgress("import", time.perf_counter() - began))
@@ -42,7 +43,9 @@ def main() -> None:
         None if is_warm else warm_up_of(engine, configuration),
         model_name=configuration.model_name,
         backend=info.backend,
+        shelf=shelf_of(configuration, engine, info),
     )
+    del engine  # it may have to make room for another model
     line.hand_messages_to(worker.handle)
     line.send(Ready(info, is_warm=is_warm))
     try:

@@ -20,6 +20,7 @@ from engine.engine import Engine, PreparedRequest, is_out_of_memory
 from engine.errors import DeviceError, DoesNotFitError, EngineError, InvalidParamsError
 from engine.events import EngineEvent, Failed, Finished, ImageDrawn, PreviewTaken, RanOutOfMemory, StepTaken, WorkItem
 from engine.params import GenerationParams
+from engine.shelf import Shelf
 from engine.warm_up import WarmUp
 from server.executors.messages import (
     Cancel,
@@ -39,6 +40,7 @@ from server.executors.messages import (
 )
 from server.picture_info.file_info import ImageMetadata, file_info
 from server.worker.image_files import decode_png, encode_image, encode_preview
+from server.worker.models import DEFAULT
 
 __all__ = ["EngineWorker"]
 
@@ -54,6 +56,10 @@ class _FileWish(NamedTuple):
     output_format: str
     image_metadata: ImageMetadata
     params: GenerationParams
+
+
+def _no_other(name: str) -> Engine:
+    raise InvalidParamsError("model", "must be one that this engine has", name)
 
 
 class _Stop:
@@ -75,6 +81,7 @@ class EngineWorker:
         *,
         backend: str = "torch",
         model_name: str = "",
+        shelf: Shelf[Engine] | None = None,
     ) -> None:
         """Make one; `run` runs it.
 
@@ -83,10 +90,19 @@ class EngineWorker:
             send: takes what it says.
             warm_up: of this engine, done piece by piece while there are no jobs; None: it is warm.
             backend: what runs its networks: as in `EngineInfo`.
-            model_name: what files say that their pictures were drawn with.
+            model_name: what files say that their pictures were drawn with, where a request names no model.
+            shelf: the engines of all models, this one among them; None: there is no other.
         """
+        if shelf is None:
+            shelf = Shelf(_no_other, {})
+            shelf.put(DEFAULT, engine)
+        self._shelf = shelf
+        self._borrowed: dict[str, str] = {}
+        """Job -> its model, from the moment it is prepared to its end."""
+        self._last_model = DEFAULT
+        """Whose turn was last."""
         self._model_name = model_name
-        self._engine = engine
+        self._device = engine.model.info.device
         self._send = send
         self._warm_up = warm_up
         self._backend = backend
@@ -117,7 +133,8 @@ class EngineWorker:
             return  # cancelled while others were prepared
         try:
             inputs = {sha256: decode_png(file) for sha256, file in message.inputs.items()}
-            prepared = self._engine.prepare(message.job_id, message.params, inputs=inputs, wants_previews=True)
+            engine = self._borrow(message)
+            prepared = engine.prepare(message.job_id, message.params, inputs=inputs, wants_previews=True)
         except EngineError as error:
             self._fail(message.job_id, error)
         except Exception as error:
@@ -132,6 +149,18 @@ class EngineWorker:
                 self._fail(message.job_id, EngineError("the engine failed while preparing the request"))
         else:
             self._commands.put(prepared)
+
+    def _borrow(self, message: Submit) -> Engine:
+        """The engine that draws a job, loaded if it is not; waits until there is room for it."""
+        name = message.params.model
+        engine = self._shelf.borrow(name)
+        self._borrowed[message.job_id] = name
+        return engine
+
+    def _give_back(self, job_id: str) -> None:
+        name = self._borrowed.pop(job_id, None)
+        if name is not None:
+            self._shelf.give_back(name)
 
     def run(self) -> None:
         """Draw until `stop` is called. Blocks only while there is nothing to do.
@@ -149,13 +178,14 @@ class EngineWorker:
                     continue
                 if self._warm_up is not None:
                     self._warm_up.step_aside()
-                for event in self._engine.step():
+                for event in self._step():
                     self._report(event)
         except DeviceError:
             raise
         except EngineError as error:
             self._send(LoadFailed(str(error)))
         finally:
+            self._shelf.close()
             self._preparing.shutdown(wait=True, cancel_futures=True)
             self._files.shutdown(wait=True, cancel_futures=True)
 
@@ -163,6 +193,20 @@ class EngineWorker:
         """Make `run` return after its current work item. Any thread may call this."""
         self._is_stopping.set()
         self._commands.put(_Stop())
+
+    def _step(self) -> list[EngineEvent]:
+        """Let the models take turns."""
+        resident = self._shelf.resident
+        working = [name for name, engine in resident.items() if engine.has_work]
+        if not working:
+            return []
+        # The next one after the last, in the order of their names.
+        self._last_model = min(working, key=lambda name: (name <= self._last_model, name))
+        return resident[self._last_model].step()
+
+    @property
+    def _has_work(self) -> bool:
+        return any(engine.has_work for engine in self._shelf.resident.values())
 
     def _take_commands(self) -> None:
         """Carry out what has come in since the last work item. Blocks only when idle: new jobs join between steps."""
@@ -176,12 +220,16 @@ class EngineWorker:
             match command:
                 case PreparedRequest():
                     if command.request_id in self._formats:  # else it was cancelled while it was prepared
-                        self._engine.add(command)
+                        self._shelf.resident[self._borrowed[command.request_id]].add(command)
+                    else:
+                        self._give_back(command.request_id)
                 case Cancel(job_id):
-                    self._engine.cancel(job_id)
+                    for engine in self._shelf.resident.values():
+                        engine.cancel(job_id)
+                    self._give_back(job_id)
                     self._forget_files(job_id)
                 case Ping(number):
-                    self._send(Pong(number, _device_memory(self._engine.model.info.device)))
+                    self._send(Pong(number, _device_memory(self._device)))
                     wait_s = self._idle_wait_s()
                 case DeviceError():
                     raise command
@@ -192,11 +240,13 @@ class EngineWorker:
         """How long to wait for a command: 0 while there is work, None for ever."""
         now = time.monotonic()
         if self._warm_up is None:
-            return 0 if self._engine.has_work else None
+            return 0 if self._has_work else None
         if self._formats:
             self._last_busy_at = now
             self._warm_up.step_aside()  # a job is being prepared or drawn
-            return 0 if self._engine.has_work else None
+            if any(wish.params.model for wish in list(self._formats.values())):
+                self._warm_up = None  # its model may have to make room for another
+            return 0 if self._has_work else None
         return max(0.0, self._last_busy_at + WARM_UP_AFTER_S - now)
 
     def _warmed(self, warm_up: WarmUp) -> WarmUp | None:
@@ -231,6 +281,7 @@ class EngineWorker:
                 if wish is not None:  # else another of its pictures could not be written
                     self._files.submit(self._write_file, event, wish)
             case Finished():
+                self._give_back(event.request_id)
                 if self._formats.pop(event.request_id, None) is not None:
                     self._files.submit(self._finish, event)
             case Failed():
@@ -250,7 +301,7 @@ class EngineWorker:
     def _write_file(self, image: ImageDrawn, wish: _FileWish) -> None:
         began = time.perf_counter()
         try:
-            info = file_info(wish.params, image.image_index, self._model_name, wish.image_metadata)
+            info = file_info(wish.params, image.image_index, wish.params.model or self._model_name, wish.image_metadata)
             file = encode_image(image.pixels, wish.output_format, info)
         except Exception:
             logger.exception("encoding a picture failed")
@@ -280,6 +331,7 @@ class EngineWorker:
         )
 
     def _fail(self, job_id: str, error: EngineError) -> None:
+        self._give_back(job_id)
         self._formats.pop(job_id, None)
         field = rule = value = None
         if isinstance(error, InvalidParamsError):

@@ -26,9 +26,10 @@ from engine.models.layout import read_configs
 from engine.models.locate import locate
 from engine.params import GenerationParams
 from engine.table_store import TableStore
-from engine.warm_up import WarmUp, measure_rows_per_call
+from engine.warm_up import WarmUp
 from server.executors.messages import Configure, EngineInfo, Loading, LoadProgress, WorkDone
 from server.worker.conversion import converted_backend
+from server.worker.models import remembered_rows
 
 __all__ = ["phase", "start_engine", "warm_up_of"]
 
@@ -87,7 +88,7 @@ def warm_up_of(engine: Engine, configuration: Configure) -> WarmUp:
 
 def _start(configuration: Configure, report: Report, conversion: ConversionProcess | None) -> tuple[Engine, EngineInfo]:
     model, backend, warning = _load(configuration, report, conversion)
-    rows_per_call = configuration.rows_per_call or _measured_rows_per_call(model, report)
+    rows_per_call = configuration.rows_per_call or _measured_rows_per_call(configuration, model, report)
     engine = Engine(
         model,
         rows_per_call=rows_per_call,
@@ -134,9 +135,9 @@ def _tables(configuration: Configure) -> TableStore | None:
     return TableStore(Path(folder) / "sampler_tables") if folder is not None else None
 
 
-def _measured_rows_per_call(model: DiffusionModel, report: Report) -> int:
+def _measured_rows_per_call(configuration: Configure, model: DiffusionModel, report: Report) -> int:
     with phase("measure", report):
-        return measure_rows_per_call(model)
+        return remembered_rows(configuration, model, _device_name(model.info.device))
 
 
 def _warm_up(engine: Engine, configuration: Configure, report: Report, backend: str) -> None:

@@ -84,6 +84,7 @@ OTHER_WISHES = {
     "sampler": "TCD",
     "noise_schedule": "leading",
     "eta": 0.5,
+    "model": "another",
     "size_ids": (1024, 768, 0, 16, 512, 640),
     "image": IMAGE,
     "strength": 0.5,

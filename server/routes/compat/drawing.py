@@ -30,7 +30,8 @@ def foreign_job(
         IdempotencyKeyError: its key cannot be used.
     """
     is_bound = idempotency_key(request) is None
-    params = wish.to_params(service.defaults)
+    name = wish.model if isinstance(wish, ForeignRequest) else None
+    params = wish.to_params(service.catalogue.defaults_of(name))
     new = job_of(request, wish, params, output_format=output_format, is_bound=is_bound, api=api)
     note(request, new, with_prompts=service.settings.log_prompts)
     return new

@@ -76,8 +76,11 @@ async def variations(request: Request, body: Annotated[VariationRequest, Body()]
 
 
 async def _drawn(request: Request, body: ImagesRequest | VariationRequest, service: Service, *, kind: str) -> Response:
-    check_model(body.model, service.settings.model_name)
+    others = {model.name for model in service.catalogue.models}
+    check_model(body.model, service.settings.model_name, others)
     wish = body.wish()
+    if body.model in others:
+        wish.model = body.model
     output_format = body.output_format or "png"
     new = foreign_job(request, service, wish, api="openai", output_format=output_format)
     if isinstance(body, ImagesRequest) and body.stream:

@@ -163,8 +163,8 @@ def test_every_parameter_is_tried():
         *("variation_strength", "hires", "size_ids", "prompt_syntax", "emphasis", "clip_skip"),
         *("guidance_rescale", "guidance_start", "guidance_end"),
     }
-    untold = {"num_images", "upscaler", "chosen_texts"}
-    """Of a text for one picture, whose choices are made; of one that nothing was drawn for."""
+    untold = {"num_images", "upscaler", "chosen_texts", "model"}
+    """Of a text for one picture, whose choices are made; of one that nothing was drawn for; known by the catalogue."""
     assert {field.name for field in dataclasses.fields(GenerationParams)} == tried | untold
 
 

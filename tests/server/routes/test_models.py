@@ -1,0 +1,88 @@
+"""Several models over HTTP: their names, what each defaults to, and that a request names nothing else."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx2
+import pytest
+from structlog.testing import capture_logs
+
+from engine.models.random_model import make_random_model
+
+SIDE_FILE = """
+[defaults]
+num_inference_steps = 6
+guidance_scale = 1
+sampler = "LCM"
+noise_schedule = "default"
+"""
+
+
+@pytest.fixture(scope="module")
+def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two models, and what is none."""
+    folder = tmp_path_factory.mktemp("models")
+    make_random_model(folder / "quick", seed=1)
+    (folder / "quick.toml").write_text(SIDE_FILE)
+    make_random_model(folder / "xl", arch="tiny-xl")
+    shutil.copytree(folder / "quick", folder / "a name with spaces")
+    shutil.copytree(folder / "quick", folder / "damaged")
+    (folder / "damaged" / "unet" / "config.json").write_text("{")
+    (folder / "notes.txt").write_text("no model")
+    (folder / "torn.safetensors").write_bytes(b"")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def client(module_serve: Callable, models_dir: Path):
+    with capture_logs() as lines:
+        running = module_serve(models_dir=models_dir)
+    left_out = {Path(line["path"]).name for line in lines if line["event"] == "a model is left out"}
+    assert left_out == {"a name with spaces", "damaged", "torn.safetensors"}
+    with httpx2.Client(base_url=running.url, timeout=60) as client:
+        yield client
+
+
+def test_the_models_are_listed_with_what_each_defaults_to(client: httpx2.Client):
+    default, *others = (entry for entry in client.get("/v1/models").json()["data"] if entry["family"] != "")
+    assert default["is_default"]
+    assert default["width"] == client.get("/").json()["defaults"]["width"]
+    found = {entry["id"]: entry for entry in others}
+    assert found.keys() == {"quick", "xl"}
+    assert {name: entry["is_default"] for name, entry in found.items()} == {"quick": False, "xl": False}
+    wanted = {"num_inference_steps": 6, "guidance_scale": 1.0, "sampler": "LCM", "width": 64, "size_multiple": 8}
+    assert {name: found["quick"][name] for name in wanted} == wanted
+    assert found["xl"]["family"] == "Stable Diffusion XL"
+
+
+def test_a_request_gets_the_defaults_of_the_model_that_it_names(client: httpx2.Client):
+    answer = client.post("/generate", json={"prompt": "a cat", "model": "quick", "seed": 1})
+    assert answer.status_code == 200
+    assert answer.headers["X-Model-Id"] == "quick"
+    job = client.get(f"/v1/jobs/{answer.headers['X-Job-Id']}").json()
+    assert job["model"] == "quick"
+    assert (job["params"]["num_inference_steps"], job["params"]["sampler"], job["params"]["width"]) == (6, "LCM", 64)
+    document = client.post(
+        "/generate", json={"prompt": "a cat", "model": "quick"}, headers={"Accept": "application/json"}
+    )
+    assert document.json()["model"] == "quick"
+    named = client.get("/v1/models").json()["data"][0]["id"]
+    assert client.post("/generate", json={"prompt": "a cat", "model": named}).headers["X-Model-Id"] == named
+
+
+@pytest.mark.parametrize("name", ["other", "../quick", "quick.safetensors", "/etc/passwd", "", "damaged"])
+def test_a_name_that_is_not_listed_is_refused(client: httpx2.Client, name: str):
+    answer = client.post("/generate", json={"prompt": "a cat", "model": name})
+    assert answer.status_code == 422
+    (error,) = answer.json()["errors"]
+    assert (error["field"], error["rule"]) == ("model", "must be one of the names that GET /v1/models lists")
+
+
+def test_openai_s_clients_name_models_too(client: httpx2.Client):
+    for name, expected in (("quick", 200), ("dall-e-3", 200), ("other", 404)):
+        answer = client.post("/v1/images/generations", json={"prompt": "a cat", "model": name, "size": "64x64"})
+        assert answer.status_code == expected, answer.text
+    assert client.get("/v1/models/quick").json()["sampler"] == "LCM"
