@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -36,11 +38,17 @@ def wishes(params: Params) -> list[GenerationParams]:
     return [params(**({"prompt_syntax": "weighted", "seed": 50 + i} | wish)) for i, wish in enumerate(WISHES)]
 
 
-@pytest.mark.parametrize("rows_per_call", [2, 6])
+@pytest.mark.parametrize(
+    ("model_name", "rows_per_call"), [("tiny_model", 2), ("tiny_model", 6), ("tiny_openvino", 4), ("dreamlet", 4)]
+)
 def test_long_short_joined_and_edited_prompts_are_drawn_as_if_alone(
-    tiny_model: StableDiffusion, params: Params, rows_per_call: int
+    request: pytest.FixtureRequest, params: Params, model_name: str, rows_per_call: int
 ):
-    assert_company_changes_nothing(tiny_model, wishes(params), rows_per_call)
+    asked = wishes(params)
+    if model_name == "tiny_openvino":
+        # The embeddings of random weights have a mean of almost 0, and the quotient of two such means may be infinite.
+        asked = [replace(wish, emphasis="no_norm") for wish in asked]
+    assert_company_changes_nothing(request.getfixturevalue(model_name), asked, rows_per_call)
 
 
 def assert_company_changes_nothing(model: StableDiffusion, asked: list[GenerationParams], rows_per_call: int) -> None:
