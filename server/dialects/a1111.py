@@ -21,6 +21,7 @@ _NAMES: Final[Mapping[str, str]] = MappingProxyType(
         "strength": "denoising_strength",
         "image": "init_images",
         "init_images.0": "init_images",
+        "clip_skip": "CLIP_stop_at_last_layers",
         "mask_padding": "inpaint_full_res_padding",
         "variation_seed": "subseed",
         "variation_strength": "subseed_strength",

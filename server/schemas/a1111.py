@@ -130,14 +130,22 @@ class DrawRequest(BaseModel):
             raise refuse("samples_format", f"must be one of {', '.join(_FORMATS)}", wanted)
         return _FORMATS[wanted]
 
-    def wish(self, defaults: Defaults) -> ForeignRequest:
+    def wish(self, defaults: Defaults, settings: Mapping[str, Any]) -> ForeignRequest:
         """The same in our words.
+
+        Args:
+            defaults: the server's.
+            settings: the caller's options, which the request may override.
 
         Raises:
             InvalidParamsError: what is asked for cannot be done here.
         """
         self._refuse_what_cannot_be_done()
-        wishes = {**self._from_infotext(), **self._drawn(defaults)}
+        settings = {**settings, **self.override_settings}
+        wishes = {**self._from_infotext(), **self._drawn(defaults), **self._set(settings)}
+        eta = self.eta if self.eta is not None else settings.get("eta_ddim")
+        if eta is not None and SAMPLERS[wishes.get("sampler", defaults.sampler)].default_eta is not None:
+            wishes["eta"] = eta
         return ForeignRequest.checked({name: value for name, value in wishes.items() if value is not None})
 
     def _drawn(self, defaults: Defaults) -> dict[str, Any]:
@@ -156,12 +164,16 @@ class DrawRequest(BaseModel):
         if name is not None or self.scheduler is not None:
             sampler, noise_schedule = sampler_of(name or defaults.sampler, self.scheduler)
             wishes |= {"sampler": sampler, "noise_schedule": noise_schedule}
-        eta = self.eta if self.eta is not None else self.override_settings.get("eta_ddim")
-        if eta is not None and SAMPLERS[wishes.get("sampler", defaults.sampler)].default_eta is not None:
-            wishes["eta"] = eta
         if self.subseed_strength:
             wishes |= {"variation_strength": self.subseed_strength, "variation_seed": max(self.subseed, 0)}
         return {name: value for name, value in wishes.items() if value is not None}
+
+    def _set(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Of the options: the text encoder's last layers are counted from 1 there, and those left out from 0 here."""
+        layers = settings.get("CLIP_stop_at_last_layers", 1)
+        if not re.fullmatch(r"[1-9]\d?(\.0)?", str(layers)):
+            raise refuse("CLIP_stop_at_last_layers", "must be an integer from 1", None)
+        return {"clip_skip": int(float(layers)) - 1} if float(layers) > 1 else {}
 
     def _from_infotext(self) -> dict[str, Any]:
         if self.infotext is None:
@@ -192,8 +204,6 @@ class DrawRequest(BaseModel):
         settings = self.override_settings
         if str(settings.get("sd_vae") or "Automatic").lower() not in {"automatic", "none"}:
             raise refuse("sd_vae", "must be Automatic: the model's own is used", settings["sd_vae"])
-        if settings.get("CLIP_stop_at_last_layers", 1) not in {1, "1"}:
-            raise refuse("CLIP_stop_at_last_layers", "must be 1", settings["CLIP_stop_at_last_layers"])
 
 
 class Txt2ImgRequest(DrawRequest):

@@ -192,7 +192,7 @@ def test_what_cannot_be_done_is_refused_by_name(webuiapi, api, picture):
         ({"script_name": "sd upscale"}, "'sd upscale' not found"),
         ({"alwayson_scripts": {"ControlNet": {"args": [unit.to_dict()]}}}, "'ControlNet' not found"),
         ({"override_settings": {"sd_model_checkpoint": "nope"}}, "sd_model_checkpoint"),
-        ({"override_settings": {"CLIP_stop_at_last_layers": 2}}, "CLIP_stop_at_last_layers"),
+        ({"override_settings": {"CLIP_stop_at_last_layers": "many"}}, "CLIP_stop_at_last_layers"),
         ({"batch_size": 10, "n_iter": 7}, "batch_size * n_iter"),
     ):
         with pytest.raises(RuntimeError) as caught:
@@ -305,3 +305,15 @@ def test_nobody_ends_the_calls_of_another_key(serve):
         whole = client.post("/generate", json=wish, headers=mine)
     [image] = found[0].json()["images"]
     assert base64.b64decode(image) == whole.content, "drawn to its end"
+
+
+def test_options_are_of_one_key_and_an_override_of_one_request(serve):
+    running = serve()
+    with httpx2.Client(base_url=f"{running.url}/sdapi/v1") as client:
+        body = {"prompt": "a cat", "steps": 1, "override_settings": {"CLIP_stop_at_last_layers": 3}}
+        info = json.loads(client.post("/txt2img", json=body).json()["info"])
+        assert (info["clip_skip"], running.executor.started[-1].params.clip_skip) == (3, 2)
+        assert client.post("/options", json={"CLIP_stop_at_last_layers": 2}).status_code == 200
+        client.post("/txt2img", json={"prompt": "a cat", "steps": 1})
+        assert running.executor.started[-1].params.clip_skip == 1
+        assert client.post("/options", json={"sd_model_checkpoint": "nope"}).status_code == 422

@@ -79,7 +79,7 @@ def _info(
         "infotexts": [info_text(params.of_image(index), model) for index in range(num_images)],
         "styles": [],
         "job_timestamp": timestamp,
-        "clip_skip": 1,
+        "clip_skip": params.clip_skip + 1,
         "is_using_inpainting_conditioning": False,
         "version": "semantic-bit",
     }

@@ -65,7 +65,7 @@ async def img2img(request: Request, body: Annotated[Img2ImgRequest, Body()], ser
 async def _drawn(request: Request, body: DrawRequest, service: Service) -> Response:
     session = service.a1111.of(caller_of(request).key_id)
     check_checkpoint(body.override_settings, service)
-    wish = body.wish(service.defaults)
+    wish = body.wish(service.defaults, session.options)
     new = foreign_job(request, service, wish, api="a1111", output_format=body.output_format(session.options))
     timestamp = time.strftime("%Y%m%d%H%M%S")
     call = Call(job_id=new.id, task_id=body.force_task_id, num_batches=body.n_iter, timestamp=timestamp)
