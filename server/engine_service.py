@@ -173,13 +173,7 @@ class EngineService:
             raise _RefusedError(503, "the engine is draining" if self.is_draining else "the engine has no room now")
         # Of our own: a gateway that gave an attempt up may ask for it again before we know.
         own_id = f"{submit.job_id}/{next(self._numbers)}"
-        job = Job(
-            id=own_id,
-            params=submit.params,
-            output_format=submit.output_format,
-            inputs=submit.inputs,
-            image_metadata=submit.image_metadata,
-        )
+        job = Job.of(submit, own_id)
         seat.take(own_id, submit.params, alone=alone)
         self._num_drawing += 1
         try:

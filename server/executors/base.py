@@ -24,6 +24,10 @@ JobEvent = Progress | Preview | ImageReady | WorkDone | JobDone
 """What a running job tells; `WorkDone` is work that it had a part in, and `JobDone` the last."""
 
 
+_SUBMITTED = tuple(name for name in Submit.__struct_fields__ if name != "job_id")
+"""By name, so that a new field of the message cannot be forgotten on the way to an engine elsewhere."""
+
+
 class EngineBusyError(Exception):
     """The engine has no room for the job just now and has not begun it: no attempt is used up."""
 
@@ -57,7 +61,12 @@ class Job:
     @property
     def submit(self) -> Submit:
         """What the engine is sent."""
-        return Submit(self.attempt_id, self.params, self.output_format, self.inputs, self.image_metadata)
+        return Submit(self.attempt_id, **{name: getattr(self, name) for name in _SUBMITTED})
+
+    @classmethod
+    def of(cls, submit: Submit, job_id: str) -> Job:
+        """What was sent, under a name of the receiver's."""
+        return cls(id=job_id, **{name: getattr(submit, name) for name in _SUBMITTED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
