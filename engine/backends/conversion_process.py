@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 import threading
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -149,15 +148,17 @@ def is_first_start(wanted: str, device: str, dtype: str, cache_folder: Path | No
     """
     if wanted == "torch" or dtype not in {"auto", "float32"} or cache_folder is None:
         return False
+    if any((cache_folder / CACHE_NAME).glob("*.compiled")):
+        return False
     if not (device == "cpu" or (device == "auto" and _has_torch_for_cpus())):
         return False
-    if importlib.util.find_spec("openvino") is None:
-        return False
-    return not any((cache_folder / CACHE_NAME).glob("*.compiled"))
+    return importlib.util.find_spec("openvino") is not None
 
 
 def _has_torch_for_cpus() -> bool:
     """Whether this torch can use no GPU."""
+    from importlib import metadata  # noqa: PLC0415 - not on the way of a second start
+
     try:
         return metadata.version("torch").endswith("+cpu")
     except metadata.PackageNotFoundError:

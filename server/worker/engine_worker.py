@@ -6,6 +6,7 @@ writes picture files. This module imports torch; the gateway does not import it.
 
 from __future__ import annotations
 
+import gc
 import logging
 import queue
 import threading
@@ -259,7 +260,12 @@ class EngineWorker:
             return warm_up  # a command came while it waited
         for item in warm_up.take_piece():
             self._send(WorkDone(item.kind, item.seconds, item.rows, item.height, item.width, backend=self._backend))
-        return None if warm_up.is_done else warm_up
+        if not warm_up.is_done:
+            return warm_up
+        gc.unfreeze()
+        gc.collect()
+        gc.freeze()  # what is left lives as long as the process
+        return None
 
     def _report(self, event: EngineEvent) -> None:
         match event:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import logging
 import os
 import sys
@@ -75,7 +76,7 @@ def test_it_ends_when_the_engine_does():
 def test_a_first_start_is_known_before_torch_is_imported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: str, device: str, dtype: str, torch: str, is_first
 ):
-    monkeypatch.setattr(conversion_process.metadata, "version", lambda _: torch)
+    monkeypatch.setattr(importlib.metadata, "version", lambda _: torch)
     monkeypatch.setattr(conversion_process.importlib.util, "find_spec", lambda _: object())
     assert is_first_start(wanted, device, dtype, tmp_path) is is_first
     assert not is_first_start(wanted, device, dtype, None)

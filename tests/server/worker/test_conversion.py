@@ -20,8 +20,11 @@ pytest.importorskip("openvino")
 
 
 @pytest.fixture(autouse=True)
-def threads_as_before():
+def one_thread(monkeypatch: pytest.MonkeyPatch):
+    """Here, where OpenVINO leaves torch no more, and in the process that converts: each number has its own networks."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     before = torch.get_num_threads()
+    torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
 
