@@ -121,7 +121,7 @@ async def measured(repeats: int, num_waiting: int) -> tuple[dict[str, list[float
 
 async def scraped(app: FastAPI, num_waiting: int) -> list[float]:
     """Milliseconds of scrapes beside many waiting jobs."""
-    executor = app.state.service.generator.executor
+    executor = engine_of(app)
     executor.hang()
     for _ in range(num_waiting):
         await asked(app, "POST", "/v1/jobs", BODY, waits=False)
@@ -172,8 +172,15 @@ async def running(*, is_bare: bool) -> AsyncIterator[FastAPI]:
         if is_bare:
             app.user_middleware[:] = [Middleware(StandIn)]
         async with app.router.lifespan_context(app):
-            await app.state.service.generator.executor.wait_until_ready()
+            await engine_of(app).wait_until_ready()
             yield app
+
+
+def engine_of(app: FastAPI) -> FakeExecutor:
+    """The only engine of an app that `running` has started."""
+    [seat] = app.state.service.generator.executor.seats
+    assert isinstance(seat.executor, FakeExecutor)  # noqa: S101 -- our own mistake
+    return seat.executor
 
 
 @contextlib.contextmanager
