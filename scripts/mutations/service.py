@@ -21,8 +21,8 @@ MUTATIONS: Final = (
     Mutation(
         name="cancel-one-step-late",
         file=WORKER,
-        old="for event in self._engine.step():",
-        new="for event in [*self._engine.step(), *self._engine.step()]:",
+        old="return resident[self._last_model].step()",
+        new="return [*resident[self._last_model].step(), *resident[self._last_model].step()]",
         test="tests/server/worker/test_engine_worker.py::test_a_cancel_is_heard_before_the_next_step",
         why="A step on a large picture takes seconds, and whoever cancelled would pay for it.",
     ),

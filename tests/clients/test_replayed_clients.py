@@ -1,6 +1,6 @@
 """What programs send that cannot be installed here, or bring too much: their requests as their sources write them.
 
-LangChain and litellm are packages, but with some forty dependencies between them; what they send was recorded with
+LangChain and litellm are packages, but with some forty dependencies between them; what they send follows the sources of
 langchain-community 0.4.2 and litellm 1.110.2. The others are not on PyPI.
 """
 
