@@ -101,7 +101,7 @@ def make_model(folder: Path, arch: str) -> None:
 
     from engine.models.random_model import make_random_model  # noqa: PLC0415 - the same
 
-    make_random_model(folder, arch=arch, seed=1, dtype=torch.float16)  # type: ignore[arg-type] # told by argparse
+    make_random_model(folder, arch=arch, seed=1, dtype=torch.float16)  # type: ignore[arg-type] # argparse allows only its names
 
 
 def convert(folder: Path, cache: Path) -> tuple[float, float]:
