@@ -16,6 +16,7 @@
     ├── TooManyConnectionsError     every connection that there may be has a request in hand
     ├── IdempotencyKeyError         the header Idempotency-Key cannot be used like this
     ├── IdempotencyMismatchError    the Idempotency-Key belongs to another request
+    ├── ModelNameError              no model of this name is served
     ├── JobNotFoundError            there is no such job, or it is another key's
     ├── NotDoneError                the job has no pictures (yet)
     ├── NotDeadError                only a dead job can be requeued

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from engine.backends.base import Example, Function
 
 __all__ = ["converted"]
+
+_TRACING = threading.Lock()
+"""The tracer and the filters of warnings belong to the whole process: two threads would undo each other's."""
 
 
 class _Traceable(torch.nn.Module):
@@ -42,7 +46,7 @@ def converted(module: torch.nn.Module, method: str, example: Example) -> openvin
     Returns:
         A model whose varying axes may have any length.
     """
-    with torch.no_grad(), warnings.catch_warnings():
+    with _TRACING, torch.no_grad(), warnings.catch_warnings():
         # torch.export, which is to follow it, wants three more seconds of imports, and a proof for every axis.
         warnings.filterwarnings("ignore", message="`torch.jit.trace.*` is deprecated", category=DeprecationWarning)
         # Its check of a group's size; any other branch on a length would be one on the example's, and is not ignored.

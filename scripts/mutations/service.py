@@ -37,8 +37,8 @@ MUTATIONS: Final = (
     Mutation(
         name="pictures-as-they-came",
         file=ATTEMPTS,
-        old="tuple(image for _, image in sorted(images.items()))",
-        new="tuple(images.values())",
+        old="_Pictures(tuple(image for _, image in sorted(images.items())), done)",
+        new="_Pictures(tuple(images.values()), done)",
         test="tests/server/test_generator.py::"
         "test_pictures_come_in_the_order_of_their_seeds_however_they_were_handed_over",
         why="The second picture would be taken for the first seed's.",

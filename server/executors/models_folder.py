@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-import structlog
-
 from engine.errors import EngineError, InvalidParamsError
 from engine.models.locate import locate
 
@@ -14,8 +12,6 @@ if TYPE_CHECKING:
     from server.config import Settings
 
 __all__ = ["models_in"]
-
-_log = structlog.get_logger("server")
 
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
 _SUFFIX: Final = ".safetensors"
@@ -25,6 +21,9 @@ def models_in(settings: Settings) -> dict[str, str]:
     """The models of `MODELS_DIR` that can be served: name -> path. What cannot be is logged, and left out."""
     if settings.models_dir is None:
         return {}
+    import structlog  # noqa: PLC0415 -- slow, and the engine process is started first
+
+    _log = structlog.get_logger("server")
     found: dict[str, str] = {}
     try:
         entries = sorted(settings.models_dir.iterdir())

@@ -380,7 +380,8 @@ async def test_an_older_store_gets_its_table_of_keys(tmp_path):
         # As the first release left it.
         connection.executescript(
             "DROP TABLE api_keys; DROP TABLE usage; DROP TRIGGER job_inputs_end;"
-            " DROP TABLE job_inputs; ALTER TABLE jobs DROP COLUMN crashes"
+            " DROP TABLE job_inputs; ALTER TABLE jobs DROP COLUMN crashes;"
+            " ALTER TABLE jobs DROP COLUMN image_metadata"
         )
         connection.execute("PRAGMA user_version = 1")
     store = await JobStore.open(tmp_path)

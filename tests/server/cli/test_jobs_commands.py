@@ -145,7 +145,7 @@ def test_every_command_names_a_function_that_is_there():
             yield run
 
     found = list(commands(build_parser()))
-    assert len(found) == 14
+    assert len(found) == 15
     for name in found:
         module, _, function = name.partition(":")
         assert callable(getattr(importlib.import_module(module), function)), name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import structlog
 from safetensors.torch import load_file, save_file
 
-from engine.errors import EngineError
+from engine.errors import EngineError, ModelNotFoundError
 from engine.models.locate import locate
 from engine.models.random_model import make_random_model
 from server.executors.child_process import ChildProcessExecutor
@@ -126,8 +127,15 @@ async def test_an_engine_that_dies_while_it_loads_is_tried_again_and_the_reason_
         await executor.stop()
 
 
-@pytest.mark.parametrize("name", ["v1-5-pruned.safetensors", "models/X.SAFETENSORS", "/a b/c.ckpt"])
-def test_a_single_file_is_refused_with_its_conversion(name):
-    with pytest.raises(Exception, match="from_single_file") as refused:
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("v1-5-pruned.safetensors", "there is no file"),
+        ("models/X.SAFETENSORS", "there is no file"),
+        ("/a b/c.ckpt", "only .safetensors is read"),
+    ],
+)
+def test_a_single_file_that_cannot_be_read_is_named_with_the_reason(name, reason):
+    with pytest.raises(ModelNotFoundError, match=re.escape(reason)) as refused:
         locate(name)
     assert name in str(refused.value)

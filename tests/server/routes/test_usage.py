@@ -110,27 +110,29 @@ def test_an_items_seconds_are_shared_by_rows_without_anything_left():
 async def test_the_engine_tells_every_job_the_work_that_it_had_a_part_in():
     info = EngineInfo("fake", "cpu", "CPU", "float32", 64, 64, 4, 2)
     executor = InProcessExecutor(partial(EngineWorker, Engine(FakeModel(), rows_per_call=4)), info)
-    told: dict[str, list[WorkDone]] = {"a": [], "b": []}
+    params = GenerationParams(**(WISH | {"seed": 7, "num_inference_steps": 30}))
+    jobs = [Job(id=job_id, params=params, output_format="png") for job_id in "ab"]
+    first, second = (job.attempt_id for job in jobs)
+    told: dict[str, list[WorkDone]] = {first: [], second: []}
 
-    async def draw(job_id: str) -> None:
-        params = GenerationParams(**(WISH | {"seed": 7, "num_inference_steps": 30}))
-        async with aclosing(executor.run(Job(id=job_id, params=params, output_format="png"))) as events:
+    async def draw(job: Job) -> None:
+        async with aclosing(executor.run(job)) as events:
             async for event in events:
                 if isinstance(event, WorkDone):
-                    told[job_id].append(event)
+                    told[job.attempt_id].append(event)
 
     await executor.start()
     try:
-        await asyncio.gather(draw("a"), draw("b"))
+        await asyncio.gather(*map(draw, jobs))
     finally:
         await executor.stop()
-    for job_id, items in told.items():
+    for attempt_id, items in told.items():
         assert [item.kind for item in items].count("step") == 30
         assert {"encode", "decode"} < {item.kind for item in items}
-        assert all(job_id in item.rows_by_job for item in items)
-    shared = [item for item in told["a"] if len(item.rows_by_job) == 2]
+        assert all(attempt_id in item.rows_by_job for item in items)
+    shared = [item for item in told[first] if len(item.rows_by_job) == 2]
     assert shared, "they were to be drawn together"
-    assert all(item.seconds_of("a") == item.seconds_of("b") == item.seconds / 2 for item in shared)
+    assert all(item.seconds_of(first) == item.seconds_of(second) == item.seconds / 2 for item in shared)
 
 
 # --- what a job has cost ----------------------------------------------------------------------------------------------
@@ -322,6 +324,7 @@ async def test_a_store_from_before_there_was_usage_begins_to_count(tmp_path):
     connection.execute("DROP TRIGGER job_inputs_end")  # nor were there these
     connection.execute("DROP TABLE job_inputs")
     connection.execute("ALTER TABLE jobs DROP COLUMN crashes")
+    connection.execute("ALTER TABLE jobs DROP COLUMN image_metadata")
     connection.execute("PRAGMA user_version = 2")
     connection.close()
     store = await JobStore.open(tmp_path)
