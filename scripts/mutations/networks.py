@@ -18,6 +18,7 @@ PLAN: Final = "engine/models/unet_plan.py"
 PROMPTS: Final = "engine/prompts/encoder.py"
 TOKENIZER: Final = "engine/models/tokenizer.py"
 UNET: Final = "engine/networks/unet.py"
+CONDITIONING: Final = "engine/networks/conditioning.py"
 
 NETWORKS: Final = "tests/engine/test_networks.py::"
 UNET_PREDICTS: Final = f"{NETWORKS}test_a_unet_predicts_what_diffusers_does"
@@ -131,7 +132,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         name="waves-swapped",
-        file=UNET,
+        file=CONDITIONING,
         old="[angles.cos(), angles.sin()] if plan.cosines_first",
         new="[angles.sin(), angles.cos()] if plan.cosines_first",
         test=UNET_PREDICTS,

@@ -17,7 +17,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from engine.errors import ModelLoadError
 from engine.models.options import Options
 from engine.models.unet_plan import UNetPlan
-from engine.networks import autoencoder, clip, unet
+from engine.networks import autoencoder, clip, conditioning, unet
 
 DREAMLET = Path(__file__).resolve().parents[2] / "models" / "dreamlet"
 CONFIG = Path("model/unet/config.json")
@@ -202,9 +202,9 @@ class Calls:
 
     def found(self, residuals: list[Tensor] | None = None) -> Tensor:
         addition = None
-        if isinstance(self.ours.add_embedding, unet.TextAddition):
+        if isinstance(self.ours.add_embedding, conditioning.TextAddition):
             addition = self.ours.add_embedding(self.embeds)
-        elif isinstance(self.ours.add_embedding, unet.SizeAddition):
+        elif isinstance(self.ours.add_embedding, conditioning.SizeAddition):
             addition = self.ours.add_embedding(self.pooled, self.sizes)
         time = self.ours.pack_time(self.timesteps, addition)
         return self.ours(self.latents, time, self.ours.pack_prompt(self.embeds), residuals)

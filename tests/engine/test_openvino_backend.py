@@ -22,7 +22,8 @@ from engine.models.examples import decoder_examples, text_encoder_examples, unet
 from engine.models.options import Options
 from engine.networks.autoencoder import AutoencoderKL, AutoencoderTiny
 from engine.networks.clip import TextEncoder
-from engine.networks.unet import SizeAddition, UNet
+from engine.networks.conditioning import SizeAddition
+from engine.networks.unet import UNet
 from tests.engine.compiled_networks import EXAMPLES, KIND, plan_of, unet_files, unet_inputs
 from tests.engine.test_networks import TINY_KL, TINY_TINY, UNETS
 
