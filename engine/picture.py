@@ -21,6 +21,7 @@ from engine.pictures.base import Base
 from engine.pictures.mask import Box
 from engine.pictures.resize import Pixels
 from engine.prompts.chunks import CHUNK_TOKENS, MAX_CHUNKS
+from engine.prompts.errors import PromptError
 
 __all__ = ["Picture", "Source", "make_picture"]
 
@@ -163,10 +164,17 @@ def _num_chunks(plan: Leg, model: DiffusionModel) -> int:
     prompts = plan.prompts
     if len(prompts.weights) > 1 and plan.negative_prompt is None:
         raise InvalidParamsError("prompt", "must not join prompts by AND with a model that guides by itself", "AND")
-    counts = {prompt.text: model.count_chunks(prompt) for prompt in prompts.prompts}
-    text, most = max(counts.items(), key=operator.itemgetter(1))
     parts = () if plan.negative_prompt is None else plan.read(plan.negative_prompt, is_negative=True)
-    name = "negative_prompt" if any(text == told for part in parts for _, told in part.schedule) else "prompt"
+    negatives = {told for part in parts for _, told in part.schedule}
+    counts: dict[str, int] = {}
+    for told in prompts.prompts:
+        try:
+            counts[told.text] = model.count_chunks(told)
+        except PromptError as error:
+            field = "negative_prompt" if told.text in negatives else "prompt"
+            raise InvalidParamsError(field, str(error), told.text) from None
+    text, most = max(counts.items(), key=operator.itemgetter(1))
+    name = "negative_prompt" if text in negatives else "prompt"
     if most > MAX_CHUNKS:
         rule = f"must have at most {MAX_CHUNKS * CHUNK_TOKENS} tokens, counted in parts of {CHUNK_TOKENS}"
         raise InvalidParamsError(name, rule, text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from engine.errors import InvalidParamsError
 from engine.models.layout import read_configs
 from engine.models.locate import ModelFolder, locate
 from engine.models.side_file import read_side_file
+from engine.models.textual_inversions import TextualInversion, read_textual_inversions
 from engine.samplers import resolve_sampler
 from server.config import Settings
 from server.executors.models_folder import models_in
@@ -30,19 +31,29 @@ class ServedModel:
     native_height: int
     defaults: Defaults
     """Values for fields that a request for it leaves out."""
+    text_widths: tuple[int, ...] = ()
+    """Numbers of a token's vector, for each of its text encoders."""
 
 
 class Catalogue:
     """Names and what they stand for. Nothing in it changes."""
 
-    def __init__(self, default: ServedModel, others: Mapping[str, ServedModel]) -> None:
+    def __init__(
+        self, default: ServedModel, others: Mapping[str, ServedModel], inversions: Sequence[TextualInversion] = ()
+    ) -> None:
         self.default = default
         self._others = others
+        self.inversions = tuple(inversions)
+        """The textual inversions of `EMBEDDINGS_DIR`, whatever model they are for."""
 
     @property
     def models(self) -> tuple[ServedModel, ...]:
         """All, the default one first."""
         return (self.default, *self._others.values())
+
+    def inversions_of(self, model: ServedModel) -> tuple[TextualInversion, ...]:
+        """Those that prompts for a model may name."""
+        return tuple(inversion for inversion in self.inversions if not inversion.fault_with(model.text_widths))
 
     def defaults_of(self, name: str | None) -> Defaults:
         """What a request gets that names this model, or none.
@@ -71,7 +82,8 @@ def read_catalogue(settings: Settings, default: ModelFolder, defaults: Defaults)
         for name, path in models_in(settings).items()
         if name != settings.model_name
     }
-    return Catalogue(_as_listed(settings.model_name, default, defaults), others)
+    inversions = read_textual_inversions(settings.embeddings_folder)
+    return Catalogue(_as_listed(settings.model_name, default, defaults), others, inversions)
 
 
 def _served(name: str, model: ModelFolder, usual: Defaults) -> ServedModel:
@@ -92,11 +104,12 @@ def _resolved(own: dict[str, Any], usual: Defaults) -> dict[str, Any]:
 
 
 def _as_listed(name: str, model: ModelFolder, defaults: Defaults) -> ServedModel:
-    family = "none" if model.path is None else read_configs(Path(model.path)).family.name
+    configs = None if model.path is None else read_configs(Path(model.path))
     return ServedModel(
         name=name,
-        family=family,
+        family="none" if configs is None else configs.family.name,
         native_width=model.native_width,
         native_height=model.native_height,
         defaults=defaults,
+        text_widths=() if configs is None else tuple(map(configs.text_width, configs.text_encoders)),
     )

@@ -148,6 +148,10 @@ class Settings(BaseSettings):
     """Folder of wildcards for dynamic prompts: `animals/birds.txt` holds a text a line for `__animals/birds__`. A
     relative one is in the repository's root. Unset: there are none."""
 
+    embeddings_dir: Path | None = None
+    """Folder of textual inversions (`.safetensors` files), which prompts name by the file's name. Read when the server
+    starts. A relative one is in the repository's root. Unset: there are none."""
+
     offline_mode: bool = True
     """Never use the network. Always true: only `scripts/download_model.py` downloads."""
     local_files_only: bool = True
@@ -323,6 +327,11 @@ class Settings(BaseSettings):
     def wildcards_folder(self) -> Path | None:
         """Where wildcards are."""
         return None if self.wildcards_dir is None else REPOSITORY / self.wildcards_dir
+
+    @property
+    def embeddings_folder(self) -> Path | None:
+        """Where textual inversions are."""
+        return None if self.embeddings_dir is None else REPOSITORY / self.embeddings_dir
 
     @property
     def cache_folder(self) -> Path:

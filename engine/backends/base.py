@@ -36,7 +36,7 @@ class NetworkFiles:
     weights: Path
     """A safetensors file."""
     load: Callable[[], torch.nn.Module]
-    """Reads the file: frozen, in eval mode."""
+    """Reads the file: frozen, in eval mode; what it gave before, while that is in memory."""
 
 
 Examples = Mapping[str, Callable[[torch.nn.Module], Example]]

@@ -107,7 +107,7 @@ class DiffusionModel(Protocol):
         """In how many chunks of 75 tokens `encode_prompt` reads it; 1 if it is plain.
 
         Raises:
-            PromptError: it breaks a rule of the language.
+            PromptError: it breaks a rule of the language, or names a textual inversion that cannot be used.
         """
         ...
 

@@ -7,6 +7,7 @@ tensor goes from the memory-mapped file straight to its place, device, dtype and
 from __future__ import annotations
 
 import re
+import weakref
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
@@ -54,15 +55,22 @@ def network_files(folder: Path, part: Part, dtype: torch.dtype, device: torch.de
     Raises:
         ModelLoadError: a file is missing, or the model is not served; the message names file and reason.
     """
+    last: weakref.ref[torch.nn.Module] | None = None
 
     def load() -> torch.nn.Module:
-        match part:
-            case "unet":
-                return load_unet(folder, dtype, device)
-            case "vae":
-                return load_vae(folder, dtype, device)
-            case _:
-                return load_text_encoder(folder, dtype, device, part)
+        nonlocal last
+        module = None if last is None else last()
+        # The text encoder that torch runs is also asked what no backend compiles: once in memory is enough.
+        if module is None:
+            match part:
+                case "unet":
+                    module = load_unet(folder, dtype, device)
+                case "vae":
+                    module = load_vae(folder, dtype, device)
+                case _:
+                    module = load_text_encoder(folder, dtype, device, part)
+            last = weakref.ref(module)
+        return module
 
     return NetworkFiles(
         name=part,

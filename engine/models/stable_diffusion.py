@@ -13,12 +13,14 @@ from engine.backends.base import Backend, Function
 from engine.backends.torch_backend import TorchBackend
 from engine.errors import ModelNotFoundError, NotFiniteError
 from engine.models.base import EncodedImage, EncodedPrompt, ModelInfo
+from engine.models.inverted_words import load_inversions
 from engine.models.latent_to_rgb import STABLE_DIFFUSION_1, LatentToRgb, fit_latent_to_rgb
 from engine.models.layout import PROMPT_TOKENS, read_configs
 from engine.models.loading import lay_out_vae, load_tokenizer, read_unet_plan
 from engine.models.locate import ModelFolder
 from engine.models.parts import autoencoder_dtype, network_parts
 from engine.models.texts import TextReader
+from engine.models.textual_inversions import TextualInversion
 from engine.networks.autoencoder import AutoencoderKL, AutoencoderTiny
 from engine.prompts.prompt import Prompt
 from engine.transfer import sent
@@ -74,6 +76,7 @@ class StableDiffusion:
         dtype: torch.dtype,
         backend: Backend | None = None,
         vae_dtype: torch.dtype | None = None,
+        inversions: Sequence[TextualInversion] = (),
     ) -> StableDiffusion:
         """Load a model that `locate` found.
 
@@ -84,6 +87,7 @@ class StableDiffusion:
             backend: what runs its networks; None: torch.
             vae_dtype: what its autoencoder shall compute with; None: as the rest, but float32 where it is known to
                 overflow in float16.
+            inversions: textual inversions that prompts may name.
 
         Raises:
             ModelLoadError: its files cannot be served; the message names the file.
@@ -95,8 +99,9 @@ class StableDiffusion:
         configs = read_configs(path)
         vae_dtype = vae_dtype or autoencoder_dtype(configs, dtype)
         parts = network_parts(path, dtype, device, vae_dtype)
+        loaded = load_inversions(inversions, [configs.text_width(part) for part in configs.text_encoders])
         texts: list[TextReader] = []
-        for part in configs.text_encoders:
+        for index, part in enumerate(configs.text_encoders):
             ((name, encode),) = backend.functions(*parts[part]).items()
             texts.append(
                 TextReader(
@@ -107,6 +112,8 @@ class StableDiffusion:
                     device=device,
                     is_for_xl=name == "encode_for_xl",
                     load=parts[part][0].load,
+                    inversions=loaded,
+                    encoder=index,
                 )
             )
         return cls(

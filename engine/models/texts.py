@@ -9,10 +9,11 @@ import torch
 
 from engine.backends.base import Function
 from engine.errors import InvalidParamsError
+from engine.models.inverted_words import InvertedWords, LoadedInversion
 from engine.models.layout import PROMPT_TOKENS
 from engine.models.tokenizer import Tokenizer
 from engine.networks.clip import TextEncoder
-from engine.prompts.chunks import Chunk, Word, cut
+from engine.prompts.chunks import Chunk, cut
 from engine.prompts.prompt import Prompt
 from engine.transfer import sent
 
@@ -41,6 +42,8 @@ class TextReader:
         device: torch.device,
         is_for_xl: bool,
         load: Callable[[], torch.nn.Module],
+        inversions: Sequence[LoadedInversion] = (),
+        encoder: int = 0,
     ) -> None:
         """Put it together.
 
@@ -52,6 +55,8 @@ class TextReader:
             device: where `encode` runs.
             is_for_xl: whether it is the latter.
             load: gives the encoder itself, for what is asked for so seldom that no backend compiles it.
+            inversions: textual inversions that prompts may name.
+            encoder: which of the model's encoders it is, from 0.
         """
         self._tokenizer = tokenizer
         self._encode = encode
@@ -61,6 +66,7 @@ class TextReader:
         self._is_for_xl = is_for_xl
         self._load = load
         self._loaded: TextEncoder | None = None
+        self._inverted = InvertedWords(tokenizer, inversions, encoder)
 
     def count_truncated_tokens(self, text: str) -> int:
         """The first and the last of the 77 tokens are markers."""
@@ -70,14 +76,17 @@ class TextReader:
         """A weighted prompt, cut. Any thread may call this.
 
         Raises:
-            PromptError: it breaks a rule of the language.
+            PromptError: it breaks a rule of the language, or names a textual inversion that cannot be used.
             InvalidParamsError: the encoder has too few layers for it.
         """
         if prompt.clip_skip >= self._num_layers:
             raise InvalidParamsError("clip_skip", f"must be less than {self._num_layers}", prompt.clip_skip)
         tokens = self._tokenizer.tokens
         return cut(
-            ([Word(token, weight) for text, weight in part for token in tokens(text)[1:-1]] for part in prompt.parts),
+            (
+                [word for text, weight in part for word in self._inverted.words(tokens(text)[1:-1], weight)]
+                for part in prompt.parts
+            ),
             self._tokenizer.comma,
         )
 
@@ -86,25 +95,30 @@ class TextReader:
         if not prompt.is_weighted:
             return self._encoded(self._tokenizer.padded(self._tokenizer.tokens(prompt.text)), prompt.clip_skip)
         chunks = [*self.chunks(prompt), *[Chunk()] * num_chunks][:num_chunks]
-        read = [self._encoded(self._tokenizer.marked(chunk.tokens), prompt.clip_skip) for chunk in chunks]
+        read = [
+            self._encoded(self._tokenizer.marked(chunk.tokens), prompt.clip_skip, chunk.embeddings) for chunk in chunks
+        ]
         weighted = [
             _weighted(text.embeds, chunk.weights, keeps_mean=prompt.emphasis == "original")
             for text, chunk in zip(read, chunks, strict=True)
         ]
         return ReadText(torch.cat(weighted, dim=1), read[0].pooled)
 
-    def _encoded(self, tokens: Sequence[int], num_skipped: int) -> ReadText:
+    def _encoded(self, tokens: Sequence[int], num_skipped: int, inverted: Sequence[tuple[int, str]] = ()) -> ReadText:
         ids = sent(torch.tensor([tokens]), self._device)
-        encoded = (self._skipping(ids, num_skipped) if num_skipped else self._encode(ids)).flatten(1)
+        is_usual = not num_skipped and not inverted
+        encoded = (self._encode(ids) if is_usual else self._by_module(ids, num_skipped, inverted)).flatten(1)
         length = PROMPT_TOKENS * self._width
         return ReadText(encoded[:, :length].view(1, PROMPT_TOKENS, self._width), encoded[:, length:])
 
-    def _skipping(self, ids: torch.Tensor, num_skipped: int) -> torch.Tensor:
+    def _by_module(self, ids: torch.Tensor, num_skipped: int, inverted: Sequence[tuple[int, str]]) -> torch.Tensor:
         if self._loaded is None:
             encoder = self._load()
             assert isinstance(encoder, TextEncoder)  # noqa: S101 - our own mistake
             self._loaded = encoder
-        encoding = self._loaded.encode(ids, num_skipped)
+        # The start token stands before a chunk's first one.
+        placed = [(1 + place, sent(self._inverted.vectors(name), self._device)) for place, name in inverted]
+        encoding = self._loaded.encode(ids, num_skipped, placed)
         return TextEncoder.joined(encoding) if self._is_for_xl else encoding.last
 
 

@@ -11,6 +11,8 @@ from torch.nn.functional import gelu
 from engine.networks.layers import JoinedLinear, attend, call, fresh
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from engine.models.options import Options
 
 __all__ = ["Encoding", "TextEncoder"]
@@ -77,15 +79,20 @@ class TextEncoder(nn.Module):
         """See `encode_for_xl`."""
         return torch.cat([encoding.penultimate.flatten(1), encoding.pooled], dim=1)
 
-    def encode(self, tokens: Tensor, num_skipped: int = 0) -> Encoding:
+    def encode(self, tokens: Tensor, num_skipped: int = 0, inverted: Sequence[tuple[int, Tensor]] = ()) -> Encoding:
         """Read texts.
 
         Args:
             tokens: (R, L), whole numbers, each text between a start and an end token; L as in training.
             num_skipped: layers that are left out from the end of `last` and `penultimate` (*clip skip*), fewer than
                 there are. `pooled` is what it was.
+            inverted: textual inversions: the place of a token, and the (v, D) vectors that stand there and at the
+                places behind it instead of the tokens' own.
         """
-        states = [self.embeddings["token_embedding"](tokens) + self.embeddings["position_embedding"].weight]
+        looked_up = self.embeddings["token_embedding"](tokens)
+        for place, vectors in inverted:
+            looked_up[:, place : place + len(vectors)] = vectors
+        states = [looked_up + self.embeddings["position_embedding"].weight]
         for layer in self.encoder["layers"].children():
             states.append(layer(states[-1]))
         last = self.final_layer_norm(states[-1])

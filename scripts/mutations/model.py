@@ -10,6 +10,7 @@ __all__ = ["MUTATIONS"]
 
 MODEL: Final = "engine/models/stable_diffusion.py"
 PROMPTS: Final = "engine/prompts/encoder.py"
+INVERSIONS: Final = "tests/engine/prompts/test_textual_inversions.py"
 
 MUTATIONS: Final = (
     # --- what the networks read and answer ----------------------------------------------------------------------------
@@ -71,5 +72,29 @@ MUTATIONS: Final = (
         new="while (",
         test="tests/engine/test_prompts.py::test_the_text_that_was_not_used_for_longest_is_forgotten",
         why="A server would grow by 0.2 MB with every new prompt until it is killed.",
+    ),
+    Mutation(
+        name="inverted-words-one-place-early",
+        file="engine/models/texts.py",
+        old="(1 + place, sent(",
+        new="(place, sent(",
+        test=f"{INVERSIONS}::test_a_name_becomes_its_vectors_as_in_diffusers",
+        why="A textual inversion would overwrite the mark before it, and its last vector be that of a placeholder.",
+    ),
+    Mutation(
+        name="shortest-name-of-an-inversion-first",
+        file="engine/models/inverted_words.py",
+        old="len(entry[0]), reverse=True)",
+        new="len(entry[0]))",
+        test=f"{INVERSIONS}::test_a_name_becomes_its_vectors_as_in_diffusers",
+        why="Of two textual inversions, one of whose names begins with the other's, only one could ever be used.",
+    ),
+    Mutation(
+        name="inversion-for-another-model-believed",
+        file="engine/models/textual_inversions.py",
+        old="tuple(widths) == self.widths",
+        new="len(widths) == len(self.widths)",
+        test=f"{INVERSIONS}::test_a_file_that_cannot_be_used_is_refused_by_name_where_a_prompt_names_it",
+        why="A request would end in an error of torch about sizes instead of a sentence.",
     ),
 )

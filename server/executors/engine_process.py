@@ -115,6 +115,7 @@ def configuration_of(settings: Settings, device: str | None = None) -> Configure
         model_name=settings.model_name,
         models=models_in(settings),
         device_memory_bytes=None if settings.device_memory_budget is None else settings.device_memory_budget * 2**20,
+        embeddings_folder=None if settings.embeddings_folder is None else str(settings.embeddings_folder),
     )
 
 

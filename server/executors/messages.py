@@ -90,6 +90,8 @@ class Configure(_Message, frozen=True):
     """Other models that requests may name -> as `model_id`. Each is loaded when it is first asked for."""
     device_memory_bytes: int | None = None
     """For the weights of all models together; None: a share of what there is."""
+    embeddings_folder: str | None = None
+    """Of textual inversions; None: there are none."""
 
 
 class Submit(_Message, frozen=True):

@@ -224,6 +224,8 @@ class ModelEntry(BaseModel):
     guidance_scale: float
     sampler: str
     noise_schedule: str
+    embeddings: list[str]
+    """Textual inversions that a prompt may name."""
 
 
 class ModelList(BaseModel):

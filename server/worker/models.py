@@ -18,12 +18,13 @@ from engine.models.base import DiffusionModel
 from engine.models.fake import FakeModel
 from engine.models.locate import locate
 from engine.models.sizes import memory_bytes
+from engine.models.textual_inversions import TextualInversion, read_textual_inversions
 from engine.shelf import Shelf
 from engine.table_store import TableStore
 from engine.warm_up import CPU_ROWS, measure_rows_per_call
 from server.executors.messages import Configure, EngineInfo
 
-__all__ = ["DEFAULT", "remembered_rows", "shelf_of"]
+__all__ = ["DEFAULT", "inversions_in", "remembered_rows", "shelf_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +72,14 @@ def shelf_of(configuration: Configure, engine: Engine, info: EngineInfo) -> Shel
     return shelf
 
 
+@functools.cache
+def inversions_in(folder: str | None) -> tuple[TextualInversion, ...]:
+    """The textual inversions of a folder, as they were at the first call: one prompt then always means the same."""
+    if folder is not None and not Path(folder).is_dir():
+        logger.error("EMBEDDINGS_DIR is not a folder that can be read: %s", folder)
+    return read_textual_inversions(None if folder is None else Path(folder))
+
+
 def remembered_rows(configuration: Configure, model: DiffusionModel, device_name: str) -> int:
     """Model rows a call: measured once for each model and device, so that its pictures keep their bytes.
 
@@ -113,7 +122,9 @@ def _engine(
         backend = choose_backend(info.backend, device, dtype, cache)
         vae_dtype = None if configuration.vae_dtype == "auto" else getattr(torch, configuration.vae_dtype)
         with torch.inference_mode():
-            model = StableDiffusion.load(folder, device, dtype, backend, vae_dtype)
+            model = StableDiffusion.load(
+                folder, device, dtype, backend, vae_dtype, inversions_in(configuration.embeddings_folder)
+            )
     return Engine(
         model,
         rows_per_call=configuration.rows_per_call or remembered_rows(configuration, model, info.device_name),

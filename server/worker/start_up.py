@@ -29,7 +29,7 @@ from engine.table_store import TableStore
 from engine.warm_up import WarmUp
 from server.executors.messages import Configure, EngineInfo, Loading, LoadProgress, WorkDone
 from server.worker.conversion import converted_backend
-from server.worker.models import remembered_rows
+from server.worker.models import inversions_in, remembered_rows
 
 __all__ = ["phase", "start_engine", "warm_up_of"]
 
@@ -178,7 +178,8 @@ def _load(
         meanwhile=functools.partial(_make_default_table, configuration, folder.path),
     )
     with phase("load", report):
-        return StableDiffusion.load(folder, device, dtype, backend, vae_dtype), backend, warning
+        inversions = inversions_in(configuration.embeddings_folder)
+        return StableDiffusion.load(folder, device, dtype, backend, vae_dtype, inversions), backend, warning
 
 
 def _choose_device(wanted: str) -> torch.device:

@@ -83,9 +83,20 @@ async def latent_upscale_modes() -> list[dict[str, Any]]:
 
 
 @router.get("/embeddings", summary="Embeddings (AUTOMATIC1111)", responses=problems(503))
-async def embeddings() -> dict[str, Any]:
-    """None."""
-    return {"loaded": {}, "skipped": {}}
+async def embeddings(service: ServiceOf) -> dict[str, Any]:
+    """The textual inversions of `EMBEDDINGS_DIR`; those that the served model cannot use are skipped."""
+    catalogue = service.catalogue
+    usable = catalogue.inversions_of(catalogue.default)
+    listed: dict[str, dict[str, Any]] = {"loaded": {}, "skipped": {}}
+    for inversion in catalogue.inversions:
+        listed["loaded" if inversion in usable else "skipped"][inversion.name] = {
+            "step": None,
+            "sd_checkpoint": None,
+            "sd_checkpoint_name": None,
+            "shape": sum(inversion.widths),
+            "vectors": inversion.num_vectors,
+        }
+    return listed
 
 
 @router.get("/scripts", summary="Scripts (AUTOMATIC1111)", responses=problems(503))

@@ -54,4 +54,5 @@ def _entry(name: str, model: ServedModel, service: Service) -> ModelEntry:
         guidance_scale=defaults.guidance_scale,
         sampler=defaults.sampler,
         noise_schedule=defaults.noise_schedule,
+        embeddings=[inversion.name for inversion in service.catalogue.inversions_of(model)],
     )

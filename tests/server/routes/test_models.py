@@ -8,6 +8,8 @@ from pathlib import Path
 
 import httpx2
 import pytest
+import torch
+from safetensors.torch import save_file
 from structlog.testing import capture_logs
 
 from engine.models.random_model import make_random_model
@@ -37,9 +39,20 @@ def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def client(module_serve: Callable, models_dir: Path):
+def embeddings_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One textual inversion for each family, and what is none."""
+    folder = tmp_path_factory.mktemp("embeddings")
+    save_file({"emb_params": torch.ones(3, 32)}, folder / "glow.safetensors")
+    save_file({"clip_l": torch.ones(2, 32), "clip_g": torch.ones(2, 48)}, folder / "glow-xl.safetensors")
+    (folder / "torn.safetensors").write_bytes(b"")
+    (folder / "old.pt").write_bytes(b"")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def client(module_serve: Callable, models_dir: Path, embeddings_dir: Path):
     with capture_logs() as lines:
-        running = module_serve(models_dir=models_dir)
+        running = module_serve(models_dir=models_dir, embeddings_dir=embeddings_dir)
     left_out = {Path(line["path"]).name for line in lines if line["event"] == "a model is left out"}
     assert left_out == {"a name with spaces", "damaged", "torn.safetensors"}
     with httpx2.Client(base_url=running.url, timeout=60) as client:
@@ -56,6 +69,23 @@ def test_the_models_are_listed_with_what_each_defaults_to(client: httpx2.Client)
     wanted = {"num_inference_steps": 6, "guidance_scale": 1.0, "sampler": "LCM", "width": 64, "size_multiple": 8}
     assert {name: found["quick"][name] for name in wanted} == wanted
     assert found["xl"]["family"] == "Stable Diffusion XL"
+
+
+def test_textual_inversions_are_listed_with_the_models_that_can_use_them(client: httpx2.Client):
+    found = {entry["id"]: entry["embeddings"] for entry in client.get("/v1/models").json()["data"]}
+    assert found == {**found, "quick": ["glow"], "xl": ["glow-xl"]}
+    listed = client.get("/sdapi/v1/embeddings").json()
+    shapes = {name: (entry["shape"], entry["vectors"]) for name, entry in listed["skipped"].items()}
+    assert shapes == {"glow": (32, 3), "glow-xl": (80, 2), "torn": (0, 0)}
+    assert listed["loaded"] == {}  # the default model is the fake one, which has no text encoder
+
+
+def test_the_default_model_s_textual_inversions_are_loaded(serve: Callable, models_dir: Path, embeddings_dir: Path):
+    running = serve(model_id=str(models_dir / "quick"), embeddings_dir=embeddings_dir)
+    listed = httpx2.get(f"{running.url}/sdapi/v1/embeddings").json()
+    nothing = dict.fromkeys(("step", "sd_checkpoint", "sd_checkpoint_name"))
+    assert listed["loaded"] == {"glow": {**nothing, "shape": 32, "vectors": 3}}
+    assert listed["skipped"].keys() == {"glow-xl", "torn"}
 
 
 def test_a_request_gets_the_defaults_of_the_model_that_it_names(client: httpx2.Client):

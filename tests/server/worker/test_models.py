@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from engine.engine import Engine
 from engine.models.loading import load_text_encoder, load_unet, load_vae
@@ -32,6 +33,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         make_random_model(folder / name, seed=seed)
     make_random_model(folder / "xl", arch="tiny-xl")
     make_random_model(folder / "gone", seed=9)
+    (folder / "embeddings").mkdir()
+    vectors = torch.randn(2, 32, generator=torch.Generator().manual_seed(1))
+    save_file({"emb_params": vectors}, folder / "embeddings" / "glow.safetensors")
     (folder / "gone" / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"torn")
     return folder
 
@@ -50,6 +54,7 @@ class Process:
             model_name="default",
             models={name: str(folder / name) for name in names},
             device_memory_bytes=budget_bytes,
+            embeddings_folder=str(folder / "embeddings"),
         )
         engine, info = start_engine(configuration, lambda _: None)
         self.shelf: Shelf[Engine] = shelf_of(configuration, engine, info)
@@ -145,3 +150,27 @@ def test_the_size_of_a_model_is_that_of_its_weights(folder: Path):
     networks = [load(folder / "xl", torch.float32, torch.device("cpu")) for load in loads]
     held = sum(parameter.nbytes for network in networks for parameter in network.parameters())
     assert memory_bytes(folder / "xl", 4) == held
+
+
+@pytest.mark.parametrize("process", [1], indirect=True)
+def test_every_model_reads_textual_inversions_also_when_it_is_loaded_again(process: Process):
+    drawn: dict[str, list[bytes | JobFailed]] = {}
+    for turn in range(2):
+        for model in ("", "second"):
+            for prompt in ("a glow cat", "a gliw cat"):
+                name = f"{model} {prompt}"
+                process.ask(f"{name} {turn}", model, prompt=prompt, prompt_syntax="weighted")
+                drawn.setdefault(name, []).append(process.ends(1)[f"{name} {turn}"])
+    assert all(isinstance(first, bytes) and first == again for first, again in drawn.values())
+    assert len({first for first, _ in drawn.values()}) == 4
+
+
+@pytest.mark.parametrize("process", [None], indirect=True)
+def test_a_textual_inversion_for_another_model_is_refused_by_name(process: Process):
+    process.ask("0", "xl", prompt="a cat", negative_prompt="glow", prompt_syntax="weighted")
+    refused = process.ends(1)["0"]
+    assert isinstance(refused, JobFailed)
+    assert refused.message.startswith(
+        "negative_prompt must not name the textual inversion glow: its vectors have 32 numbers, those of this model's "
+        "text encoders"
+    )
