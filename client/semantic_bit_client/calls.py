@@ -29,7 +29,7 @@ from semantic_bit_client.errors import (
     error_type,
     plain,
 )
-from semantic_bit_client.models import Health, ImageInfo, JobState, Picture, Progress, Queue, Sampler, Usage
+from semantic_bit_client.models import Health, ImageInfo, JobState, Model, Picture, Progress, Queue, Sampler, Usage
 from semantic_bit_client.uploads import AnyPicture, form_of, picture_file
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "health",
     "image_info",
     "is_stream",
+    "models",
     "new_key",
     "picture",
     "progress_of",
@@ -177,7 +178,7 @@ def _job_call(
         headers={"Content-Type": media_type, "Idempotency-Key": key},
         body=body,
         statuses=frozenset({200, 202}),
-        read=_job,
+        read=_record(JobState),
     )
 
 
@@ -187,13 +188,13 @@ def show(job_id: str) -> Call[JobState]:
     Raises:
         ValueError: that is not a job id.
     """
-    return Call(method="GET", path=_job_path(job_id), read=_job, job_id=job_id)
+    return Call(method="GET", path=_job_path(job_id), read=_record(JobState), job_id=job_id)
 
 
 def cancel(job_id: str) -> Call[JobState]:
     """Cancel a job. One that has ended stays as it is, so a repeat does no harm."""
     path = f"{_job_path(job_id)}/cancel"
-    return Call(method="POST", path=path, headers={"Idempotency-Key": new_key()}, read=_job, job_id=job_id)
+    return Call(method="POST", path=path, headers={"Idempotency-Key": new_key()}, read=_record(JobState), job_id=job_id)
 
 
 def picture(state: JobState, index: int) -> Call[Picture]:
@@ -240,6 +241,17 @@ def samplers(num_inference_steps: int | None) -> Call[tuple[Sampler, ...]]:
 
     query = {} if num_inference_steps is None else {"num_inference_steps": str(num_inference_steps)}
     return Call(method="GET", path="/v1/samplers", query=query, read=read)
+
+
+def models() -> Call[tuple[Model, ...]]:
+    """Ask for the models."""
+
+    def read(reply: Reply) -> tuple[Model, ...]:
+        found = decoded(tuple[Model, ...], document_of(reply.content).get("data"), "data")
+        # After the default model itself, further entries with its values are names for OpenAI's clients alone.
+        return tuple(model for index, model in enumerate(found) if index == 0 or not model.is_default)
+
+    return Call(method="GET", path="/v1/models", read=read)
 
 
 def usage() -> Call[Usage]:
@@ -375,10 +387,6 @@ def _media_type(content_type: str) -> str:
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
-
-
-def _job(reply: Reply) -> JobState:
-    return decoded(JobState, document_of(reply.content))
 
 
 def _record(kind: type[_T]) -> Callable[[Reply], _T]:

@@ -19,7 +19,7 @@ from semantic_bit_client.deadline import Deadline
 from semantic_bit_client.drawing import Drawing, JobDrawing, Upscaling
 from semantic_bit_client.errors import SemanticBitError
 from semantic_bit_client.job_follower import EventSession, JobFollower, Step
-from semantic_bit_client.models import Health, ImageInfo, JobState, Picture, Progress, Queue, Sampler, Usage
+from semantic_bit_client.models import Health, ImageInfo, JobState, Model, Picture, Progress, Queue, Sampler, Usage
 from semantic_bit_client.retries import Retries, RetryBudget
 from semantic_bit_client.transport import ResponseReader, Settings, failures_named
 from semantic_bit_client.uploads import AnyPicture
@@ -189,6 +189,15 @@ class Client:
     def samplers(self, *, num_inference_steps: int | None = None) -> tuple[Sampler, ...]:
         """The samplers, with their model calls for so many steps (left out: the default)."""
         return self._wire.ask(calls.samplers(num_inference_steps))
+
+    def models(self) -> tuple[Model, ...]:
+        """The models that `model` may name, the default one first.
+
+        Raises:
+            NotSupported: the server does not list its models.
+            SemanticBitError: see `errors.py`.
+        """
+        return self._wire.ask(calls.models())
 
     def usage(self) -> Usage:
         """What was drawn on the last 30 days, day by day, and what it cost.

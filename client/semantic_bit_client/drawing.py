@@ -42,6 +42,8 @@ class Drawing(TypedDict, total=False):
 
     negative_prompt: str | None
     """What not to draw."""
+    model: str | None
+    """Which model draws: a name that `models()` lists. Its own defaults then apply."""
     num_inference_steps: int | None
     guidance_scale: float | None
     """How closely to follow the prompt; 1 or less is off, and then twice as fast."""

@@ -1,6 +1,6 @@
 """The command `dream`: a prompt in, picture files out, with a progress bar; Ctrl+C cancels the job.
 
-`dream info FILE` and `dream upscale FILE` are in `dream_files.py`.
+`dream info FILE`, `dream upscale FILE` and `dream --models` are in `dream_files.py`.
 
 Exit codes:
     0    drawn and saved
@@ -30,7 +30,7 @@ from stamina.instrumentation import set_on_retry_hooks
 from semantic_bit_client.calls import new_key
 from semantic_bit_client.client import Client, Job
 from semantic_bit_client.drawing import JobDrawing
-from semantic_bit_client.dream_files import FILE_COMMANDS, add_file_arguments
+from semantic_bit_client.dream_files import FILE_COMMANDS, add_file_arguments, list_of_models
 from semantic_bit_client.errors import (
     InvalidRequest,
     NotAuthorised,
@@ -71,6 +71,8 @@ _CANCEL_RETRIES: Final = Retries(attempts=2, time_s=5.0)
 _MOST_LOOKED_AT: Final = 100
 """Files: as many pictures no server draws at once, and it is the server that says so."""
 
+_LIST_MODELS: Final = "--models"
+
 _AS_GIVEN: Final = "semantic_bit_client.as_given"
 
 
@@ -83,6 +85,8 @@ def run(arguments: list[str] | None = None) -> NoReturn:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors=_AS_GIVEN)
         words = sys.argv[1:] if arguments is None else arguments
+        if _LIST_MODELS in words:
+            sys.exit(_models_listed([word for word in words if word != _LIST_MODELS]))
         # One word alone is a prompt.
         is_file_command = len(words) > 1 and words[0] in FILE_COMMANDS
         sys.exit(_done(words[0], words[1:]) if is_file_command else _drawn(_parsed(words)))
@@ -110,6 +114,19 @@ def _done(command: str, words: list[str]) -> int:
     try:
         with _client(options, Retries()) as client:
             _print(FILE_COMMANDS[command](client, options))
+    except ValueError as error:
+        return _failed(str(error), _WRONG)
+    return 0
+
+
+def _models_listed(words: list[str]) -> int:
+    """Print the models of the server."""
+    parser = argparse.ArgumentParser(prog=f"dream {_LIST_MODELS}", epilog=_EPILOG)
+    _add_common_arguments(parser)
+    options = parser.parse_args(words)
+    try:
+        with _client(options, Retries()) as client:
+            _print(list_of_models(client, as_json=options.json))
     except ValueError as error:
         return _failed(str(error), _WRONG)
     return 0
@@ -227,6 +244,7 @@ def _drawing(options: argparse.Namespace) -> JobDrawing:
     width, height = options.size or (None, None)
     return {
         "negative_prompt": options.negative,
+        "model": options.model,
         "num_inference_steps": options.steps,
         "guidance_scale": options.guidance,
         "width": width,
@@ -260,6 +278,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, help="denoising steps")
     parser.add_argument("--guidance", type=float, help="how closely to follow the prompt")
     parser.add_argument("--size", type=_size, metavar="SIZE", help="pixels: 512, or 768x512 (width x height)")
+    parser.add_argument("--model", metavar="NAME", help="which of the server's models draws (default: its own)")
+    parser.add_argument(_LIST_MODELS, action="store_true", help="list the server's models, and draw nothing")
     parser.add_argument("--sampler", metavar="NAME", help="such as 'Euler a' or 'DPM++ 2M Karras'")
     parser.add_argument("--count", type=int, default=1, help="pictures: FILE becomes FILE-1, FILE-2, ... (default: 1)")
     parser.add_argument("--image", type=Path, metavar="FILE", help="draw over this picture (png, jpg or webp)")

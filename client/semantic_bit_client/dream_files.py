@@ -1,4 +1,4 @@
-"""The commands `dream info FILE` and `dream upscale FILE`: of a picture that is there already. Nothing is drawn."""
+"""What `dream` does without drawing: `dream info FILE`, `dream upscale FILE`, and the list of models."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Final
 
 from semantic_bit_client.client import Client
+from semantic_bit_client.models import Model
 
-__all__ = ["FILE_COMMANDS", "add_file_arguments"]
+__all__ = ["FILE_COMMANDS", "add_file_arguments", "list_of_models"]
 
 
 def add_file_arguments(parser: argparse.ArgumentParser, command: str) -> None:
@@ -19,6 +20,19 @@ def add_file_arguments(parser: argparse.ArgumentParser, command: str) -> None:
     parser.add_argument("file", type=Path, metavar="FILE", help="a PNG, JPEG or WebP file")
     if command == "upscale":
         parser.add_argument("--scale", type=float, help="how much larger, 1 to 4 (default: 2)")
+
+
+def list_of_models(client: Client, *, as_json: bool) -> str:
+    """The models that `--model` may name."""
+    models = client.models()
+    if as_json:
+        return json.dumps([dataclasses.asdict(model) for model in models])
+    return "\n".join(_line_of(model) for model in models)
+
+
+def _line_of(model: Model) -> str:
+    size = f"{model.width}x{model.height}, {model.num_inference_steps} steps"
+    return f"{model.id} ({model.family}, {size}{', default' if model.is_default else ''})"
 
 
 def _info(client: Client, options: argparse.Namespace) -> str:

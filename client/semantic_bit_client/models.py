@@ -25,6 +25,7 @@ __all__ = [
     "JobCounts",
     "JobState",
     "JobStatus",
+    "Model",
     "Params",
     "Picture",
     "PictureInfo",
@@ -247,6 +248,8 @@ class ImageInfo:
     """The pictures that it was drawn over: `image`, `mask`. They are not in the file, and are needed again."""
     unknown: dict[str, str]
     """What else the text says, under its own keys."""
+    digital_source_type: str | None = None
+    """Where the picture comes from in IPTC's terms: `trainedAlgorithmicMedia` if a model drew it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,6 +304,26 @@ class Sampler:
     """What `eta` is if it is left out; None where it must be left out."""
     model_calls: int
     """Model calls for one picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model that requests may name, and what they then default to."""
+
+    id: str
+    """Its name."""
+    family: str
+    is_default: bool
+    """Whether it draws where a request names none."""
+    width: int
+    """Pixels."""
+    height: int
+    size_multiple: int
+    """Width and height must be multiples of it."""
+    num_inference_steps: int
+    guidance_scale: float
+    sampler: str
+    noise_schedule: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from semantic_bit_client.drawing import JobDrawing
-from semantic_bit_client.models import Health, JobState, Queue, Sampler, UsageDay, UsageSum
+from semantic_bit_client.models import Health, JobState, Model, Queue, Sampler, UsageDay, UsageSum
 
 from server.config import Settings
 from server.errors import PROBLEMS
@@ -30,6 +30,7 @@ OPERATIONS: dict[str, Any] = {
     "GET /v1/jobs/{job_id}/images/{index}": None,
     "GET /v1/jobs/{job_id}/events": None,
     "GET /v1/queue": Queue,
+    "GET /v1/models": {"data": tuple[Model, ...]},
     "GET /v1/samplers": {"samplers": tuple[Sampler, ...]},
     "GET /v1/usage": {"from": date, "to": date, "rows": tuple[UsageDay, ...], "total": UsageSum},
     "GET /health": Health,

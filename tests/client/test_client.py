@@ -114,6 +114,8 @@ def test_health_queue_and_samplers_are_told_as_records(client):
     health, queue = client.health(), client.queue(num_inference_steps=2, height=64, width=64)
     assert (health.status, health.model_loaded, health.generator_info.model_id) == ("healthy", True, "fake")
     assert (queue.waiting, queue.accepting, queue.max_waiting) == (0, True, 100)
+    [model] = client.models()
+    assert (model.id, model.is_default, model.width, model.size_multiple) == ("fake", True, 512, 8)
     samplers = {sampler.name: sampler for sampler in client.samplers(num_inference_steps=10)}
     assert [name for name, sampler in samplers.items() if sampler.is_default] == ["DPMSolver++"]
     assert samplers["Heun"].model_calls == 19

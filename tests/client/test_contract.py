@@ -324,7 +324,7 @@ def test_every_request_of_the_client_is_in_the_contract(serve):
     with Client(serve(FakeExecutor(step_s=0.01)).url, transport=Noting()) as client:
         client.generate("a cat", num_inference_steps=2)
         client.job(client.submit("a cat").id).cancel()
-        client.health(), client.queue(), client.samplers(), client.usage()
+        client.health(), client.queue(), client.samplers(), client.models(), client.usage()
     assert asked == contract.OPERATIONS.keys()
 
 

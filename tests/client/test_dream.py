@@ -17,6 +17,7 @@ from semantic_bit_client import Progress, dream
 from semantic_bit_client.progress_bar import ProgressBar, line_of
 
 from engine.errors import NotFiniteError
+from engine.models.random_model import make_random_model
 from server.worker.fake_executor import FakeExecutor
 from tests.client.proxy import Fault, proxied
 
@@ -58,6 +59,24 @@ def test_it_hands_on_every_wish(server, run):
     assert (params.width, params.height, params.seed, params.num_images) == (128, 64, 3, 2)
     assert (params.sampler, params.guidance_scale) == ("Euler a", 2)
     assert sorted(path.name for path in Path().iterdir()) == ["cat-1.webp", "cat-2.webp"]
+
+
+def test_the_models_are_listed_and_one_is_chosen(serve, run, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    make_random_model(folder / "quick", seed=1)
+    server = serve(FakeExecutor(), models_dir=folder, openai_model_aliases=("gpt-image-1",))
+    code, out, _ = run(server.url, "--models")
+    assert code == 0
+    assert [line.partition(" (")[0] for line in out.splitlines()] == ["fake", "quick"]  # no aliases
+    assert out.splitlines()[0].endswith(", default)")
+    code, out, _ = run(server.url, "--models", "--json")
+    assert [(model["id"], model["width"]) for model in json.loads(out)] == [("fake", 512), ("quick", 64)]
+    assert run(server.url, "a cat", "--model", "quick", "--steps", "2", "--seed", "1")[0] == 0
+    assert (server.executor.started[-1].params.model, server.executor.started[-1].params.width) == ("quick", 64)
+    code, _, err = run(server.url, "a cat", "--model", "slow")
+    assert code == 2
+    assert "model must be one of the names" in err
+    assert run(server.url, "--models", "a cat")[0] == 2
 
 
 def test_without_a_name_the_file_is_named_after_its_seed(server, run):
