@@ -11,7 +11,7 @@ import torch
 from torch.nn.functional import pad
 
 from engine.journey import advance
-from engine.leg_state import LegState
+from engine.leg_state import LastCall, LegState
 from engine.picture import Picture
 
 __all__ = ["Batch", "ModelInput"]
@@ -49,6 +49,14 @@ class Batch:
     def states(self) -> list[LegState]:
         """What is drawn of each picture."""
         return [picture.leg for picture in self.pictures]
+
+    @property
+    def rows_by_request(self) -> dict[str, int]:
+        """Request -> rows of all its pictures in this call, without padding."""
+        rows: dict[str, int] = {}
+        for picture in self.pictures:
+            rows[picture.request_id] = rows.get(picture.request_id, 0) + picture.num_rows
+        return rows
 
     @property
     def last_rows(self) -> list[int]:
@@ -109,17 +117,22 @@ class Batch:
             return guided
         return share * (guided * (unguided.std() / guided.std())) + (1 - share) * guided
 
-    def scatter(self, prediction: torch.Tensor) -> None:
+    def scatter(self, prediction: torch.Tensor, shown: torch.Tensor | None = None) -> None:
         """Take every picture's step with the model's answer: guidance, one fused update, and each gets its slots back.
 
         Args:
             prediction: (R, C, h, w), the model's answer, row by row.
+            shown: (R, C or more, h, w), what the model was shown; remembered with the answer where it is given.
         """
-        states = self.states
+        states, answers = self.states, self.guide(prediction)
+        if shown is not None:
+            for state, row, answer in zip(states, self.last_rows, answers, strict=True):
+                timestep = state.timesteps[state.call_index]
+                state.last_call = LastCall(shown[row, : answer.shape[0]], answer, timestep)
         num_slots = max(state.slots.shape[0] for state in states)
         matrices = torch.stack([_widen(state.matrices[state.call_index], num_slots) for state in states])
         slots = torch.stack([_more_slots(state.slots, num_slots) for state in states])
-        new_slots = advance(slots, self.guide(prediction), self._noise(), matrices)
+        new_slots = advance(slots, answers, self._noise(), matrices)
         for state, new in zip(states, new_slots, strict=True):
             if state.cells is not None:
                 new[0] = state.kept(new[0])

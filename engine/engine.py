@@ -9,8 +9,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 
@@ -22,7 +21,6 @@ from engine.events import (
     Failed,
     Finished,
     ImageDrawn,
-    PhaseTimes,
     PreviewTaken,
     RanOutOfMemory,
     StepTaken,
@@ -36,45 +34,17 @@ from engine.pacing import Pacer
 from engine.params import GenerationParams
 from engine.picture import Picture, Source, make_picture
 from engine.pictures.base import make_base
-from engine.pictures.resize import Pixels
+from engine.pictures.resize import Pixels, resize
 from engine.previews import PREVIEW_INTERVAL_S, Previewer
 from engine.reading import DOING, PictureReader, check_finite
+from engine.request import PreparedRequest, Request
 from engine.table_store import TableStore
 
-__all__ = ["Engine", "PreparedRequest", "is_out_of_memory"]
+__all__ = ["Engine", "is_out_of_memory"]
 
 logger = logging.getLogger(__name__)
 
 _OUT_OF_MEMORY_PHRASES = ("ALLOC_FAILED", "CUDA error: out of memory", "unable to find an engine to execute")
-
-
-@dataclass(frozen=True, slots=True)
-class PreparedRequest:
-    """A request with all that can be made ready outside the engine's thread: tables and noise."""
-
-    request_id: str
-    pictures: Sequence[Picture]
-    truncated_tokens: int
-    wants_previews: bool
-
-
-@dataclass(slots=True)
-class _Request:
-    """What the engine remembers of a request whose pictures it draws."""
-
-    id: str
-    truncated_tokens: int
-    num_unfinished: int
-    next_preview_at: float
-    """On the engine's clock; infinity where nobody looks."""
-    encode_s: float = 0.0
-    decode_s: float = 0.0
-    denoise_began: float | None = None
-    denoise_ended: float = 0.0
-
-    def times(self) -> PhaseTimes:
-        began = self.denoise_ended if self.denoise_began is None else self.denoise_began
-        return PhaseTimes(encode_s=self.encode_s, denoise_s=self.denoise_ended - began, decode_s=self.decode_s)
 
 
 class Engine:
@@ -118,7 +88,7 @@ class Engine:
         self._previewer = Previewer(model)
         self._unlearnt_colours_wait_s = unlearnt_colours_wait_s
         self._clock = clock
-        self._requests: dict[str, _Request] = {}
+        self._requests: dict[str, Request] = {}
         self._enlarging: deque[Picture] = deque()
         """Those that are only enlarged. Each second piece of work, at most, is a tile: the batch goes on meanwhile."""
         self._has_just_enlarged = False
@@ -168,7 +138,7 @@ class Engine:
 
     def add(self, request: PreparedRequest) -> None:
         """Take a request in; its pictures join the batch, in order, as soon as there is room."""
-        self._requests[request.request_id] = _Request(
+        self._requests[request.request_id] = Request(
             request.request_id,
             request.truncated_tokens,
             num_unfinished=len(request.pictures),
@@ -183,6 +153,37 @@ class Engine:
             return
         self._batch_scheduler.remove(lambda picture: picture.request_id == request_id)
         self._enlarging = deque(picture for picture in self._enlarging if picture.request_id != request_id)
+
+    def finish_early(self, request_id: str, image_indices: Collection[int] | None = None) -> list[EngineEvent]:
+        """Hand over pictures of a request as far as they are; those of which nothing shows yet are left out.
+
+        Args:
+            request_id: unknown ids are ignored.
+            image_indices: which of its pictures; None: all that are left.
+
+        Returns:
+            The request's end, if nothing is left of it. What is still to be decoded comes with the next steps.
+        """
+        request = self._requests.get(request_id)
+        if request is None:
+            return []
+        scheduler = self._batch_scheduler
+        meant = [
+            picture
+            for picture in (*scheduler.running, *scheduler.waiting, *self._enlarging)
+            if picture.request_id == request_id and (image_indices is None or picture.image_index in image_indices)
+        ]
+        shown = [picture for picture in meant if picture.shown_leg is not None]
+        scheduler.remove(lambda picture: picture in meant)
+        self._enlarging = deque(picture for picture in self._enlarging if picture not in meant)
+        for picture in shown:
+            picture.is_cut_short = True
+        scheduler.denoised.extend(shown)
+        request.num_unfinished -= len(meant) - len(shown)
+        if request.num_unfinished:
+            return []
+        del self._requests[request_id]
+        return [Finished(request_id, request.times(), request.truncated_tokens)]
 
     @torch.inference_mode()
     def step(self) -> list[EngineEvent]:
@@ -264,8 +265,8 @@ class Engine:
         model_input = batch.gather()
         prediction = self.model.denoise(*model_input)
         previews = self._take_previews(batch, model_input, prediction, began)
-        rows_by_request = _rows_by_request(batch.pictures)  # of this call: the next one may have others
-        batch.scatter(prediction)
+        rows_by_request = batch.rows_by_request  # of this call: the next one may have others
+        batch.scatter(prediction, model_input.latents)
         self._pacer.mark()
         ended = self._clock()
         pictures = batch.pictures
@@ -349,8 +350,12 @@ class Engine:
 
     def _pixels(self, picture: Picture) -> Pixels:
         """Decode, and hand over a picture or an error, never a black square; lay it over what it was drawn over."""
-        check_finite(picture.leg.latents)
-        drawn = self.model.decode(picture.leg.latents).cpu().numpy()
+        latents = self._previewer.latest(picture) if picture.is_cut_short else picture.leg.latents
+        check_finite(latents)
+        drawn = self.model.decode(latents).cpu().numpy()
+        if picture.is_cut_short:
+            last = picture.legs[-1].plan
+            drawn = resize(drawn, last.height, last.width)
         return drawn if picture.source is None else picture.source.base.finished(drawn)
 
     def _finish(self, picture: Picture, pixels: Pixels) -> list[EngineEvent]:
@@ -385,13 +390,6 @@ class Engine:
     def _free_memory(self) -> None:
         if self.model.info.device.type == "cuda":
             torch.cuda.empty_cache()
-
-
-def _rows_by_request(pictures: Sequence[Picture]) -> dict[str, int]:
-    rows: dict[str, int] = {}
-    for picture in pictures:
-        rows[picture.request_id] = rows.get(picture.request_id, 0) + picture.num_rows
-    return rows
 
 
 def is_out_of_memory(error: Exception) -> bool:

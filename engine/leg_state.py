@@ -15,7 +15,18 @@ from engine.prompts.encoder import Conditioning
 from engine.prompts.plan import PromptPlan
 from engine.transfer import pinned, sent
 
-__all__ = ["LegState", "make_leg_state"]
+__all__ = ["LastCall", "LegState", "make_leg_state"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LastCall:
+    """What the network was shown of a picture at its latest call, and what it answered."""
+
+    shown: torch.Tensor
+    """(C, h, w)."""
+    answer: torch.Tensor
+    """(C, h, w), after guidance."""
+    timestep: float
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -63,6 +74,8 @@ class LegState:
     """Model calls already taken."""
     noise_index: int = 0
     """Draws of steps already used."""
+    last_call: LastCall | None = None
+    """None before the first."""
 
     @property
     def num_rows(self) -> int:
@@ -139,6 +152,16 @@ class LegState:
         """
         mask = encoded.mean.new_ones(1, *self.shape[1:]) if self.cells is None else self.cells[None].float()
         self.shown_mask = torch.cat([mask, encoded.sampled(self.noise.masked)])
+
+    def with_known(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents without noise, with those of the picture that is drawn over where nothing is masked.
+
+        Args:
+            latents: (C, h, w).
+        """
+        if self.cells is None or self.image is None or self.reads_mask:
+            return latents
+        return torch.where(self.cells, latents, self.image)
 
     def kept(self, latents: torch.Tensor) -> torch.Tensor:
         """What was drawn at the current call, and what is known where nothing is masked; as diffusers inpaints.

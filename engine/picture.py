@@ -59,11 +59,18 @@ class Picture:
     """The result of enlarging without drawing, as far as it is done."""
     tiles: list[Box] = field(default_factory=list)
     """Of it, those that are still to be made."""
+    is_cut_short: bool = False
+    """Whether it takes no more steps, and is handed over as far as it is."""
 
     @property
     def leg(self) -> LegState:
         """The one that is drawn now."""
         return self.legs[self.leg_index]
+
+    @property
+    def shown_leg(self) -> LegState | None:
+        """The latest one that the network has answered for; None: there is nothing to see yet."""
+        return next((leg for leg in reversed(self.legs) if leg.last_call is not None), None)
 
     @property
     def is_last_leg(self) -> bool:
@@ -97,8 +104,8 @@ class Picture:
 
     @property
     def is_denoised(self) -> bool:
-        """Whether it has taken its last step."""
-        return bool(self.legs) and self.is_last_leg and self.leg.is_denoised
+        """Whether it takes no more steps."""
+        return self.is_cut_short or (bool(self.legs) and self.is_last_leg and self.leg.is_denoised)
 
     def go_on(self) -> None:
         """Turn to the next leg, if this one has taken its last step and there is one."""

@@ -13,8 +13,10 @@ import numpy.typing as npt
 import torch
 
 from engine.batch import Batch, ModelInput
+from engine.leg_state import LastCall
 from engine.models.base import DiffusionModel
 from engine.models.latent_to_rgb import LatentToRgb
+from engine.picture import Picture
 from engine.schedulers import alphas_cumprod
 
 __all__ = ["PREVIEW_INTERVAL_S", "Previewer", "RoughPicture"]
@@ -71,14 +73,23 @@ class Previewer:
         answer = batch.guide(prediction)[index]
         shown = model_input.latents[batch.last_rows[index], : answer.shape[0]]
         state = batch.states[index]
-        signal = self._signal_levels[round(state.timesteps[state.call_index])]
+        estimate = self.estimate(LastCall(shown, answer, state.timesteps[state.call_index]))
+        return RoughPicture(*_leaving(estimate), self._model.latent_to_rgb)
+
+    def latest(self, picture: Picture) -> torch.Tensor:
+        """(C, h, w): the finished latents of a picture that takes no more steps, as its latest call showed them."""
+        leg = picture.shown_leg
+        if leg is None or leg.last_call is None:
+            raise AssertionError("a picture is handed over of which nothing shows")
+        return leg.with_known(self.estimate(leg.last_call))
+
+    def estimate(self, call: LastCall) -> torch.Tensor:
+        """(C, h, w): the finished latents, as far as they can be known after a call."""
+        signal = self._signal_levels[round(call.timestep)]
         noise = (1 - signal * signal).sqrt()
-        picture = (
-            signal * shown - noise * answer
-            if self._predicts_velocity
-            else (shown - noise * answer) / signal.clamp(min=SMALLEST_SIGNAL)
-        )
-        return RoughPicture(*_leaving(picture), self._model.latent_to_rgb)
+        if self._predicts_velocity:
+            return signal * call.shown - noise * call.answer
+        return (call.shown - noise * call.answer) / signal.clamp(min=SMALLEST_SIGNAL)
 
 
 def _leaving(tensor: torch.Tensor) -> tuple[torch.Tensor, torch.cuda.Event | None]:

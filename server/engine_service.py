@@ -27,8 +27,18 @@ from engine.errors import EngineError, InvalidParamsError
 from server.errors import EngineLostError
 from server.executors import engine_protocol
 from server.executors.base import Job, JobEvent
-from server.executors.engine_protocol import ALONE, DRAW, FRAMES, HEARTBEAT_S, EngineStatus
-from server.executors.messages import HEADER, JobFailed, Pong, Submit, WorkDone, decode_to_engine, frame
+from server.executors.engine_protocol import ALONE, DRAW, FINISH, FRAMES, HEARTBEAT_S, EngineStatus
+from server.executors.messages import (
+    HEADER,
+    FinishEarly,
+    JobFailed,
+    Pong,
+    Submit,
+    ToEngine,
+    WorkDone,
+    decode_to_engine,
+    frame,
+)
 from server.executors.pool import EnginePool
 from server.executors.seat import Seat
 
@@ -71,6 +81,8 @@ class EngineService:
         self._numbers = itertools.count()
         self._idle = asyncio.Event()
         self._num_drawing = 0
+        self._drawing: dict[str, tuple[Seat, Job]] = {}
+        """By the names that gateways know attempts by; of two with one name, the later one."""
         self._ends: Counter[str] = Counter(dict.fromkeys(("done", "failed", "lost", "cancelled", "refused"), 0))
 
     async def drain(self, timeout_s: float) -> None:
@@ -109,6 +121,10 @@ class EngineService:
         if (method, path) == ("POST", DRAW):
             await self._draw(scope, receive, send)
             return
+        if (method, path) == ("POST", FINISH):
+            await self._finish_early(scope, receive)
+            await _respond(send, 200, _JSON, b"{}")
+            return
         await _respond(send, *self._reading(method, path))
 
     def _reading(self, method: str, path: str) -> tuple[int, str, bytes]:
@@ -140,6 +156,7 @@ class EngineService:
             info=pool.info,
             images_in_flight=sum(seat.num_images for seat in pool.seats),
             is_draining=self.is_draining,
+            finishes_early=True,
         )
 
     def _metrics(self) -> list[Metric]:
@@ -175,6 +192,7 @@ class EngineService:
         own_id = f"{submit.job_id}/{next(self._numbers)}"
         job = Job.of(submit, own_id)
         seat.take(own_id, submit.params, alone=alone)
+        self._drawing[submit.job_id] = seat, job
         self._num_drawing += 1
         try:
             await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", FRAMES.encode())]})
@@ -189,8 +207,21 @@ class EngineService:
                 await asyncio.gather(drawing, hang_up, return_exceptions=True)
         finally:
             seat.leave(own_id)
+            if self._drawing.get(submit.job_id) == (seat, job):  # else it was asked for again
+                del self._drawing[submit.job_id]
             self._num_drawing -= 1
             self._idle.set()
+
+    async def _finish_early(self, scope: _Scope, receive: _Receive) -> None:
+        message = await _message_of(scope, receive)
+        if not isinstance(message, FinishEarly):
+            raise _RefusedError(400, "the frame must ask for pictures of a job")
+        drawing = self._drawing.get(message.job_id)
+        if drawing is None:
+            raise _RefusedError(404, "this engine draws no such job")
+        seat, job = drawing
+        if not await seat.executor.finish_early(job, message.image_indices):
+            raise _RefusedError(404, "this engine does not draw that job any more")
 
     async def _stream(self, seat: Seat, job: Job, attempt_id: str, send: _Send) -> str:
         """Send a job's events, and a sign of life where there are none; how it ended."""
@@ -247,11 +278,11 @@ async def _body_of(receive: _Receive) -> bytearray:
     return body
 
 
-async def _submit_of(scope: _Scope, receive: _Receive) -> Submit:
-    """The job in a request's body.
+async def _message_of(scope: _Scope, receive: _Receive) -> ToEngine:
+    """The frame that is a request's body.
 
     Raises:
-        _RefusedError: there is none that could be drawn.
+        _RefusedError: it is none.
     """
     body = await _body_of(receive)
     if (b"content-type", FRAMES.encode()) not in scope["headers"]:
@@ -259,9 +290,18 @@ async def _submit_of(scope: _Scope, receive: _Receive) -> Submit:
     try:
         if len(body) < HEADER.size or HEADER.unpack_from(body)[0] != len(body) - HEADER.size:
             raise _RefusedError(400, "the body must be one frame")
-        submit = decode_to_engine(bytes(body[HEADER.size :]))
+        return decode_to_engine(bytes(body[HEADER.size :]))
     except (msgspec.DecodeError, EngineError) as error:
         raise _RefusedError(400, f"the job cannot be read: {error}") from None
+
+
+async def _submit_of(scope: _Scope, receive: _Receive) -> Submit:
+    """The job in a request's body.
+
+    Raises:
+        _RefusedError: there is none that could be drawn.
+    """
+    submit = await _message_of(scope, receive)
     if not isinstance(submit, Submit) or not _ATTEMPT_ID.fullmatch(submit.job_id):
         raise _RefusedError(400, "the frame must be a job with the id of an attempt")
     if submit.output_format not in {"png", "webp", "jpeg"}:

@@ -314,6 +314,15 @@ class ImageGenerator:
         """End a job with what there is of it: whoever waits for it gets that. One that has ended stays as it is."""
         self.dispatcher.spawn(self.dispatcher.interrupt(job_id), f"interrupt {job_id}")
 
+    def skip(self, job_id: str, batch_size: int) -> None:
+        """End the batch of a job that is drawn now with what there is of it; its other batches go on.
+
+        Args:
+            job_id: its id.
+            batch_size: pictures of one batch, as the caller counts them.
+        """
+        self.dispatcher.spawn(self.dispatcher.skip(job_id, batch_size), f"skip {job_id}")
+
     async def requeue(self, record: JobRecord) -> JobRecord:
         """Let a dead job be tried again from the start.
 

@@ -158,9 +158,9 @@ MUTATIONS: Final = (
     Mutation(
         name="update-in-tf32",
         file=BATCH,
-        old="self.guide(prediction), self._noise(), matrices)",
+        old="advance(slots, answers, self._noise(), matrices)",
         # TF32 keeps 10 bits of the mantissa, as half precision does.
-        new="self.guide(prediction).half().float(), self._noise(), matrices)",
+        new="advance(slots, answers.half().float(), self._noise(), matrices)",
         test=LIKE_DIFFUSERS,
         why="What a matrix product with TF32 would do to the update: seen on GPUs only, 2e-3 off.",
     ),

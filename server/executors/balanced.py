@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from contextlib import aclosing
 
 import msgspec
@@ -28,6 +28,10 @@ class BalancedEngines(RemoteEngine):
         """See `Executor.info`: what one of them runs, with the places that all are thought to have."""
         info = super().info
         return None if info is None else msgspec.structs.replace(info, max_images_in_flight=self._window)
+
+    async def finish_early(self, job: Job, image_indices: Collection[int] | None) -> bool:  # noqa: ARG002 -- the protocol's
+        """See `Executor.finish_early`. Which of them draws the job is not known here."""
+        return False
 
     async def run(self, job: Job) -> AsyncGenerator[JobEvent, None]:
         """See `Executor.run`."""

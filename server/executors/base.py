@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -160,6 +160,18 @@ class Executor(Protocol):
             EngineBusyError: it was not begun.
             EngineError: the engine could not draw it.
             EngineLostError: the engine ended or was replaced while drawing; another one may draw the job.
+        """
+        ...
+
+    async def finish_early(self, job: Job, image_indices: Collection[int] | None) -> bool:
+        """Let pictures of a job that runs here be sent as far as they are; those with nothing to see are left out.
+
+        Args:
+            job: it goes on until every other picture is finished.
+            image_indices: which; None: all that are left.
+
+        Returns:
+            Whether the engine was asked. If not, the job goes on as before.
         """
         ...
 

@@ -3,6 +3,9 @@
 `POST /engine/v1/draw` takes one frame (`Submit`) and answers with frames as they come (see `messages.py`): the job's
 events, `JobDone` or `JobFailed` as the last, and `Pong` whenever there was nothing else to say. Closing the connection
 cancels the job before its next step. 503: no room, nothing was begun.
+
+`POST /engine/v1/finish` takes one frame (`FinishEarly`) for a job whose stream is open: its pictures come over that.
+200: the engine was asked; 404: it draws no such job.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from server.executors.messages import EngineInfo
 __all__ = [
     "ALONE",
     "DRAW",
+    "FINISH",
     "FRAMES",
     "HEARTBEAT_S",
     "INFO",
@@ -26,6 +30,7 @@ __all__ = [
 ]
 
 DRAW: Final = "/engine/v1/draw"
+FINISH: Final = "/engine/v1/finish"
 INFO: Final = "/engine/v1/info"
 ALONE: Final = "alone=1"
 """The query of a job that no other may be drawn with: its last attempt."""
@@ -51,3 +56,5 @@ class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):
     """None until it was ready once. Its `max_images_in_flight` are the places of all devices together."""
     images_in_flight: int = 0
     is_draining: bool = False
+    finishes_early: bool = False
+    """Whether it knows `FINISH`."""

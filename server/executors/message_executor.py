@@ -6,7 +6,7 @@ import asyncio
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Final, NamedTuple, get_args
@@ -21,6 +21,7 @@ from server.executors.messages import (
     Cancel,
     DeviceMemory,
     EngineInfo,
+    FinishEarly,
     FromEngine,
     ImageReady,
     JobDone,
@@ -182,6 +183,13 @@ class MessageExecutor(ABC):
             del self._running[job.attempt_id]
             if not has_ended:
                 self._send(Cancel(job.attempt_id))
+
+    async def finish_early(self, job: Job, image_indices: Collection[int] | None) -> bool:
+        """See `Executor.finish_early`."""
+        if self._state != "ready" or job.attempt_id not in self._running:
+            return False
+        self._send(FinishEarly(job.attempt_id, None if image_indices is None else tuple(image_indices)))
+        return True
 
     @property
     @abstractmethod

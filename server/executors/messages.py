@@ -20,6 +20,7 @@ __all__ = [
     "Configure",
     "DeviceMemory",
     "EngineInfo",
+    "FinishEarly",
     "FromEngine",
     "ImageReady",
     "JobDone",
@@ -36,6 +37,7 @@ __all__ = [
     "Ready",
     "Submit",
     "ToEngine",
+    "ToWorker",
     "WorkDone",
     "decode_from_engine",
     "decode_to_engine",
@@ -112,13 +114,27 @@ class Cancel(_Message, frozen=True):
     job_id: str
 
 
+class FinishEarly(_Message, frozen=True):
+    """Take no more steps for pictures of this job, and send them as far as they are. Unknown jobs are ignored.
+
+    Pictures of which nothing shows yet are left out. The job ends as always, when nothing is left of it.
+    """
+
+    job_id: str
+    image_indices: tuple[int, ...] | None = None
+    """None: all that are left."""
+
+
 class Ping(_Message, frozen=True):
     """Answered by the engine's own thread, between two work items."""
 
     number: int
 
 
-ToEngine = Configure | Submit | Cancel | Ping
+ToWorker = Submit | Cancel | FinishEarly | Ping
+"""What an engine is sent while it draws."""
+
+ToEngine = Configure | ToWorker
 
 
 # --- engine -> gateway ------------------------------------------------------------------------------------------------

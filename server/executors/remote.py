@@ -10,7 +10,7 @@ import contextlib
 import ssl
 import time
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 from typing import Final, NamedTuple, get_args
 
 import httpx2
@@ -27,9 +27,9 @@ from server.executors.base import (
     JobEvent,
     RestartReason,
 )
-from server.executors.engine_protocol import ALONE, DRAW, FRAMES, INFO, PROTOCOL, EngineStatus
+from server.executors.engine_protocol import ALONE, DRAW, FINISH, FRAMES, INFO, PROTOCOL, EngineStatus
 from server.executors.message_executor import RESTART_ESTIMATE_S, error_from
-from server.executors.messages import EngineInfo, JobDone, JobFailed, WorkDone, frame
+from server.executors.messages import EngineInfo, FinishEarly, JobDone, JobFailed, WorkDone, frame
 from server.executors.remote_stream import DrawStream, Event
 from server.executors.work_times import WorkTimes
 
@@ -80,6 +80,8 @@ class RemoteEngine:
         self._token = token
         self._tls = tls
         self._client: httpx2.AsyncClient | None = None
+        self._streams: dict[str, DrawStream] = {}
+        """Of the attempts that are being drawn."""
         self._polling: asyncio.Task[None] | None = None
         self._state: ExecutorState = "loading"
         self._status: EngineStatus | None = None
@@ -238,7 +240,7 @@ class RemoteEngine:
         if self._client is None or self._state != "ready":
             raise EngineBusyError("the engine is not ready", retry_after_s=_UNREACHABLE_RETRY_S)
         body = frame(job.submit)
-        stream = DrawStream(job, self.allowed_silence_s)
+        stream = self._streams[job.attempt_id] = DrawStream(job, self.allowed_silence_s)
         url = f"{DRAW}?{ALONE}" if job.alone else DRAW
         headers = {"Content-Type": FRAMES}
         try:
@@ -259,9 +261,29 @@ class RemoteEngine:
             raise EngineLostError(
                 f"the engine at {self._address.url} broke off: {reason}", retry_after_s=RESTART_ESTIMATE_S
             ) from None
+        finally:
+            del self._streams[job.attempt_id]
         raise EngineLostError(
             f"the engine at {self._address.url} ended its answer before the job", retry_after_s=RESTART_ESTIMATE_S
         )
+
+    async def finish_early(self, job: Job, image_indices: Collection[int] | None) -> bool:
+        """See `Executor.finish_early`. One that is older than this, or does not answer, goes on."""
+        stream = self._streams.get(job.attempt_id)
+        if stream is None or self._client is None or self._status is None or not self._status.finishes_early:
+            return False
+        message = FinishEarly(job.attempt_id, None if image_indices is None else tuple(image_indices))
+        stream.may_be_partial = True  # its end may be on its way before the answer is
+        try:
+            response = await self._client.post(
+                FINISH, content=frame(message), headers={"Content-Type": FRAMES}, extensions=self._extensions
+            )
+        except httpx2.HTTPError as error:
+            _log.warning(
+                "a remote engine was not asked for pictures early", engine=self._address.url, reason=str(error)
+            )
+            return False
+        return response.status_code == 200
 
     def _check_answer(self, response: httpx2.Response) -> None:
         if response.status_code == 503:

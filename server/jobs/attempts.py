@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextvars import Context
@@ -15,7 +16,7 @@ import structlog
 
 from engine.errors import DeviceError, EngineError
 from server.errors import EngineLostError, InputExpiredError
-from server.executors.base import EngineBusyError
+from server.executors.base import EngineBusyError, Job
 from server.executors.messages import ImageReady, JobDone, Preview, Progress, WorkDone
 from server.executors.pool import EnginePool
 from server.executors.seat import Seat
@@ -89,10 +90,14 @@ class Attempts:
         attempt = live.record.attempt + 1
         # The engine sets to work while the disk does. Nothing of either is visible before the disk has answered.
         beginning = self._spawn(self._begin(live, attempt, queue_s), f"begin {live.record.id}", live.context)
-        drawn = await self._draw(live, attempt, seat, beginning)
+        images: dict[int, Picture] = {}
+        drawn = await self._draw(live, attempt, seat, beginning, images)
+        live.finish_early = None
         if drawn is None:
             return
         self._judge(seat, live, drawn)
+        if live.is_interrupted and isinstance(drawn, EngineLostError | DeviceError):
+            drawn = await _as_far_as_it_came(live, images)  # its caller does not want it drawn anew
         if await _has_begun(beginning):
             # Known now: must be written even if the job is cancelled meanwhile (the store decides which of the two it
             # was). Nor may the writing of a picture be cut off: its file would belong to no job.
@@ -106,35 +111,36 @@ class Attempts:
         self._has_become(live, record)
 
     async def _draw(
-        self, live: LiveJob, attempt: int, seat: Seat, beginning: asyncio.Task[bool]
+        self,
+        live: LiveJob,
+        attempt: int,
+        seat: Seat,
+        beginning: asyncio.Task[bool],
+        images: dict[int, Picture],
     ) -> _Pictures | Exception | None:
-        """What the engine made, or why it made nothing; None: the attempt never began."""
-        images: dict[int, Picture] = {}
+        """What the engine made, or why it made nothing; None: the attempt never began. Puts pictures into `images`."""
         done: JobDone | None = None
         try:
             job = live.job(attempt, await self._storage.read_inputs(live.record))
+            live.finish_early = functools.partial(seat.executor.finish_early, job)
             async with contextlib.aclosing(seat.executor.run(job)) as events:
                 async for event in events:
                     if not await _has_begun(beginning):
                         return None
-                    if isinstance(event, Progress | Preview):
-                        live.take(event)
-                    elif isinstance(event, ImageReady):
-                        images[event.image_index] = Picture(event.seed, event.media_type, event.data)
-                        live.take(event)
-                    elif isinstance(event, WorkDone):
-                        live.engine_s += event.seconds_of(job.attempt_id)
-                    else:
+                    if isinstance(event, JobDone):
                         done = event
+                    else:
+                        _take(event, live, job, images)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if not live.is_interrupted or live.is_cancelled or live.is_left or task is None:
                 raise
             task.uncancel()
-            done = JobDone(live.record.id, 0.0, 0.0, 0.0, 0.0, 0)
-            return _Pictures(await _what_there_is(live, images), done, is_partial=True)
+            return await _as_far_as_it_came(live, images)
         except Exception as error:  # noqa: BLE001 -- one job's failure, of whatever kind, never ends another's
             return error
+        if done is not None and live.is_cut_short:
+            return _Pictures(await _what_there_is(live, images), done, is_partial=True)
         if done is None or len(images) != live.record.new.params.num_images:
             return EngineLostError("the engine finished without delivering every picture")
         return _Pictures(tuple(image for _, image in sorted(images.items())), done)
@@ -241,8 +247,26 @@ class Attempts:
         )
 
 
+def _take(
+    event: Progress | Preview | ImageReady | WorkDone, live: LiveJob, job: Job, images: dict[int, Picture]
+) -> None:
+    """What the engine reported while it drew."""
+    if isinstance(event, WorkDone):
+        live.engine_s += event.seconds_of(job.attempt_id)
+        return
+    if isinstance(event, ImageReady):
+        images[event.image_index] = Picture(event.seed, event.media_type, event.data)
+    live.take(event)
+
+
+async def _as_far_as_it_came(live: LiveJob, images: Mapping[int, Picture]) -> _Pictures:
+    """An interrupted job that its engine did not bring to an end."""
+    done = JobDone(live.record.id, 0.0, 0.0, 0.0, 0.0, 0)
+    return _Pictures(await _what_there_is(live, images), done, is_partial=True)
+
+
 async def _what_there_is(live: LiveJob, images: Mapping[int, Picture]) -> tuple[Picture, ...]:
-    """The pictures of an interrupted job: those that are finished, else the preview of one, but at least one."""
+    """The pictures of an interrupted job: those that the engine sent, else the preview of one, but at least one."""
     if images:
         return tuple(image for _, image in sorted(images.items()))
     params, preview = live.record.new.params, live.preview

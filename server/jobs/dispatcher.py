@@ -124,15 +124,35 @@ class Dispatcher:
         return record
 
     async def interrupt(self, job_id: str) -> None:
-        """End a job with what there is of it: `done` if it is being drawn, else `cancelled`."""
+        """End a job with what there is of it: `done` if it is being drawn, else `cancelled`.
+
+        Its pictures are decoded as far as they are; if nothing shows of any, or the engine cannot be asked, it is
+        ended at once.
+        """
         live = self.live.get(job_id)
         if live is None or live.is_interrupted or live.is_cancelled:
             return
         live.is_interrupted = True
-        if live.record.status == "running" and live.task is not None:
-            live.task.cancel()
-        else:
+        task = live.task
+        if live.record.status != "running" or task is None:
             await self.cancel(job_id)
+        elif not (live.step and live.finish_early is not None and await live.finish_early(None)):
+            task.cancel()  # does nothing if it has ended meanwhile
+
+    async def skip(self, job_id: str, batch_size: int) -> None:
+        """End the batch of a job that is drawn now with what there is of it; its other batches go on.
+
+        Args:
+            job_id: its id; nothing happens if none of it is being drawn.
+            batch_size: pictures of one batch.
+        """
+        live = self.live.get(job_id)
+        if live is None or live.is_interrupted or live.is_cancelled or live.finish_early is None:
+            return
+        batch = live.present_batch(batch_size)
+        live.skipped.update(batch)  # at once: its pictures may come before the answer does
+        if batch and not await live.finish_early(batch):
+            live.skipped.difference_update(batch)
 
     async def drain(self, timeout_s: float) -> None:
         """Begin nothing more, and let what runs finish if it does in time. The rest is left to the next start."""

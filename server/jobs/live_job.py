@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from server.executors.base import Job
@@ -28,6 +28,10 @@ class LiveJob:
     """Whether it is not to be drawn any more, though that may not be written down yet."""
     is_interrupted: bool = False
     """Whether its caller wants what there is, and no more."""
+    skipped: set[int] = field(default_factory=set)
+    """Places of the pictures of which its caller wants what there is, and no more."""
+    finish_early: Callable[[Collection[int] | None], Awaitable[bool]] | None = None
+    """Asks the engine that draws it for these pictures, or all, as far as they are; None while none draws it."""
     is_left: bool = False
     """Whether this process will not go on with it: the server shuts down."""
     preview: Preview | None = None
@@ -57,6 +61,27 @@ class LiveJob:
         return sum(self._steps.values())
 
     @property
+    def is_skipping(self) -> bool:
+        """Whether pictures that were skipped are still to come."""
+        return bool(self.skipped - self._finished)
+
+    def present_batch(self, batch_size: int) -> range:
+        """Places of the pictures that are drawn now: of the first batch that has begun and is not finished.
+
+        Args:
+            batch_size: pictures of one batch, as the caller counts them.
+        """
+        begun = self._steps.keys() - self._finished - self.skipped
+        first = min(begun, default=0) // batch_size * batch_size
+        return range(first, min(first + batch_size, self.record.new.params.num_images)) if begun else range(0)
+
+    @property
+    def is_cut_short(self) -> bool:
+        """Whether its caller ended it, or pictures of it, before their last step."""
+        params = self.record.new.params
+        return (self.is_interrupted or bool(self.skipped)) and self.step < params.progress_steps * params.num_images
+
+    @property
     def calls_left(self) -> list[int]:
         """Model calls that are still to be taken, of each picture that is not finished."""
         params = self.record.new.params
@@ -81,6 +106,7 @@ class LiveJob:
         """Forget what came of the attempt before."""
         self._steps.clear()
         self._finished.clear()
+        self.skipped.clear()
         self.preview = None
         self.images = ()
         self.error = None

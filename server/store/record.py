@@ -116,7 +116,8 @@ class Outcome(_Record, frozen=True, kw_only=True):
     images: tuple[StoredImage, ...] = ()
     """In the order of their seeds; empty unless `done`."""
     is_interrupted: bool = False
-    """Whether its caller ended it: it is done with what there was, and charged for the steps that were taken."""
+    """Whether its caller ended it, or some of its pictures, early: it is done with what there was, and charged for the
+    steps that were taken."""
     truncated_tokens: int = 0
     """Tokens of prompt and negative prompt that the text encoder could not read."""
     timings: Timings | None = None

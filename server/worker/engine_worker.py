@@ -17,15 +17,17 @@ from typing import Final, NamedTuple
 
 import torch
 
-from engine.engine import Engine, PreparedRequest, is_out_of_memory
+from engine.engine import Engine, is_out_of_memory
 from engine.errors import DeviceError, DoesNotFitError, EngineError, InvalidParamsError
 from engine.events import EngineEvent, Failed, Finished, ImageDrawn, PreviewTaken, RanOutOfMemory, StepTaken, WorkItem
 from engine.params import GenerationParams
+from engine.request import PreparedRequest
 from engine.shelf import Shelf
 from engine.warm_up import WarmUp
 from server.executors.messages import (
     Cancel,
     DeviceMemory,
+    FinishEarly,
     FromEngine,
     ImageReady,
     JobDone,
@@ -37,6 +39,7 @@ from server.executors.messages import (
     Preview,
     Progress,
     Submit,
+    ToWorker,
     WorkDone,
 )
 from server.picture_info.file_info import ImageMetadata, file_info
@@ -108,7 +111,9 @@ class EngineWorker:
         self._warm_up = warm_up
         self._backend = backend
         self._last_busy_at = time.monotonic()
-        self._commands: queue.SimpleQueue[PreparedRequest | Cancel | Ping | _Stop | DeviceError] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[PreparedRequest | Cancel | FinishEarly | Ping | _Stop | DeviceError] = (
+            queue.SimpleQueue()
+        )
         # A large request takes seconds to prepare; cancels and pings do not wait behind it.
         self._preparing = ThreadPoolExecutor(1, thread_name_prefix="prepare")
         # One thread, so that a job's pictures are sent in order and before its end.
@@ -119,7 +124,7 @@ class EngineWorker:
         """Job -> seconds spent on its files so far. Belongs to the thread that writes files."""
         self._is_stopping = threading.Event()
 
-    def handle(self, message: Submit | Cancel | Ping) -> None:
+    def handle(self, message: ToWorker) -> None:
         """Take a message in."""
         if isinstance(message, Submit):
             self._formats[message.job_id] = _FileWish(message.output_format, message.image_metadata, message.params)
@@ -219,16 +224,8 @@ class EngineWorker:
                 return
             wait_s = 0
             match command:
-                case PreparedRequest():
-                    if command.request_id in self._formats:  # else it was cancelled while it was prepared
-                        self._shelf.resident[self._borrowed[command.request_id]].add(command)
-                    else:
-                        self._give_back(command.request_id)
-                case Cancel(job_id):
-                    for engine in self._shelf.resident.values():
-                        engine.cancel(job_id)
-                    self._give_back(job_id)
-                    self._forget_files(job_id)
+                case PreparedRequest() | Cancel() | FinishEarly():
+                    self._carry_out(command)
                 case Ping(number):
                     self._send(Pong(number, _device_memory(self._device)))
                     wait_s = self._idle_wait_s()
@@ -236,6 +233,24 @@ class EngineWorker:
                     raise command
                 case _Stop():
                     return
+
+    def _carry_out(self, command: PreparedRequest | Cancel | FinishEarly) -> None:
+        """A command for one job."""
+        match command:
+            case PreparedRequest():
+                if command.request_id in self._formats:  # else it was cancelled while it was prepared
+                    self._shelf.resident[self._borrowed[command.request_id]].add(command)
+                else:
+                    self._give_back(command.request_id)
+            case Cancel(job_id):
+                for engine in self._shelf.resident.values():
+                    engine.cancel(job_id)
+                self._give_back(job_id)
+                self._forget_files(job_id)
+            case FinishEarly(job_id, image_indices):
+                for engine in list(self._shelf.resident.values()):
+                    for event in engine.finish_early(job_id, image_indices):
+                        self._report(event)
 
     def _idle_wait_s(self) -> float | None:
         """How long to wait for a command: 0 while there is work, None for ever."""

@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 
 from server.executors.messages import (
     Cancel,
+    FinishEarly,
     FromEngine,
     LoadProgress,
     Ping,
@@ -25,6 +26,7 @@ from server.executors.messages import (
     Progress,
     Ready,
     Submit,
+    ToWorker,
 )
 from server.worker.fake_pictures import fake_image, fake_info, fake_job_done, fake_preview, fake_work
 from server.worker.gateway_link import Line
@@ -107,11 +109,11 @@ class FakeEngine:
         self._max_images_in_flight = max_images_in_flight
         self._model_name = model_name
         self._apply_faults = apply_faults
-        self._messages: queue.SimpleQueue[Submit | Cancel | Ping | None] = queue.SimpleQueue()
+        self._messages: queue.SimpleQueue[ToWorker | None] = queue.SimpleQueue()
         self._is_stopping = threading.Event()
         self._pictures: list[_Picture] = []
 
-    def handle(self, message: Submit | Cancel | Ping) -> None:
+    def handle(self, message: ToWorker) -> None:
         """Take a message in."""
         self._messages.put(message)
 
@@ -140,8 +142,16 @@ class FakeEngine:
                 self._pictures += [_Picture(job, index) for index in range(message.params.num_images)]
             case Cancel(job_id):
                 self._pictures = [picture for picture in self._pictures if picture.job.submit.job_id != job_id]
+            case FinishEarly(job_id, image_indices):
+                self._finish_early(job_id, image_indices)
             case Ping(number):
                 self._send(Pong(number))
+
+    def _finish_early(self, job_id: str, image_indices: Sequence[int] | None) -> None:
+        """Send the job's pictures as far as they are, but none that has taken no step."""
+        for picture in [picture for picture in self._pictures if picture.job.submit.job_id == job_id]:
+            if image_indices is None or picture.index in image_indices:
+                self._finish(picture, steps_left_out=picture.job.submit.params.progress_steps - picture.step)
 
     def _take_step(self, pictures: Sequence[_Picture]) -> None:
         """Every picture's step at once; a picture that has taken its last one leaves."""
@@ -175,11 +185,12 @@ class FakeEngine:
         if picture.step == params.progress_steps:
             self._finish(picture)
 
-    def _finish(self, picture: _Picture) -> None:
+    def _finish(self, picture: _Picture, *, steps_left_out: int = 0) -> None:
         self._pictures.remove(picture)
         job, now = picture.job, time.monotonic()
-        self._report_work("decode", now, [picture])
-        self._send(fake_image(job.submit, picture.index, self._model_name))
+        if picture.step or not steps_left_out:
+            self._report_work("decode", now, [picture])
+            self._send(fake_image(job.submit, picture.index, self._model_name, steps_left_out))
         job.num_unfinished -= 1
         if not job.num_unfinished:
             denoise_s = now - (now if job.began is None else job.began)

@@ -16,19 +16,17 @@ from typing import BinaryIO
 
 from server.executors.messages import (
     HEADER,
-    Cancel,
     Configure,
     FromEngine,
-    Ping,
-    Submit,
     ToEngine,
+    ToWorker,
     decode_to_engine,
     frame,
 )
 
 __all__ = ["Line", "MessageHandler"]
 
-MessageHandler = Callable[[Submit | Cancel | Ping], None]
+MessageHandler = Callable[[ToWorker], None]
 """Takes a message in and returns at once."""
 
 
@@ -67,7 +65,7 @@ class Line:
     def _listen(self) -> None:
         while True:
             message = self._receive()
-            if not isinstance(message, Submit | Cancel | Ping):
+            if not isinstance(message, ToWorker):
                 # The engine's thread may be inside a device call that never returns: no polite end.
                 os._exit(0)
             self._handler.result()(message)

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from server.executors.message_executor import MessageExecutor
-from server.executors.messages import Cancel, EngineInfo, FromEngine, Ping, Ready, Submit, ToEngine
+from server.executors.messages import EngineInfo, FromEngine, Ready, ToEngine, ToWorker
 
 __all__ = ["InProcessExecutor", "Send", "Worker"]
 
@@ -20,7 +20,7 @@ Send = Callable[[FromEngine], None]
 class Worker(Protocol):
     """Draws on a thread: `EngineWorker` or `FakeEngine`."""
 
-    def handle(self, message: Submit | Cancel | Ping) -> None:
+    def handle(self, message: ToWorker) -> None:
         """Take a message in. Any thread may call this."""
         ...
 
@@ -70,7 +70,7 @@ class InProcessExecutor(MessageExecutor):
             await asyncio.to_thread(self._thread.join)
 
     def _send(self, message: ToEngine) -> None:
-        if self._worker is not None and isinstance(message, Submit | Cancel | Ping):
+        if self._worker is not None and isinstance(message, ToWorker):
             self._worker.handle(message)
 
     def _receive_from(self, worker: Worker, message: FromEngine) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import threading
 from collections.abc import Iterator
 
 import httpx2
@@ -133,6 +134,25 @@ def test_image_to_image_keeps_what_it_is_told_to_keep(ask):
     assert differ(bottom[32:], image[32:])
     near = drawn(ask, "img2img", **{**masked, "inpaint_full_res": True, "inpaint_full_res_padding": 0})
     assert np.array_equal(near[32:], image[32:])
+
+
+def test_an_interrupt_shows_the_state_that_was_reached(ask, get):
+    """Decoded: nearer to the finished picture than the preview of that moment is, which has a pixel for each 8x8."""
+    wish = {**SMALL, "width": 128, "height": 128, "steps": 60}
+    found = []
+    waiting = threading.Thread(target=lambda: found.append(ask("txt2img", **wish)))
+    waiting.start()
+    state = get("progress")
+    while state["progress"] < 0.5:
+        assert waiting.is_alive()
+        state = get("progress")
+    ask("interrupt")
+    waiting.join(60)
+    preview = Image.open(io.BytesIO(base64.b64decode(state["current_image"]))).convert("RGB").resize((128, 128))
+    early, whole = pixels(found[0]["images"][0]), drawn(ask, **wish)
+    assert early.shape == (128, 128, 3)
+    assert differ(early, whole), "it took fewer steps"
+    assert np.abs(early - whole).mean() < np.abs(np.asarray(preview).astype(int) - whole).mean()
 
 
 def test_formats(ask, get):

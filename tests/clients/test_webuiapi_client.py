@@ -151,8 +151,7 @@ async def _records(running):
     return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(store.page(query), running.loop))
 
 
-@pytest.mark.parametrize("act", ["interrupt", "skip"])
-def test_an_interrupted_call_is_answered_with_a_picture_and_others_go_on(webuiapi, serve, act):
+def test_an_interrupted_call_is_answered_with_a_picture(webuiapi, serve):
     executor = FakeExecutor(step_s=0.05, max_images_in_flight=8)
     running = serve(executor, api_key="k" * 40)
     keyed = {"X-API-Key": "k" * 40}
@@ -166,11 +165,11 @@ def test_an_interrupted_call_is_answered_with_a_picture_and_others_go_on(webuiap
         state = api.get_progress()
     assert 0 < state["progress"] < 1
     assert state["state"]["sampling_steps"] == 150
-    getattr(api, act)()
+    api.interrupt()
     waiting.join(60)
     [result] = found
     [image] = result.images
-    assert image.size == (64, 64), "the preview in the picture's size"
+    assert image.size == (8, 8), "what the engine decoded; an enlarged preview would be 64x64"
     assert api.get_progress()["progress"] == 0
     job = httpx2.get(f"{running.url}/v1/jobs", headers=keyed).json()["jobs"][0]
     assert job["status"] == "done"
@@ -179,6 +178,54 @@ def test_an_interrupted_call_is_answered_with_a_picture_and_others_go_on(webuiap
     assert kept.outcome.is_interrupted, "it is written down"
     usage = httpx2.get(f"{running.url}/v1/usage", headers=keyed).json()
     assert 0 < usage["total"]["work_units"] < executor.started[0].params.work_units
+
+
+def began(client, path="/sdapi/v1/txt2img", **body):
+    """A call that waits for its pictures, and has taken steps: what ends it, and where its answer will be."""
+    found = []
+    waiting = threading.Thread(target=lambda: found.append(client.post(path, json={"prompt": "a cat", **body})))
+    waiting.start()
+    while not (state := client.get("/sdapi/v1/progress").json())["progress"]:
+        assert waiting.is_alive()
+    assert state["state"]["skipped"] is False
+    return waiting, found
+
+
+def test_an_interrupt_ends_every_batch_and_a_skip_the_present_one(serve):
+    running = serve(FakeExecutor(step_s=0.02, max_images_in_flight=2))
+    wish = {"steps": 40, "width": 64, "height": 64, "seed": 5, "batch_size": 2, "n_iter": 2}
+    with httpx2.Client(base_url=running.url, timeout=60) as client:
+        waiting, found = began(client, **wish)
+        client.post("/sdapi/v1/interrupt")
+        waiting.join(60)
+        waiting, skipped = began(client, **wish)
+        assert client.post("/sdapi/v1/skip").json() is None
+        waiting.join(60)
+        usage = client.get("/v1/jobs").json()["jobs"]
+        whole = client.post("/sdapi/v1/txt2img", json={"prompt": "a cat", **wish}).json()
+    ended, skipped = found[0].json(), skipped[0].json()
+    assert json.loads(ended["info"])["all_seeds"] == [5, 6], "the second batch had not begun"
+    assert len(ended["images"]) == 2
+    assert json.loads(skipped["info"])["all_seeds"] == [5, 6, 7, 8]
+    assert skipped["images"][2:] == whole["images"][2:], "drawn to their end"
+    assert not set(skipped["images"][:2]) & set(whole["images"])
+    assert [job["status"] for job in usage] == ["done", "done"]
+
+
+def test_a_skip_before_the_first_step_skips_nothing(serve):
+    running = serve()
+    running.call(running.executor.hang)
+    with httpx2.Client(base_url=running.url, timeout=60) as client:
+        body = {"prompt": "a cat", "width": 64, "height": 64, "seed": 5, "steps": 4}
+        found = []
+        waiting = threading.Thread(target=lambda: found.append(client.post("/sdapi/v1/txt2img", json=body).json()))
+        waiting.start()
+        while not client.get("/sdapi/v1/progress").json()["state"]["job_count"]:
+            assert waiting.is_alive()
+        client.post("/sdapi/v1/skip")
+        running.call(running.executor.wake)
+        waiting.join(60)
+        assert found[0]["images"] == client.post("/sdapi/v1/txt2img", json=body).json()["images"]
 
 
 def test_what_cannot_be_done_is_refused_by_name(webuiapi, api, picture):

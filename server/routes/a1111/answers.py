@@ -34,7 +34,7 @@ def answer(
     content = {
         "images": [base64.b64encode(image.data).decode() for image in images] if body.send_images else [],
         "parameters": {**known, **({"init_images": None, "mask": None} if hasattr(body, "mask") else {})},
-        "info": json.dumps(_info(service, body, record, len(images), ignored, timestamp)),
+        "info": json.dumps(_info(service, body, record, images, ignored, timestamp)),
     }
     headers = picture_headers(request, record, service)
     if ignored:
@@ -43,11 +43,18 @@ def answer(
 
 
 def _info(
-    service: Service, body: DrawRequest, record: JobRecord, num_images: int, ignored: list[str], timestamp: str
+    service: Service,
+    body: DrawRequest,
+    record: JobRecord,
+    images: Sequence[Picture],
+    ignored: list[str],
+    timestamp: str,
 ) -> dict[str, Any]:
-    params = record.new.params
+    params, num_images = record.new.params, len(images)
+    # Of a call that was interrupted, some may be missing. Variations of one seed are not told apart then.
+    has_own_seeds = len(set(params.seeds)) == len(params.seeds)
+    places = [params.seeds.index(image.seed) if has_own_seeds else index for index, image in enumerate(images)]
     model = service.settings.model_name
-    seeds = list(params.seeds)[:num_images]
     subseed = -1 if params.variation_seed is None else params.variation_seed
     return {
         "prompt": params.prompt,
@@ -55,9 +62,9 @@ def _info(
         "negative_prompt": params.negative_prompt,
         "all_negative_prompts": [params.negative_prompt] * num_images,
         "seed": params.seed,
-        "all_seeds": seeds,
+        "all_seeds": [image.seed for image in images],
         "subseed": subseed,
-        "all_subseeds": [subseed if subseed < 0 else subseed + index for index in range(num_images)],
+        "all_subseeds": [subseed if subseed < 0 else subseed + place for place in places],
         "subseed_strength": params.variation_strength,
         "width": params.width,
         "height": params.height,
@@ -76,7 +83,7 @@ def _info(
         "denoising_strength": params.strength if params.image is not None else None,
         "extra_generation_params": {"Ignored": ", ".join(ignored)} if ignored else {},
         "index_of_first_image": 0,
-        "infotexts": [info_text(params.of_image(index), model) for index in range(num_images)],
+        "infotexts": [info_text(params.of_image(place), model) for place in places],
         "styles": [],
         "job_timestamp": timestamp,
         "clip_skip": params.clip_skip + 1,

@@ -68,7 +68,13 @@ async def _drawn(request: Request, body: DrawRequest, service: Service) -> Respo
     wish = body.wish(service.defaults, session.options)
     new = foreign_job(request, service, wish, api="a1111", output_format=body.output_format(session.options))
     timestamp = time.strftime("%Y%m%d%H%M%S")
-    call = Call(job_id=new.id, task_id=body.force_task_id, num_batches=body.n_iter, timestamp=timestamp)
+    call = Call(
+        job_id=new.id,
+        task_id=body.force_task_id,
+        num_batches=body.n_iter,
+        batch_size=body.batch_size,
+        timestamp=timestamp,
+    )
     with session.waiting(call):
         try:
             record, images = await draw(request, service, new, wish.pictures)

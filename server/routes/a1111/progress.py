@@ -42,7 +42,7 @@ async def progress(
     return {
         "progress": _share(state),
         "eta_relative": state.eta_s or 0.0,
-        "state": _state(call, state),
+        "state": _state(call, state, is_skipping=_is_skipping(call, service)),
         "current_image": None if skip_current_image else _preview(state),
         "textinfo": _textinfo(state, service),
     }
@@ -101,23 +101,23 @@ async def pending_tasks(request: Request, service: ServiceOf) -> dict[str, Any]:
     dependencies=[needs("generate")],
 )
 async def interrupt(request: Request, service: ServiceOf) -> dict[str, Any]:
-    """Each waiting call is answered with one picture at least. Other keys' calls go on."""
-    _end_calls(request, service)
+    """Each waiting call is answered with its pictures as far as they are, one at least. Other keys' calls go on."""
+    for call in _calls_of(request, service):
+        call.is_interrupted = True
+        service.generator.interrupt(call.job_id)
     return {}
 
 
 @router.post(
-    "/sdapi/v1/skip", summary="The same as interrupt", responses=problems(503), dependencies=[needs("generate")]
+    "/sdapi/v1/skip",
+    summary="End this key's present batch with what there is",
+    responses=problems(503),
+    dependencies=[needs("generate")],
 )
 async def skip(request: Request, service: ServiceOf) -> None:
-    """The pictures of a call are drawn together, so there is no single one to skip."""
-    _end_calls(request, service)
-
-
-def _end_calls(request: Request, service: Service) -> None:
+    """The pictures of the batch that is drawn now are answered as far as they are; those of `n_iter` after it go on."""
     for call in _calls_of(request, service):
-        call.is_interrupted = True
-        service.generator.interrupt(call.job_id)
+        service.generator.skip(call.job_id, call.batch_size)
 
 
 def _calls_of(request: Request, service: Service) -> list[Call]:
@@ -127,6 +127,11 @@ def _calls_of(request: Request, service: Service) -> list[Call]:
 def _state_of(call: Call, service: Service) -> JobState | None:
     live = service.generator.dispatcher.live.get(call.job_id)
     return None if live is None else service.generator.states.of(live.record)
+
+
+def _is_skipping(call: Call, service: Service) -> bool:
+    live = service.generator.dispatcher.live.get(call.job_id)
+    return live is not None and live.is_skipping
 
 
 def _share(state: JobState) -> float:
@@ -143,7 +148,7 @@ def _textinfo(state: JobState, service: Service) -> str | None:
     return f"In queue: {state.queue_position + 1}/{service.generator.dispatcher.num_waiting}"
 
 
-def _state(call: Call | None = None, state: JobState | None = None) -> dict[str, Any]:
+def _state(call: Call | None = None, state: JobState | None = None, *, is_skipping: bool = False) -> dict[str, Any]:
     """A1111's `shared.state`; without a call, of one that idles."""
     if call is None or state is None:
         job, steps, step, batches, at = "", 0, 0, 0, 0
@@ -152,7 +157,7 @@ def _state(call: Call | None = None, state: JobState | None = None) -> dict[str,
         job, steps, batches = "txt2img" if params.image is None else "img2img", params.progress_steps, call.num_batches
         step, at = state.step % max(1, steps), min(batches - 1, state.step * batches // max(1, state.steps))
     return {
-        "skipped": False,
+        "skipped": is_skipping,
         "interrupted": call is not None and call.is_interrupted,
         "stopping_generation": False,
         "job": job,

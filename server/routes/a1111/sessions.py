@@ -23,6 +23,7 @@ class Call:
     """What `/internal/progress` asks for."""
     num_batches: int
     """`n_iter`."""
+    batch_size: int
     timestamp: str
     is_interrupted: bool = False
 

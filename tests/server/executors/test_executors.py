@@ -137,6 +137,23 @@ async def test_previews_come_while_a_job_is_drawn_and_only_then(executor: Execut
     assert not any(isinstance(event, Preview) for event in events[first_picture:])
 
 
+async def test_pictures_come_early_if_they_are_asked_for(executor: Executor):
+    """The first one is; the second one is drawn to its end, and then the job is done."""
+    wanted = job("hurried", num_images=2, num_inference_steps=30)
+    events: list[JobEvent] = []
+    async with asyncio.timeout(60), aclosing(executor.run(wanted)) as running:
+        async for event in running:
+            events.append(event)
+            if isinstance(event, Progress) and (event.image_index, event.step) == (0, 2):
+                assert await executor.finish_early(wanted, [0])
+    steps = [max(event.step for event in events if isinstance(event, Progress) and event.image_index == index)
+             for index in (0, 1)]  # fmt: skip
+    assert steps[0] < steps[1] == 30
+    assert [event.image_index for event in events if isinstance(event, ImageReady)] == [0, 1]
+    assert isinstance(events[-1], JobDone)
+    assert not await executor.finish_early(wanted, None), "it is over"
+
+
 async def test_jobs_side_by_side_do_not_mix(executor: Executor):
     alone = {seed: await events_of(executor, job(f"alone {seed}", seed=seed)) for seed in range(5)}
     together = await asyncio.gather(*(events_of(executor, job(f"job {seed}", seed=seed)) for seed in range(5)))

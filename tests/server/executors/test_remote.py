@@ -19,10 +19,11 @@ from server.engine_service import EngineService
 from server.errors import EngineLostError
 from server.executors.balanced import BalancedEngines
 from server.executors.base import EngineBusyError, Executor, Job
-from server.executors.engine_protocol import DRAW, FRAMES, INFO, MAX_REMOTE_FRAME_BYTES
+from server.executors.engine_protocol import DRAW, FINISH, FRAMES, INFO, MAX_REMOTE_FRAME_BYTES
 from server.executors.messages import (
     HEADER,
     Cancel,
+    FinishEarly,
     ImageReady,
     JobDone,
     Pong,
@@ -163,6 +164,33 @@ async def test_errors_of_the_engine_come_back_as_they_were():
         executor.fail_next(EngineLostError("the engine process ended"))
         with pytest.raises(EngineLostError, match="the engine process ended"):
             await events_of(engine, job())
+
+
+async def test_pictures_come_early_from_afar_too():
+    executor = FakeExecutor(step_s=0.005)
+    wish = job(num_images=2, num_inference_steps=100)
+    async with served(executor) as (url, _), remote(url) as engine:
+        events: list[object] = []
+        async with contextlib.aclosing(engine.run(wish)) as running:
+            async for event in running:
+                events.append(event)
+                if isinstance(event, Progress) and (event.image_index, event.step) == (1, 2):
+                    assert await engine.finish_early(wish, None)
+        assert isinstance(events[-1], JobDone)
+        assert len([event for event in events if isinstance(event, ImageReady)]) == 2
+        assert max(event.step for event in events if isinstance(event, Progress)) < 50
+        assert not await engine.finish_early(wish, None), "it is over"
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [(frame(FinishEarly("a.1")), 404), (frame(Cancel("a.1")), 400), (b"", 400), (frame(FinishEarly("../x")), 404)],
+)
+async def test_what_cannot_come_early_is_refused(body: bytes, status: int):
+    async with served(FakeExecutor()) as (url, _), httpx2.AsyncClient(base_url=url) as client:
+        headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": FRAMES}
+        assert (await client.post(FINISH, content=body, headers=headers)).status_code == status
+        assert (await client.post(FINISH, content=body, headers={"Content-Type": FRAMES})).status_code == 401
 
 
 async def test_where_nothing_listens_no_attempt_is_used_up():
