@@ -55,6 +55,10 @@ class Catalogue:
         """Those that prompts for a model may name."""
         return tuple(inversion for inversion in self.inversions if not inversion.fault_with(model.text_widths))
 
+    def named(self, name: str) -> ServedModel | None:
+        """A model by its name, or by what follows the last slash of it; None: there is none."""
+        return next((model for model in self.models if name in {model.name, model.name.rpartition("/")[2]}), None)
+
     def defaults_of(self, name: str | None) -> Defaults:
         """What a request gets that names this model, or none.
 

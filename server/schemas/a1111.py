@@ -117,6 +117,8 @@ class DrawRequest(BaseModel):
         unknown = [name for name in self.model_extra or {} if re.fullmatch(r"\w{1,31}", name, re.ASCII)]
         settings = [f"override_settings.{name}" for name in self.override_settings if name not in _KNOWN_SETTINGS]
         plain = [name for name in settings if re.fullmatch(r"[\w.]{1,60}", name, re.ASCII)]
+        if self.override_settings and not self.override_settings_restore_afterwards:
+            names.append("override_settings_restore_afterwards")
         return [*names, *unknown[:20], *plain[:20]]
 
     def output_format(self, settings: Mapping[str, Any]) -> str:

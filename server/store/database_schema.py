@@ -108,7 +108,25 @@ _IMAGE_METADATA: Final = (
     "ALTER TABLE jobs ADD COLUMN image_metadata TEXT NOT NULL DEFAULT 'full'",
 )
 
-STEPS: Final[tuple[tuple[str, ...], ...]] = (_JOBS, _API_KEYS, _USAGE, _CRASHES, _JOB_INPUTS, _IMAGE_METADATA)
+_KEY_OPTIONS: Final = (
+    # What callers of AUTOMATIC1111's API have set, and no restart forgets.
+    """
+    CREATE TABLE key_options (
+        key_id  TEXT NOT NULL PRIMARY KEY,
+        options TEXT NOT NULL -- JSON
+    ) STRICT
+    """,
+)
+
+STEPS: Final[tuple[tuple[str, ...], ...]] = (
+    _JOBS,
+    _API_KEYS,
+    _USAGE,
+    _CRASHES,
+    _JOB_INPUTS,
+    _IMAGE_METADATA,
+    _KEY_OPTIONS,
+)
 """Step n takes a database of version n to version n + 1. A step that was released never changes.
 
 Stored params are read through `GenerationParams`: whoever narrows its limits adds a step for the jobs beyond them.

@@ -10,10 +10,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO, Final, Self
 
-from server.store import job_table, key_table, usage_table
+from server.store import job_table, key_table, options_table, usage_table
 from server.store.api_keys import ApiKey
 from server.store.database import database_opened
 from server.store.group_commit import StoreThread
+from server.store.options_table import Option
 from server.store.record import Failure, JobQuery, JobRecord, NewJob, Outcome
 from server.store.snapshot import take_snapshot
 from server.store.usage_table import Usage, UsageQuestion
@@ -192,6 +193,14 @@ class JobStore:
     async def note_key_uses(self, uses: Mapping[str, float]) -> None:
         """Keep when API keys were last used: id -> Unix seconds."""
         await self._thread.write(partial(key_table.note_uses, uses=uses))
+
+    async def options_of(self, key_id: str) -> dict[str, Option]:
+        """What a key has set; nothing, if it never did."""
+        return await self._thread.read(partial(options_table.options_of, key_id=key_id))
+
+    async def put_options(self, key_id: str, changes: Mapping[str, Option]) -> dict[str, Option]:
+        """Keep options of a key beside those that it has set before; all of them."""
+        return await self._thread.write(partial(options_table.put_options, key_id=key_id, changes=changes))
 
     async def snapshot(self, folder: Path) -> BinaryIO:
         """A copy of the whole database as it is now, an open file; there is room for it in `folder`."""

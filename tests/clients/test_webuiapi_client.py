@@ -364,3 +364,38 @@ def test_options_are_of_one_key_and_an_override_of_one_request(serve):
         client.post("/txt2img", json={"prompt": "a cat", "steps": 1})
         assert running.executor.started[-1].params.clip_skip == 1
         assert client.post("/options", json={"sd_model_checkpoint": "nope"}).status_code == 422
+
+
+def test_options_are_kept_when_the_server_restarts(serve, tmp_path):
+    wishes = {"CLIP_stop_at_last_layers": 2, "samples_format": "jpg", "send_seed": False}
+    for is_second in (False, True):
+        running = serve(data_dir=str(tmp_path))
+        with httpx2.Client(base_url=f"{running.url}/sdapi/v1") as client:
+            if not is_second:
+                client.post("/options", json=wishes)
+            assert client.get("/options").json().items() >= wishes.items()
+            info = json.loads(client.post("/txt2img", json={"prompt": "a cat", "steps": 1}).json()["info"])
+            assert info["clip_skip"] == 2
+        running.stop()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"CLIP_stop_at_last_layers": 0},
+        {"CLIP_stop_at_last_layers": "2"},
+        {"samples_format": "gif"},
+        {"samples_format": 1},
+        {"sd_vae": "other.pt"},
+        {"eta_ddim": 2},
+        {"send_seed": "yes"},
+        {"show_progress_every_n_steps": []},
+    ],
+    ids=str,
+)
+def test_an_option_that_cannot_be_is_refused_by_name_and_none_is_kept(running, wrong):
+    before = httpx2.get(f"{running.url}/sdapi/v1/options").json()
+    answer = httpx2.post(f"{running.url}/sdapi/v1/options", json={"return_grid": True, **wrong})
+    assert answer.status_code == 422
+    assert next(iter(wrong)) in answer.json()["detail"]
+    assert httpx2.get(f"{running.url}/sdapi/v1/options").json() == before

@@ -54,7 +54,7 @@ def _info(
     # Of a call that was interrupted, some may be missing. Variations of one seed are not told apart then.
     has_own_seeds = len(set(params.seeds)) == len(params.seeds)
     places = [params.seeds.index(image.seed) if has_own_seeds else index for index, image in enumerate(images)]
-    model = service.settings.model_name
+    model = params.model or service.settings.model_name
     subseed = -1 if params.variation_seed is None else params.variation_seed
     return {
         "prompt": params.prompt,

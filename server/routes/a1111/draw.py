@@ -13,7 +13,7 @@ from server.access.scopes import needs
 from server.errors import JobCancelledError
 from server.jobs.blank_picture import blank_picture
 from server.routes.a1111.answers import answer
-from server.routes.a1111.options import check_checkpoint
+from server.routes.a1111.options import model_of, options_of
 from server.routes.a1111.sessions import Call
 from server.routes.compat.door import DOOR, CompatRoute
 from server.routes.compat.drawing import draw, foreign_job
@@ -63,10 +63,13 @@ async def img2img(request: Request, body: Annotated[Img2ImgRequest, Body()], ser
 
 
 async def _drawn(request: Request, body: DrawRequest, service: Service) -> Response:
-    session = service.a1111.of(caller_of(request).key_id)
-    check_checkpoint(body.override_settings, service)
-    wish = body.wish(service.defaults, session.options)
-    new = foreign_job(request, service, wish, api="a1111", output_format=body.output_format(session.options))
+    key_id = caller_of(request).key_id
+    session, options = service.a1111.of(key_id), await options_of(service, key_id)
+    model = model_of({**options, **body.override_settings}, service.catalogue)
+    wish = body.wish(model.defaults, options)
+    if model is not service.catalogue.default:
+        wish.model = model.name
+    new = foreign_job(request, service, wish, api="a1111", output_format=body.output_format(options))
     timestamp = time.strftime("%Y%m%d%H%M%S")
     call = Call(
         job_id=new.id,

@@ -7,7 +7,6 @@ from typing import Any, Final
 from fastapi import APIRouter
 
 from server.access.scopes import needs
-from server.routes.a1111.options import title_of
 from server.routes.compat.door import DOOR, CompatRoute
 from server.routes.dependencies import ServiceOf
 from server.routes.responses import problems
@@ -39,10 +38,10 @@ _IDLE: Final = (
 
 @router.get("/sd-models", summary="Models (AUTOMATIC1111)", responses=problems(503))
 async def sd_models(service: ServiceOf) -> list[dict[str, Any]]:
-    """The served model. Its hash is not known here, and none is made up."""
-    title = title_of(service)
-    names = {"title": title, "model_name": title.rpartition("/")[2], "filename": title}
-    return [{**names, "hash": None, "sha256": None, "config": None}]
+    """Those of `GET /v1/models`, the default one first. Their hashes are not known here, and none are made up."""
+    titles = [model.name for model in service.catalogue.models]
+    unknown = {"hash": None, "sha256": None, "config": None}
+    return [{"title": title, "model_name": title.rpartition("/")[2], "filename": title, **unknown} for title in titles]
 
 
 @router.get("/samplers", summary="Samplers (AUTOMATIC1111)", responses=problems(503))

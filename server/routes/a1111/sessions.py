@@ -1,17 +1,19 @@
-"""What the API remembers of each key: its options, and the calls of it that wait for pictures right now."""
+"""What the API has of each key in memory: its options, and the calls of it that wait for pictures right now."""
 
 from __future__ import annotations
 
 import contextlib
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
+
+from server.store.options_table import Option
 
 __all__ = ["Call", "Session", "Sessions"]
 
 _MAX_SESSIONS: Final = 1000
-"""Keys whose options are remembered; those that were used longest ago are forgotten first."""
+"""Keys that are in memory; those that were used longest ago leave first, and their options are read anew."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -32,8 +34,8 @@ class Call:
 class Session:
     """Of one key."""
 
-    options: dict[str, Any] = field(default_factory=dict)
-    """Those that were set."""
+    options: Mapping[str, Option] | None = None
+    """Those that were set, as the store has them; None: not read yet."""
     calls: list[Call] = field(default_factory=list)
     """The oldest first."""
 
@@ -48,7 +50,7 @@ class Session:
 
 
 class Sessions:
-    """Of all keys, in memory: a restart forgets them. Belongs to the event loop's thread."""
+    """Of all keys. Belongs to the event loop's thread."""
 
     def __init__(self) -> None:
         self._sessions: OrderedDict[str, Session] = OrderedDict()

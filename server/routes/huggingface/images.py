@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from server.access.scopes import needs
+from server.catalogue import ServedModel
 from server.errors import DrainingError, ModelNameError, NotAcceptableError
 from server.routes.compat.door import DOOR, CompatRoute
 from server.routes.compat.drawing import draw, foreign_job
@@ -93,9 +94,9 @@ async def draw_here(request: Request, service: ServiceOf) -> Response:
 @router.post("/models/{model_id:path}", **_DOCUMENTED)
 @router.post("/hf-inference/models/{model_id:path}", **_DOCUMENTED)
 async def draw_with_model(request: Request, model_id: ModelId, service: ServiceOf) -> Response:
-    """The served model by its name."""
-    _check_model(model_id, service)
-    return await _drawn(request, service)
+    """A model by its name."""
+    model = _model_of(model_id, service)
+    return await _drawn(request, service, None if model is service.catalogue.default else model.name)
 
 
 @router.get(
@@ -106,19 +107,20 @@ async def draw_with_model(request: Request, model_id: ModelId, service: ServiceO
 )
 async def health(model_id: ModelId, service: ServiceOf) -> dict[str, str]:
     """Of the address that a client was given."""
-    _check_model(model_id, service)
+    _model_of(model_id, service)
     if not await service.generator.admission.is_open():
         raise DrainingError("the model cannot draw now; retry later", retry_after_s=5)
     return {"status": "ok"}
 
 
-def _check_model(name: str, service: Service) -> None:
-    served = service.settings.model_name
-    if name not in {served, served.rpartition("/")[2]}:
-        raise ModelNameError(f"must be {served}", field="model")
+def _model_of(name: str, service: Service) -> ServedModel:
+    model = service.catalogue.named(name)
+    if model is None:
+        raise ModelNameError("must be one of the names that GET /v1/models lists", field="model")
+    return model
 
 
-async def _drawn(request: Request, service: Service) -> Response:
+async def _drawn(request: Request, service: Service, model: str | None = None) -> Response:
     accept = preferred(",".join(request.headers.getlist("accept")), list(MEDIA_TYPES))
     if accept is None:
         raise NotAcceptableError(f"the header Accept must allow one of {', '.join(MEDIA_TYPES)}")
@@ -126,6 +128,7 @@ async def _drawn(request: Request, service: Service) -> Response:
         service.generator.admission.refuse_when_full()
     async with AsyncExitStack() as pictures:
         wish = _checked(await _values(request, service, pictures)).wish()
+        wish.model = model
         new = foreign_job(request, service, wish, api="huggingface", output_format=MEDIA_TYPES[accept])
         record, [image] = await draw(request, service, new, wish.pictures)
     return Response(image.data, media_type=image.media_type, headers=picture_headers(request, record, service))

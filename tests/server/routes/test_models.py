@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -109,6 +110,42 @@ def test_a_name_that_is_not_listed_is_refused(client: httpx2.Client, name: str):
     assert answer.status_code == 422
     (error,) = answer.json()["errors"]
     assert (error["field"], error["rule"]) == ("model", "must be one of the names that GET /v1/models lists")
+
+
+def test_a1111_s_clients_choose_a_model_for_good_or_for_one_request(client: httpx2.Client):
+    """As an option of the key, which an override leaves as it was."""
+    api = "/sdapi/v1"
+    titles = [entry["title"] for entry in client.get(f"{api}/sd-models").json()]
+    assert titles == [entry["id"] for entry in client.get("/v1/models").json()["data"]]
+    default = client.get(f"{api}/options").json()["sd_model_checkpoint"]
+    assert default == titles[0]
+
+    def drawn(**body: object) -> tuple[str, dict]:
+        answer = client.post(f"{api}/txt2img", json={"prompt": "a cat", **body})
+        assert answer.status_code == 200, answer.text
+        return answer.headers["X-Model-Id"], json.loads(answer.json()["info"])
+
+    override = {"sd_model_checkpoint": "quick"}
+    model, info = drawn(override_settings=override)
+    assert (model, info["sd_model_name"], info["steps"], info["width"]) == ("quick", "quick", 6, 64)
+    assert "Model: quick" in info["infotexts"][0]
+    assert drawn()[0] == default
+    assert client.post(f"{api}/options", json={"sd_model_checkpoint": "xl"}).status_code == 200
+    assert client.get(f"{api}/options").json()["sd_model_checkpoint"] == "xl"
+    assert (drawn()[0], drawn(override_settings=override)[0]) == ("xl", "quick")
+    assert client.post(f"{api}/options", json={"sd_model_checkpoint": default}).status_code == 200
+    assert drawn()[0] == default
+    for body in ({"override_settings": {"sd_model_checkpoint": "other"}}, {"override_settings": {"sd_vae": "x.pt"}}):
+        assert client.post(f"{api}/txt2img", json=body).status_code == 422
+    assert client.post(f"{api}/options", json={"sd_model_checkpoint": "../quick"}).status_code == 422
+
+
+def test_hugging_face_s_clients_name_models_in_the_address(client: httpx2.Client):
+    for path, expected in (("models/quick", 200), ("hf-inference/models/xl", 200), ("models/other", 404)):
+        answer = client.post(f"/{path}", json={"inputs": "a cat"})
+        assert answer.status_code == expected, answer.text
+        if expected == 200:
+            assert answer.headers["X-Model-Id"] == path.rpartition("/")[2]
 
 
 def test_openai_s_clients_name_models_too(client: httpx2.Client):
