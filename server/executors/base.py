@@ -52,6 +52,8 @@ class Job:
     inputs: Mapping[str, bytes] = field(default_factory=dict)
     """SHA-256 -> PNG file, of the pictures that the request starts from."""
     image_metadata: ImageMetadata = "full"
+    output_quality: int | None = None
+    """As in `NewJob`."""
 
     @property
     def attempt_id(self) -> str:

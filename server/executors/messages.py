@@ -106,6 +106,8 @@ class Submit(_Message, frozen=True):
     inputs: Mapping[str, bytes] = {}
     """SHA-256 -> PNG file, of the pictures that the request starts from."""
     image_metadata: ImageMetadata = "full"
+    output_quality: int | None = None
+    """Of a JPEG or WebP file, 0 to 100; None: the encoder's own."""
 
 
 class Cancel(_Message, frozen=True):

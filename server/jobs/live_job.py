@@ -100,6 +100,7 @@ class LiveJob:
             output_format=new.output_format,
             inputs=inputs,
             image_metadata=new.image_metadata,
+            output_quality=new.output_quality,
         )
 
     def begin_anew(self) -> None:

@@ -12,7 +12,7 @@ from fastapi.openapi.models import Example
 from engine.params import GenerationParams
 from server.access.caller import caller_of
 from server.routes.idempotency import idempotency_key, request_digest
-from server.schemas.generation import GenerateRequest
+from server.schemas.generation import ForeignRequest, GenerateRequest
 from server.schemas.upscale import UpscaleRequest
 from server.store.record import NewJob
 
@@ -60,6 +60,7 @@ def job_of(
         params=params,
         output_format=output_format,
         image_metadata=body.image_metadata or "full",
+        output_quality=body.output_quality if isinstance(body, ForeignRequest) else None,
         is_bound=is_bound,
         idempotency_key=idempotency_key(request),
         request_digest=request_digest(body, api),

@@ -207,6 +207,8 @@ class ForeignRequest(GenerateRequest):
 
     prompt: str = Field(default="", max_length=LIMITS.max_prompt_characters)
     num_images: int | None = Field(default=None, ge=1, le=LIMITS.max_num_images)
+    output_quality: int | None = Field(default=None, ge=0, le=100)
+    """Of a JPEG or WebP file."""
 
 
 def _six(numbers: Sequence[int]) -> SizeIds:

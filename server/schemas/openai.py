@@ -116,6 +116,18 @@ class ImagesRequest(_Request):
     input_fidelity: Literal["low", "high"] | None = None
     background: Literal["opaque", "auto"] | None = None
     output_compression: int | None = Field(default=None, ge=0, le=100)
+    """Quality of a JPEG or WebP file, 100 the best; left out, 95. Not for PNG."""
+
+    def _quality(self) -> dict[str, int]:
+        """As OpenAI has it: PNG loses nothing, and takes 100 only."""
+        if self.output_compression is None:
+            return {}
+        if self.output_format in {None, "png"}:
+            if self.output_compression != 100:
+                rule = "must be 100 or left out where output_format is png"
+                raise InvalidParamsError("output_compression", rule, self.output_compression)
+            return {}
+        return {"output_quality": self.output_compression}
 
     def wish(self) -> ForeignRequest:
         """The same in our words.
@@ -123,7 +135,7 @@ class ImagesRequest(_Request):
         Raises:
             InvalidParamsError: a combination of values that cannot be.
         """
-        return self._wish(prompt=_prompt(self.prompt))
+        return self._wish(prompt=_prompt(self.prompt), **self._quality())
 
 
 class _ImageReference(BaseModel):
@@ -166,7 +178,9 @@ class EditRequest(ImagesRequest):
         if strength is None:
             strength = _EDIT_STRENGTH if mask is None else _MASK_STRENGTH
         blur: dict[str, Any] = {} if mask is None else {"mask_blur": 0}
-        return self._wish(prompt=_prompt(self.prompt), image=pictures[0], mask=mask, strength=strength, **blur)
+        return self._wish(
+            prompt=_prompt(self.prompt), image=pictures[0], mask=mask, strength=strength, **blur, **self._quality()
+        )
 
 
 class VariationRequest(_Request):

@@ -118,6 +118,8 @@ _KEY_OPTIONS: Final = (
     """,
 )
 
+_OUTPUT_QUALITY: Final = ("ALTER TABLE jobs ADD COLUMN output_quality INTEGER",)
+
 STEPS: Final[tuple[tuple[str, ...], ...]] = (
     _JOBS,
     _API_KEYS,
@@ -126,6 +128,7 @@ STEPS: Final[tuple[tuple[str, ...], ...]] = (
     _JOB_INPUTS,
     _IMAGE_METADATA,
     _KEY_OPTIONS,
+    _OUTPUT_QUALITY,
 )
 """Step n takes a database of version n to version n + 1. A step that was released never changes.
 

@@ -61,6 +61,8 @@ class NewJob(_Record, frozen=True, kw_only=True):
     output_format: str
     """`png`, `webp` or `jpeg`."""
     image_metadata: ImageMetadata = "full"
+    output_quality: int | None = None
+    """Of a JPEG or WebP file, 0 to 100; None: the encoder's own."""
     is_bound: bool
     """Whether it lives only as long as the connection that asked: a restart cancels it."""
     idempotency_key: str | None

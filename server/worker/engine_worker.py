@@ -59,6 +59,7 @@ class _FileWish(NamedTuple):
 
     output_format: str
     image_metadata: ImageMetadata
+    output_quality: int | None
     params: GenerationParams
 
 
@@ -127,7 +128,9 @@ class EngineWorker:
     def handle(self, message: ToWorker) -> None:
         """Take a message in."""
         if isinstance(message, Submit):
-            self._formats[message.job_id] = _FileWish(message.output_format, message.image_metadata, message.params)
+            self._formats[message.job_id] = _FileWish(
+                message.output_format, message.image_metadata, message.output_quality, message.params
+            )
             self._preparing.submit(self._prepare, message)
             return
         if isinstance(message, Cancel):
@@ -323,7 +326,7 @@ class EngineWorker:
         began = time.perf_counter()
         try:
             info = file_info(wish.params, image.image_index, wish.params.model or self._model_name, wish.image_metadata)
-            file = encode_image(image.pixels, wish.output_format, info)
+            file = encode_image(image.pixels, wish.output_format, info, wish.output_quality)
         except Exception:
             logger.exception("encoding a picture failed")
             self._commands.put(Cancel(image.request_id))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -40,16 +40,21 @@ class ImageFile(NamedTuple):
     media_type: str
 
 
-def encode_image(pixels: Pixels, output_format: str, info: FileInfo = NOTHING) -> ImageFile:
+def encode_image(pixels: Pixels, output_format: str, info: FileInfo = NOTHING, quality: int | None = None) -> ImageFile:
     """Write pixels as a file. The same pixels with the same words give the same bytes on the same host.
 
     Args:
         pixels: (height, width, 3), uint8, RGB.
         output_format: `png`, `webp` or `jpeg`.
         info: what the file says of them. A JPEG or WebP file leaves out a text that is too long for EXIF.
+        quality: of a JPEG or WebP file, 0 to 100; None: 95. PNG loses nothing.
     """
-    writer, media_type = _FORMATS[output_format]
-    return ImageFile(writer(pixels, info), media_type)
+    if output_format == "png":
+        return ImageFile(encode_png(pixels, info), "image/png")
+    pillow_format, options = _LOSSY[output_format]
+    # Pillow takes a JPEG's 0 for its default.
+    options = {**options, "quality": LOSSY_QUALITY if quality is None else max(1, quality)}
+    return ImageFile(_with_pillow(pixels, pillow_format, info, **options), f"image/{output_format}")
 
 
 def encode_preview(pixels: Pixels) -> ImageFile:
@@ -94,15 +99,6 @@ def encode_png(pixels: Pixels, info: FileInfo = NOTHING) -> bytes:
     return b"".join([PNG_SIGNATURE, *chunks])
 
 
-def _webp(pixels: Pixels, info: FileInfo) -> bytes:
-    return _with_pillow(pixels, "WEBP", info, quality=LOSSY_QUALITY)
-
-
-def _jpeg(pixels: Pixels, info: FileInfo) -> bytes:
-    # 4:4:4: drawings have sharp coloured edges, which subsampled colour blurs.
-    return _with_pillow(pixels, "JPEG", info, quality=LOSSY_QUALITY, subsampling=0)
-
-
 def _with_pillow(pixels: Pixels, pillow_format: str, info: FileInfo, **options: int) -> bytes:
     said: dict[str, bytes] = {}
     if info.text is not None:
@@ -114,10 +110,8 @@ def _with_pillow(pixels: Pixels, pillow_format: str, info: FileInfo, **options: 
     return buffer.getvalue()
 
 
-_FORMATS: Mapping[str, tuple[Callable[[Pixels, FileInfo], bytes], str]] = MappingProxyType(
-    {
-        "png": (encode_png, "image/png"),
-        "webp": (_webp, "image/webp"),
-        "jpeg": (_jpeg, "image/jpeg"),
-    }
+_LOSSY: Mapping[str, tuple[str, Mapping[str, int]]] = MappingProxyType(
+    # 4:4:4: drawings have sharp coloured edges, which subsampled colour blurs.
+    {"webp": ("WEBP", {}), "jpeg": ("JPEG", {"subsampling": 0})}
 )
+"""Name -> Pillow's name, and what it is asked beside the quality."""

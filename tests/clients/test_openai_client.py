@@ -64,6 +64,19 @@ def test_without_a_model_or_with_an_old_one_an_address_is_answered_that_needs_no
     assert image.url is None
 
 
+def test_output_compression_is_the_quality_of_the_file(openai, client, running):
+    wish = {"prompt": "a cat", "model": MODEL, "size": "64x64"}
+    client.images.generate(**wish, output_format="jpeg", output_compression=40)
+    assert running.executor.started[-1].output_quality == 40
+    client.images.edit(**wish, image=("a.png", png(64, 64)), output_format="webp", output_compression=0)
+    assert running.executor.started[-1].output_quality == 0
+    client.images.generate(**wish, output_compression=100)
+    assert running.executor.started[-1].output_quality is None
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.images.generate(**wish, output_compression=40)
+    assert caught.value.param == "output_compression"
+
+
 def test_several_at_once_draw_each_their_own(openai, running):
     async def ask():
         async with openai.AsyncOpenAI(base_url=f"{running.url}/v1", api_key="none") as client:

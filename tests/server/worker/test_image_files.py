@@ -37,6 +37,13 @@ def test_a_lossy_file_is_close_to_the_pixels(output_format: str):
         assert np.abs(np.asarray(image.convert("RGB")).astype(int) - smooth).mean() < 3
 
 
+@pytest.mark.parametrize("output_format", ["webp", "jpeg"])
+def test_a_lower_quality_makes_a_smaller_file(pixels: np.ndarray, output_format: str):
+    sizes = [len(encode_image(pixels, output_format, quality=quality).data) for quality in (0, 50, 95, 100)]
+    assert sizes == sorted(set(sizes))
+    assert encode_image(pixels, output_format, quality=95) == encode_image(pixels, output_format)
+
+
 @pytest.mark.parametrize("output_format", ["png", "webp", "jpeg"])
 def test_the_same_pixels_give_the_same_bytes(pixels: np.ndarray, output_format: str):
     assert encode_image(pixels, output_format) == encode_image(pixels.copy(), output_format)
