@@ -240,5 +240,29 @@ def test_each_picture_is_drawn_after_what_was_chosen_for_it(params: Params):
         params(prompt="{a|b}", prompt_syntax="dynamic", chosen_texts=(ChosenTexts(prompt="(a:101)"),))
 
 
+@pytest.mark.parametrize(("model_name", "shows"), [("tiny_model", True), ("dreamlet", False)])
+def test_a_weight_reaches_every_network_and_barely_shows_with_the_built_in_one(
+    request: pytest.FixtureRequest, params: Params, model_name: str, *, shows: bool
+):
+    """
+    The built-in network brings each token's embedding to one scale before it reads it. See docs/prompts.md.
+    """
+    model: StableDiffusion = request.getfixturevalue(model_name)
+    plain, weighted = (
+        model.encode_prompt(Prompt(text, is_weighted=True, emphasis="no_norm")).attended
+        for text in ("a red ball", "a (red:1.5) ball")
+    )
+    is_red = (weighted - plain).abs().amax(dim=1) > 1e-3
+    assert 1 <= is_red.sum() <= 4, "the tokens of one word"
+    factors = torch.where(is_red, 1.5, 1.0)[:, None]
+    # Two calls of the text encoder, whose sums differ in their last bits.
+    torch.testing.assert_close(weighted, factors * plain, atol=1e-4, rtol=1e-4)
+    engine = Engine(model)
+    texts = ("a red ball", "a (red:1.5) ball")
+    add_all(engine, [params(prompt=text, prompt_syntax="weighted", emphasis="no_norm") for text in texts])
+    one, other = (torch.frombuffer(bytearray(data), dtype=torch.uint8).int() for data in images(run(engine)).values())
+    assert ((one - other).abs().max() > 2) == shows
+
+
 def test_what_was_asked_for_before_there_was_a_language_is_plain():
     assert GenerationParams(prompt="(a:1.2)", seed=1).prompt_syntax == "plain"
