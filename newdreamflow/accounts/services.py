@@ -27,6 +27,7 @@ from django.utils.http import urlsafe_base64_encode
 from newdreamflow.accounts.limits import MAIL_TO_ADDRESS, spend
 from newdreamflow.accounts.models import User
 from newdreamflow.accounts.tokens import confirmation_tokens
+from newdreamflow.dreams import photos
 from newdreamflow.dreams import services as dreams
 from newdreamflow.dreams.models import Dream
 from newdreamflow.text import folded
@@ -162,6 +163,7 @@ def delete_account(*, user: User) -> None:
     """Erase a user's dreams, name and address for good. Their bookings stay, under a name that says nothing."""
     for dream in Dream.objects.present().filter(user=user):
         dreams.delete(dream=dream)
+    photos.delete_all(user.pk)
     user.username = f"deleted-{uuid.uuid4().hex[:12]}"
     user.email = f"{user.username}@deleted.invalid"
     user.first_name = user.last_name = ""

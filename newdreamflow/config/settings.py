@@ -247,6 +247,7 @@ DREAMS_PRICE_PER_WORK_UNIT = _env.site_price_per_work_unit
 DREAMS_STARTING_BUDGET = _env.site_starting_budget
 DREAMS_MAX_UNFINISHED = _env.site_max_unfinished_dreams
 DREAMS_DEFAULT_SIZE = _env.site_default_size
+DREAMS_MODELS = _env.site_models
 
 DREAMS_RUNNER = _env.site_runner
 CELERY_BROKER_URL = _env.redis_url
@@ -254,7 +255,10 @@ CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
-CELERY_BEAT_SCHEDULE = {"reap": {"task": "newdreamflow.dreams.tasks.reap", "schedule": 2.0}}
+CELERY_BEAT_SCHEDULE = {
+    "reap": {"task": "newdreamflow.dreams.tasks.reap", "schedule": 2.0},
+    "delete_expired_photos": {"task": "newdreamflow.dreams.tasks.delete_expired_photos", "schedule": 3600.0},
+}
 
 LOGGING = {
     "version": 1,

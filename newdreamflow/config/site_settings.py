@@ -101,6 +101,17 @@ def _networks(words: str) -> list[IPv4Network | IPv6Network]:
         raise ValueError(f"must be addresses or networks such as 127.0.0.1,10.0.0.5, not {error}") from error
 
 
+_LONGEST_NAME: Final = 200
+
+
+def _names(words: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(word.strip() for word in words.split(",") if word.strip()))
+    too_long = [name for name in names if len(name) > _LONGEST_NAME]
+    if too_long:
+        raise ValueError(f"must be names of at most {_LONGEST_NAME} characters, not {len(too_long[0])}")
+    return names
+
+
 _Flag = Annotated[bool, BeforeValidator(_flag)]
 _Money = Annotated[Decimal, BeforeValidator(_money)]
 _Port = Annotated[int, _whole(1, 65535)]
@@ -131,6 +142,7 @@ class SiteSettings(BaseSettings):
     site_starting_budget: _Money = Decimal("100.00")
     site_max_unfinished_dreams: Annotated[int, _whole(1)] = 20
     site_default_size: Annotated[int, _whole(256, 768)] = 256
+    site_models: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = ()
     email_host: str = ""
     email_port: _Port = 587
     email_host_user: str = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -37,6 +38,7 @@ class _DreamsSettings:
         DREAMS_GIVE_UP_AFTER_S: float
         DREAMS_LONGEST_PAUSE_S: float
         DREAMS_DEFAULT_SIZE: int
+        DREAMS_MODELS: Sequence[str]
     else:
         GPU_SERVER_URL = _Setting("http://127.0.0.1:8000")
         """Where the GPU server answers."""
@@ -58,6 +60,8 @@ class _DreamsSettings:
         """Seconds between two tries, at most."""
         DREAMS_DEFAULT_SIZE = _Setting(512)
         """Pixels of either side that the form begins with."""
+        DREAMS_MODELS = _Setting(())
+        """Models that users may choose from, as the GPU server lists them, the usual one first; empty: its default."""
 
 
 dreams_settings: Final = _DreamsSettings()

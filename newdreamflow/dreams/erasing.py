@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from newdreamflow.dreams import inputs, pictures
+from newdreamflow.dreams import inputs, photos, pictures
 from newdreamflow.dreams.models import Dream, Picture
 
 __all__ = ["erase_if_over", "erase_left_over"]
@@ -22,7 +22,18 @@ def erase_if_over(dream_pk: int) -> None:
     if dream is None:
         return
     pictures.delete_files(dream)
+    _delete_photo(dream)
     inputs.delete_files(dream)
     # The words last: as long as they are there, what is left is found again after a sudden end.
     Picture.objects.filter(dream=dream).delete()
     gone.update(prompt="", folded_prompt="", negative_prompt="", error="", trouble="")
+
+
+def _delete_photo(dream: Dream) -> None:
+    """Remove the photo that it was begun with, if it still waits in its owner's folder."""
+    try:
+        given = inputs.of_dream(dream)
+    except inputs.InputLostError:
+        return
+    if given is not None:
+        photos.delete_copy(dream.user_id, given.image)

@@ -10,7 +10,7 @@ from typing import Any, Final
 from django import forms
 from django.utils.text import slugify
 
-from newdreamflow.dreams import inputs
+from newdreamflow.dreams import inputs, photos
 from newdreamflow.dreams.conf import dreams_settings
 from newdreamflow.dreams.models import MAX_SEED, MOST_PICTURES, SIZES, Dream, steps_taken
 from newdreamflow.dreams.services import Wish
@@ -18,7 +18,16 @@ from newdreamflow.dreams.styles import STYLES
 from newdreamflow.form_wording import WordedFormMixin
 from newdreamflow.text import folded, has_visible
 
-__all__ = ["LONG_SIDES", "SHAPES", "SHORT_SIDES", "DreamForm", "dimensions", "first_values", "values_of"]
+__all__ = [
+    "LONG_SIDES",
+    "SHAPES",
+    "SHORT_SIDES",
+    "DreamForm",
+    "dimensions",
+    "first_values",
+    "model_of",
+    "values_of",
+]
 
 SHAPES: Final = {"square": "Square", "landscape": "Landscape", "portrait": "Portrait"}
 LONG_SIDES: Final = SIZES[1:]
@@ -59,7 +68,7 @@ _NO_SUBMISSION: Final = dict.fromkeys(
 class DreamForm(WordedFormMixin, forms.Form):
     """What to draw, and how."""
 
-    ADVANCED = ("num_inference_steps", "guidance_scale", "seed", "negative_prompt")
+    ADVANCED = ("model", "num_inference_steps", "guidance_scale", "seed", "negative_prompt")
     """Folded away, unless something is wrong in there."""
 
     prompt = _Text(
@@ -80,6 +89,14 @@ class DreamForm(WordedFormMixin, forms.Form):
     num_images = forms.TypedChoiceField(
         label="Pictures", coerce=int, choices=[(number, str(number)) for number in range(1, MOST_PICTURES + 1)]
     )
+    photo = forms.FileField(
+        required=False,
+        label="Begin with a photo",
+        widget=forms.FileInput(attrs={"accept": "image/png,image/jpeg,image/webp"}),
+        error_messages={"empty": "The photo is an empty file."},
+    )
+    hires = forms.BooleanField(required=False, label="Twice as wide and high, with finer details")
+    model = forms.ChoiceField(required=False)
     negative_prompt = _Text(
         max_length=1000,
         required=False,
@@ -137,11 +154,26 @@ class DreamForm(WordedFormMixin, forms.Form):
         super().__init__(*arguments, **named)
         self._source = source
         is_part = str(self.data.get("part") if self.is_bound else self.initial.get("part")) == "True"
-        unused = ["shape", "size"] if source is not None else ["over", "part", "strength"]
+        self._models = dreams_settings.DREAMS_MODELS
+        unused = ["shape", "size", "photo", "hires"] if source is not None else ["over", "part", "strength"]
+        if len(self._models) < 2:
+            unused.append("model")
         if source is None or not is_part:
             unused.append("mask")
         for name in unused:
             del self.fields[name]
+        if "model" in self.fields:
+            self.fields["model"].choices = [(name, name.rpartition("/")[2]) for name in self._models]  # type: ignore[attr-defined]
+
+    def clean_photo(self) -> bytes | None:
+        """The photo, as a PNG file of the size that was chosen."""
+        file = self.cleaned_data["photo"]
+        if file is None:
+            return None
+        try:
+            return photos.decode(file.read(), self.cleaned_data.get("size") or first_values()["size"])
+        except photos.PhotoError as error:
+            raise forms.ValidationError(str(error)) from None
 
     def clean_mask(self) -> bytes:
         """The mask, checked and written anew."""
@@ -176,6 +208,21 @@ class DreamForm(WordedFormMixin, forms.Form):
             raise forms.ValidationError(f"At most {_MOST_TAGS} tags, not {len(tags)}.")
         return tags
 
+    def uploaded_photo(self) -> bytes | None:
+        """The uploaded photo, ready; None if it cannot be used. The form then says only what is wrong with it."""
+        for name in self.errors.keys() - {"photo"}:
+            del self.errors[name]
+        return self.cleaned_data.get("photo")
+
+    def known_values(self) -> dict[str, Any]:
+        """What the next form begins with, where this one is only a step on the way: all that is valid."""
+        wrong, own = self.errors, {"submission", "photo", "mask"}
+        known = {name: value for name, value in self.cleaned_data.items() if name not in own | wrong.keys()}
+        if "tags" in known:
+            known["tags"] = ", ".join(known["tags"])
+        unfold = bool(known.get("negative_prompt") or known.get("seed") is not None)
+        return {**first_values(), **known, "unfold": unfold}
+
     @property
     def is_unfolded(self) -> bool:
         """Whether something is to be seen among what is folded away."""
@@ -202,6 +249,8 @@ class DreamForm(WordedFormMixin, forms.Form):
             num_images=data["num_images"],
             over=source,
             strength=data.get("strength"),
+            hires=data.get("hires", False),
+            model=data.get("model") or next(iter(self._models), ""),
             is_public=data["is_public"],
             tags=data["tags"],
         )
@@ -226,6 +275,7 @@ def first_values() -> dict[str, Any]:
         "num_inference_steps": wish.num_inference_steps,
         "guidance_scale": wish.guidance_scale,
         "strength": _STRENGTH,
+        "model": next(iter(dreams_settings.DREAMS_MODELS), ""),
     }
 
 
@@ -243,10 +293,18 @@ def values_of(dream: Dream) -> dict[str, Any]:
         "num_inference_steps": dream.num_inference_steps,
         "guidance_scale": dream.guidance_scale,
         "seed": dream.seed,
+        "hires": dream.hires,
+        "model": model_of(dream),
         "strength": _STRENGTH if dream.strength is None else dream.strength,
         "tags": ", ".join(tag.name for tag in dream.tags.all()),
         "unfold": True,
     }
+
+
+def model_of(dream: Dream) -> str:
+    """The model that a dream is drawn with again: the same, if it is still offered."""
+    models = dreams_settings.DREAMS_MODELS
+    return dream.wanted_model if dream.wanted_model in models else next(iter(models), "")
 
 
 def _nearest_long_side(pixels: int) -> int:

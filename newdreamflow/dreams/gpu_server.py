@@ -14,6 +14,7 @@ from semantic_bit_client import (
     AsyncClient,
     Client,
     Health,
+    Hires,
     InvalidRequest,
     Job,
     JobFailed,
@@ -30,7 +31,7 @@ from semantic_bit_client import (
 
 from newdreamflow.dreams import inputs
 from newdreamflow.dreams.conf import dreams_settings
-from newdreamflow.dreams.models import Dream
+from newdreamflow.dreams.models import Dream, hires_steps
 from newdreamflow.dreams.styles import styled
 
 __all__ = [
@@ -61,6 +62,9 @@ SAMPLER: Final = "DPM++ 2M Karras"
 
 _MASK_BLUR: Final = 4
 """Pixels over which the part that is drawn passes into the rest."""
+
+_HIRES_STRENGTH: Final = 0.7
+"""How much is drawn anew at the larger size: the GPU server's own default for enlarged latents."""
 
 WORK_UNIT_PLACES: Final = Decimal("0.000001")
 """To which the GPU server rounds work units."""
@@ -97,7 +101,20 @@ def submit(dream: Dream) -> Job:
         strength=dream.strength,
         mask=None if over is None else over.mask,
         mask_blur=_MASK_BLUR if dream.has_mask else None,
+        hires=_hires(dream) if dream.hires else None,
+        model=dream.wanted_model or None,
     )
+
+
+def _hires(dream: Dream) -> Hires:
+    # Everything is said, so that what a dream costs is known before it is sent.
+    return {
+        "width": dream.picture_width,
+        "height": dream.picture_height,
+        "upscaler": "latent",
+        "steps": hires_steps(dream.num_inference_steps),
+        "strength": _HIRES_STRENGTH,
+    }
 
 
 async def follow(*, dream: Dream) -> AsyncGenerator[Progress, None]:

@@ -13,12 +13,26 @@ from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 from PIL import Image
 
+from newdreamflow.dreams import photos
 from newdreamflow.dreams.models import AnyUser, Dream, Picture
 
-__all__ = ["Input", "InputLostError", "MaskError", "delete_files", "keep", "of_dream", "read", "read_mask", "source"]
+__all__ = [
+    "PHOTO",
+    "Input",
+    "InputLostError",
+    "MaskError",
+    "delete_files",
+    "keep",
+    "of_dream",
+    "read",
+    "read_mask",
+    "source",
+]
 
 IMAGE: Final = "image.png"
 MASK: Final = "mask.png"
+PHOTO: Final = "photo"
+"""How the address of an uploaded photo begins: `photo/NAME`."""
 _ADDRESS: Final = re.compile(r"([0-9a-f-]{36})/([0-9]|input)")
 _WHITE: Final = 128
 """The least grey that is drawn over."""
@@ -54,8 +68,12 @@ def source(user: AnyUser, address: str) -> Input | None:
 
     Args:
         user: whose it must be.
-        address: `UUID/INDEX` of a finished picture, or `UUID/input`.
+        address: `UUID/INDEX` of a finished picture, `UUID/input`, or `photo/NAME`.
     """
+    kind, _, name = address.partition("/")
+    if kind == PHOTO:
+        photo = photos.read(user, name)
+        return None if photo is None else _input(photo)
     found = _ADDRESS.fullmatch(address)
     try:
         uuid = UUID(found[1]) if found else None

@@ -22,6 +22,7 @@ from django.utils import timezone
 from newdreamflow.text import folded
 
 __all__ = [
+    "HIRES_SCALE",
     "MAX_SEED",
     "MOST_PICTURES",
     "SIZES",
@@ -32,6 +33,7 @@ __all__ = [
     "LedgerEntry",
     "Picture",
     "Tag",
+    "hires_steps",
     "steps_taken",
 ]
 
@@ -39,6 +41,8 @@ MOST_PICTURES: Final = 4
 MAX_SEED: Final = 2**32 - 1
 AnyUser: TypeAlias = Any
 """A user of whatever model the site has (`AUTH_USER_MODEL`), or nobody: this app knows none."""
+HIRES_SCALE: Final = 2
+"""How much wider and higher hires fix makes a picture."""
 SIZES: Final = (192, 256, 320, 384, 512, 640, 768)
 
 
@@ -120,6 +124,10 @@ class Dream(models.Model):
     """How much of another picture is drawn over (`inputs.py`); None: it is drawn from words alone."""
     has_mask = models.BooleanField(default=False)
     """Whether only a part of that picture is drawn over."""
+    hires = models.BooleanField(default=False)
+    """Whether it is enlarged to twice its width and height and drawn on (hires fix)."""
+    wanted_model = models.CharField(max_length=200, blank=True)
+    """The model that was chosen; empty: the GPU server's default. `model` says which one has drawn it."""
 
     is_public = models.BooleanField(default=False)
     tags = models.ManyToManyField(Tag, blank=True, related_name="dreams")
@@ -204,8 +212,19 @@ class Dream(models.Model):
 
     @property
     def steps_of_each(self) -> int:
-        """Steps that are taken for one picture: fewer where it begins with another picture."""
-        return steps_taken(self.num_inference_steps, self.strength)
+        """Steps that are taken for one picture: fewer where it begins with another picture, more with hires fix."""
+        enlarged = hires_steps(self.num_inference_steps) if self.hires else 0
+        return steps_taken(self.num_inference_steps, self.strength) + enlarged
+
+    @property
+    def picture_width(self) -> int:
+        """Pixels of the finished picture."""
+        return self.width * HIRES_SCALE if self.hires else self.width
+
+    @property
+    def picture_height(self) -> int:
+        """Pixels of the finished picture."""
+        return self.height * HIRES_SCALE if self.hires else self.height
 
     @property
     def idempotency_key(self) -> str:
@@ -221,6 +240,11 @@ class Dream(models.Model):
 def steps_taken(num_inference_steps: int, strength: float | None) -> int:
     """Steps that the GPU server takes: all, or the share that `strength` says."""
     return num_inference_steps if strength is None else min(int(num_inference_steps * strength), num_inference_steps)
+
+
+def hires_steps(num_inference_steps: int) -> int:
+    """Steps that are taken at the larger size, as the GPU server does by default."""
+    return -(-num_inference_steps // 2)
 
 
 def picture_path(picture: Picture, name: str) -> str:

@@ -11,10 +11,10 @@ from django.utils.cache import get_conditional_response, patch_vary_headers
 from django.utils.text import slugify
 from django.views.decorators.http import require_safe
 
-from newdreamflow.dreams import inputs, selectors
+from newdreamflow.dreams import inputs, photos, selectors
 from newdreamflow.dreams.models import Dream, Picture
 
-__all__ = ["input_image", "mask", "picture", "thumbnail"]
+__all__ = ["input_image", "mask", "photo", "picture", "thumbnail"]
 
 _THUMBNAIL_TYPE = "image/webp"
 _SUFFIXES = {"image/png": "png", "image/webp": "webp", "image/jpeg": "jpg"}
@@ -51,6 +51,15 @@ def mask(request: HttpRequest, uuid: UUID) -> HttpResponse:
     return _private(request, uuid, inputs.MASK)
 
 
+@require_safe
+def photo(request: HttpRequest, name: str) -> HttpResponse:
+    """A photo that waits for the form to be sent, for its owner alone."""
+    content = photos.read(request.user, name) if request.user.is_authenticated else None
+    if content is None:
+        raise Http404
+    return _private_png(content)
+
+
 def _private(request: HttpRequest, uuid: UUID, name: str) -> HttpResponse:
     if not request.user.is_authenticated:
         raise Http404
@@ -59,6 +68,10 @@ def _private(request: HttpRequest, uuid: UUID, name: str) -> HttpResponse:
         content = inputs.read(dream, name)
     except inputs.InputLostError:
         raise Http404 from None
+    return _private_png(content)
+
+
+def _private_png(content: bytes) -> HttpResponse:
     headers = {"Cache-Control": "private, no-store", "X-Content-Type-Options": "nosniff"}
     return HttpResponse(content, content_type="image/png", headers=headers)
 

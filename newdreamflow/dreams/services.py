@@ -19,7 +19,7 @@ from django.utils import timezone
 from newdreamflow.dreams import erasing, inputs, ledger, runner
 from newdreamflow.dreams.conf import dreams_settings
 from newdreamflow.dreams.gpu_server import WORK_UNIT_PLACES
-from newdreamflow.dreams.models import MAX_SEED, AnyUser, Dream, Tag, steps_taken
+from newdreamflow.dreams.models import HIRES_SCALE, MAX_SEED, AnyUser, Dream, Tag, hires_steps, steps_taken
 
 __all__ = ["TooManyDreamsError", "Wish", "cancel", "delete", "estimated_work_units", "hurry", "publish", "submit"]
 
@@ -50,6 +50,10 @@ class Wish:
     """What it is drawn over; None: it is drawn from words alone."""
     strength: float | None = None
     """Given with `over`."""
+    hires: bool = False
+    """Enlarge the picture and draw on; not together with `over`."""
+    model: str = ""
+    """Which of the site's models draws; empty: the GPU server's default."""
     is_public: bool = False
     tags: Sequence[str] = ()
 
@@ -58,6 +62,8 @@ def estimated_work_units(wish: Wish) -> Decimal:
     """Estimated work units of a request, before the GPU server reports them: 28 guided steps at 512x512 are 1."""
     rows = 2 if wish.guidance_scale > 1 else 1
     steps = steps_taken(wish.num_inference_steps, wish.strength)
+    if wish.hires:
+        steps += HIRES_SCALE**2 * hires_steps(wish.num_inference_steps)  # in steps of the first size
     drawn = Decimal(rows * steps * wish.num_images) + (_READING_ROWS if wish.over is not None else 0)
     return (drawn * wish.width * wish.height / Decimal(56 * 512 * 512)).quantize(WORK_UNIT_PLACES)
 
@@ -100,6 +106,8 @@ def submit(*, user: AnyUser, wish: Wish, submission: uuid.UUID | None = None) ->
             num_images=wish.num_images,
             strength=wish.strength if wish.over is not None else None,
             has_mask=wish.over is not None and wish.over.mask is not None,
+            hires=wish.hires and wish.over is None,
+            wanted_model=wish.model,
             is_public=wish.is_public,
             work_units=work_units,
         )

@@ -7,11 +7,11 @@ from typing import Final
 from celery import shared_task
 from django.utils import timezone
 
-from newdreamflow.dreams import advancing, erasing
+from newdreamflow.dreams import advancing, erasing, photos
 from newdreamflow.dreams.models import Dream
 from newdreamflow.dreams.runner import ADVANCE_TASK
 
-__all__ = ["advance_dream", "reap"]
+__all__ = ["advance_dream", "delete_expired_photos", "reap"]
 
 _MOST_AT_ONCE: Final = 500
 _EXPIRES_S: Final = 10
@@ -30,3 +30,9 @@ def reap() -> None:
     erasing.erase_left_over()
     for dream_id in Dream.objects.due_pks(timezone.now(), _MOST_AT_ONCE):
         advance_dream.apply_async(args=[dream_id], expires=_EXPIRES_S)
+
+
+@shared_task(ignore_result=True)  # type: ignore[untyped-decorator]  # the same
+def delete_expired_photos() -> None:
+    """Delete photos that no dream was made of. Runs every hour."""
+    photos.delete_expired()

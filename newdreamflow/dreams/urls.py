@@ -12,6 +12,7 @@ urlpatterns = [
     path("mine/", views.mine, name="mine"),
     path("costs/", views.costs, name="costs"),
     path("dream/", views.new, name="new"),
+    path("dream/photo/<slug:name>/", picture_views.photo, name="photo"),
     path("dream/<uuid:uuid>/", views.dream, name="dream"),
     path("dream/<uuid:uuid>/events", views.events, name="events"),
     path("dream/<uuid:uuid>/progress", views.progress, name="progress"),

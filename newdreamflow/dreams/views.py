@@ -26,10 +26,10 @@ from django.utils import timezone
 from django.utils.cache import patch_cache_control
 from django.views.decorators.http import require_GET, require_http_methods, require_POST, require_safe
 
-from newdreamflow.dreams import account_statement, inputs, ledger, selectors, services
+from newdreamflow.dreams import account_statement, inputs, ledger, photos, selectors, services
 from newdreamflow.dreams.conf import dreams_settings
 from newdreamflow.dreams.events import events_of
-from newdreamflow.dreams.forms import LONG_SIDES, SHORT_SIDES, DreamForm, dimensions, first_values, values_of
+from newdreamflow.dreams.forms import LONG_SIDES, SHORT_SIDES, DreamForm, dimensions, first_values, model_of, values_of
 from newdreamflow.dreams.models import Dream
 from newdreamflow.dreams.services import Wish
 from newdreamflow.dreams.snapshots import snapshot_of
@@ -95,10 +95,17 @@ def new(request: HttpRequest) -> HttpResponse:
     source = inputs.source(request.user, address) if address else None
     if address and source is None:
         raise Http404
-    if request.method == "POST":
-        form = DreamForm(request.POST, request.FILES, source=source)
-    else:
+    if request.method != "POST":
         form = DreamForm(initial=_first_values(request), source=source)
+    elif source is not None and "show" in request.POST:
+        is_part = request.POST["show"] == "part"
+        form = _form_again(DreamForm(request.POST, source=source), source, address, is_part=is_part)
+    else:
+        form = DreamForm(request.POST, request.FILES, source=source)
+        if source is None and "photo" in request.FILES and (photo := form.uploaded_photo()) is not None:
+            address = f"{inputs.PHOTO}/{photos.keep(request.user, photo)}"
+            source = inputs.source(request.user, address)
+            form = _form_again(form, source, address, is_part=False)
     if form.is_bound and form.is_valid():
         wish = form.wish()
         try:
@@ -110,6 +117,7 @@ def new(request: HttpRequest) -> HttpResponse:
         "form": form,
         "source": source,
         "source_address": _source_address(address),
+        "photo_hours": photos.KEPT_HOURS if address.startswith(inputs.PHOTO) else None,
         "mask_address": _mask_address(request, address),
         "ideas": IDEAS,
         "left": left,
@@ -120,6 +128,11 @@ def new(request: HttpRequest) -> HttpResponse:
     }
     status = HTTPStatus.UNPROCESSABLE_ENTITY if form.is_bound else HTTPStatus.OK
     return render(request, "dreams/new.html", context, status=status)
+
+
+def _form_again(sent: DreamForm, source: inputs.Input | None, address: str, *, is_part: bool) -> DreamForm:
+    """The form for another step: the photo has come, or a part of the picture is to be redrawn, or all of it."""
+    return DreamForm(initial={**sent.known_values(), "over": address, "part": is_part}, source=source)
 
 
 def _first_values(request: HttpRequest) -> dict[str, object]:
@@ -144,6 +157,8 @@ def _source_address(address: str) -> str:
     uuid, _, which = address.partition("/")
     if which == "input":
         return reverse("dreams:input", args=[uuid])
+    if uuid == inputs.PHOTO:
+        return reverse("dreams:photo", args=[which])
     return reverse("dreams:picture", args=[uuid, which]) if which else ""
 
 
@@ -169,6 +184,7 @@ def _price_of(form: DreamForm, source: inputs.Input | None) -> Decimal:
         num_images=values["num_images"],
         over=source,
         strength=values["strength"] if source else None,
+        hires=source is None and bool(values.get("hires")),
     )
     return ledger.price_of(services.estimated_work_units(wish))
 
@@ -204,6 +220,8 @@ def again(request: HttpRequest, uuid: UUID) -> HttpResponse:
         num_images=before.num_images,
         over=over,
         strength=before.strength if over else None,
+        hires=before.hires,
+        model=model_of(before),
         is_public=is_mine and before.is_public,
         tags=[tag.name for tag in before.tags.all()] if is_mine else (),
     )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
 from django.db import Error, connection
 from django.utils import timezone
 
-from newdreamflow.dreams import advancing, erasing
+from newdreamflow.dreams import advancing, erasing, photos
 from newdreamflow.dreams.models import Dream
 
 __all__ = ["DreamWorker"]
@@ -19,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 _PAUSE_S: Final = 0.1
 _PAUSE_IN_TROUBLE_S: Final = 1.0
+_TIDYING_S: Final = 3600.0
+"""Between two looks for photos that have expired."""
 
 
 class DreamWorker:
@@ -37,7 +40,11 @@ class DreamWorker:
         """Advance dreams until `stop`."""
         with ThreadPoolExecutor(self._num_threads, thread_name_prefix="dreams") as threads:
             threads.submit(_erase_left_over)
+            tidied_at = -_TIDYING_S
             while not self._stopping.is_set():
+                if time.monotonic() - tidied_at >= _TIDYING_S:
+                    tidied_at = time.monotonic()
+                    threads.submit(_delete_expired_photos)
                 self._stopping.wait(_PAUSE_S if self._look(threads) else _PAUSE_IN_TROUBLE_S)
 
     def _look(self, threads: ThreadPoolExecutor) -> bool:
@@ -62,6 +69,13 @@ def _erase_left_over() -> None:
     except Error as error:
         logger.warning("files of deleted dreams could not be erased: %s", error)
         connection.close()
+
+
+def _delete_expired_photos() -> None:
+    try:
+        photos.delete_expired()
+    except OSError as error:
+        logger.warning("expired photos could not be deleted: %s", error)
 
 
 def _advance(dream_id: int) -> None:

@@ -276,6 +276,33 @@ def test_everybody_can_read_and_use_a_page_on_any_screen(new_page, site, polled,
                 assert looks.hard_to_see_in_focus(page) == [], (width, scheme)
 
 
+def test_a_photo_becomes_a_dream_and_so_does_a_part_of_it(new_page, site, polled):
+    page = new_page(storage_state=polled.state, viewport={"width": 390, "height": 844})
+    write(page, site, "a painted ball", steps=6)
+    file = io.BytesIO()
+    Image.new("RGB", (3000, 2000), "darkgreen").save(file, "PNG")
+    upload = {"name": "green.png", "mimeType": "image/png", "buffer": file.getvalue()}
+    with page.expect_request(lambda request: request.method == "POST") as sent:
+        page.get_by_label("Begin with a photo").set_input_files(upload)
+    assert len(sent.value.post_data_buffer) < 200_000, "made smaller before it is sent"
+    picture = page.get_by_alt_text("The picture to change")
+    expect(picture).to_be_visible()
+    assert picture.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [256, 176]
+    expect(page.locator("textarea[name=prompt]")).to_have_value("a painted ball")
+    assert looks.sticking_out(page) == []
+    page.get_by_role("button", name="Redraw only a part of it").click()
+    canvas = page.locator("#painter canvas")
+    expect(canvas).to_be_visible()
+    expect(page.locator("textarea[name=prompt]")).to_have_value("a painted ball")
+    page.get_by_role("button", name="Redraw all of it instead").click()
+    expect(picture).to_be_visible()
+    page.locator("textarea[name=prompt]").press("Control+Enter")
+    page.wait_for_url(re.compile(r"/dream/[0-9a-f-]{36}/"))
+    positions_until_drawn(page)
+    expect(page.locator(".facts")).to_contain_text("a picture")
+    expect(page.locator(".facts")).to_contain_text("256 × 176")
+
+
 @pytest.mark.parametrize("width", [320, 390, 767, 768, 927, 928, 1280])
 def test_the_styles_stand_in_full_rows_and_no_word_of_theirs_is_broken(new_page, site, polled, width):
     page = new_page(storage_state=polled.state, viewport={"width": width, "height": 800})

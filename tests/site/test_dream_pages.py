@@ -95,10 +95,10 @@ def test_every_field_has_a_label(signed_in):
     form = html[html.index('id="wish"') : html.index("</form>", html.index('id="wish"'))]
     labelled = set(re.findall(r'<label for="([^"]+)"', form))
     fields = re.findall(r'<(?:input|select|textarea)(?![^>]*type="(?:hidden|radio|checkbox)")[^>]*id="([^"]+)"', form)
-    assert len(fields) == 8
+    assert len(fields) == 9
     assert set(fields) <= labelled
     # The others stand inside of theirs.
-    assert len(re.findall(r'<label[^>]*>\s*<input type="(?:radio|checkbox)"', form)) == 7 + 3 + 1
+    assert len(re.findall(r'<label[^>]*>\s*<input type="(?:radio|checkbox)"', form)) == 7 + 3 + 2
     assert form.count("<legend>") == 2
 
 

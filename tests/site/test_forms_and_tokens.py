@@ -18,9 +18,10 @@ from django.utils.http import urlsafe_base64_encode
 
 from newdreamflow.accounts.models import User
 from newdreamflow.accounts.tokens import confirmation_tokens
+from newdreamflow.dreams import photos
 from newdreamflow.dreams.models import Dream, LedgerEntry
 from tests.site.addresses import routes
-from tests.site.dreaming import done, failed, waiting
+from tests.site.dreaming import done, failed, png, waiting
 
 pytestmark = pytest.mark.django_db
 
@@ -66,6 +67,7 @@ def addresses(boss):
     AccessFailureLog.objects.create(username="ada")
     known = {
         "index": 0,
+        "name": photos.keep(boss, png(dreams[0])),
         "id": boss.pk,
         "uid": urlsafe_base64_encode(force_bytes(pending.pk)),
         "uidb64": urlsafe_base64_encode(force_bytes(boss.pk)),

@@ -112,6 +112,7 @@ def test_migrations_say_what_the_models_say():
         ({"PORT": "70000"}, "PORT must be a whole number from 1 to 65535, not '70000'"),
         ({"EMAIL_PORT": "99999"}, "EMAIL_PORT must be a whole number from 1 to 65535, not '99999'"),
         ({"SITE_DEFAULT_SIZE": "99999"}, "SITE_DEFAULT_SIZE must be a whole number from 256 to 768, not '99999'"),
+        ({"SITE_MODELS": "x" * 201}, "SITE_MODELS must be names of at most 200 characters, not 201"),
         ({"SITE_TIME_ZONE": "Mars/Base"}, "SITE_TIME_ZONE must be a time zone such as UTC or Europe/Berlin, not 'Mars"),
         ({"SITE_TIME_ZONE": "Europe"}, "SITE_TIME_ZONE must be a time zone"),
         ({"SITE_TIME_ZONE": "/etc/passwd"}, "SITE_TIME_ZONE must be a time zone"),
@@ -203,6 +204,11 @@ def test_the_default_size_is_one_that_the_form_has(site_settings):
     for size in (min(SIZES[1:]) - 1, max(SIZES[1:]) + 1):
         with pytest.raises(ImproperlyConfigured):
             site_settings(SITE_DEFAULT_SIZE=str(size))
+
+
+def test_the_models_to_choose_from_are_names_between_commas(site_settings):
+    assert site_settings()["DREAMS_MODELS"] == ()
+    assert site_settings(SITE_MODELS=" dreamlet, xl ,,dreamlet")["DREAMS_MODELS"] == ("dreamlet", "xl")
 
 
 def test_a_command_says_what_is_wrong_with_a_setting_in_one_line(tmp_path):

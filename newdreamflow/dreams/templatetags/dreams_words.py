@@ -69,14 +69,14 @@ def model_name(model: str) -> str:
 @register.filter
 def thumbnail_width(dream: Dream) -> int:
     """Pixels."""
-    return round(dream.width * _scale(dream))
+    return round(dream.picture_width * _scale(dream))
 
 
 @register.filter
 def thumbnail_height(dream: Dream) -> int:
     """Pixels."""
-    return round(dream.height * _scale(dream))
+    return round(dream.picture_height * _scale(dream))
 
 
 def _scale(dream: Dream) -> float:
-    return min(1.0, THUMBNAIL_PIXELS / max(dream.width, dream.height))
+    return min(1.0, THUMBNAIL_PIXELS / max(dream.picture_width, dream.picture_height))

@@ -3,6 +3,7 @@
 
 const WORK_UNIT = 56 * 512 * 512; // model rows x pixels: 28 steps with guidance at 512x512, as in services.estimated_work_units
 const READING = 1.4;
+const HIRES_SCALE = 2;
 
 const form = document.getElementById("wish");
 const price = document.getElementById("price");
@@ -20,7 +21,8 @@ function workUnits(values) {
   }
   const long = Number(values.get("size"));
   const short = values.get("shape") === "square" ? long : shortSides[long];
-  return (rows * steps * long * short * number) / WORK_UNIT;
+  const enlarged = values.get("hires") ? HIRES_SCALE ** 2 * Math.ceil(steps / 2) : 0;
+  return (rows * (steps + enlarged) * long * short * number) / WORK_UNIT;
 }
 
 function amount(credits) {

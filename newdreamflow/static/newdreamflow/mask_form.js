@@ -23,7 +23,7 @@ form.addEventListener("submit", handOver, { capture: true });
 addEventListener("pageshow", () => (isHandedOver = false));
 
 async function handOver(event) {
-  if (isHandedOver) return;
+  if (isHandedOver || event.submitter?.name === "show") return;
   event.preventDefault();
   event.stopImmediatePropagation();
   const mask = await painter.mask();
