@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Final
 
 import torch
 
@@ -20,13 +18,9 @@ from engine.params import GenerationParams
 from engine.pictures.base import Base
 from engine.pictures.mask import Box
 from engine.pictures.resize import Pixels
-from engine.prompts.chunks import CHUNK_TOKENS, MAX_CHUNKS
-from engine.prompts.errors import PromptError
+from engine.prompt_limits import legs_to_read, num_chunks
 
 __all__ = ["Picture", "Source", "make_picture"]
-
-MAX_TOLD_CHUNKS: Final = 64
-"""Of all texts of a leg: for Stable Diffusion 1 in half precision 256 MB, and as long to read as four steps."""
 
 
 @dataclass(slots=True, eq=False)
@@ -130,9 +124,7 @@ def make_picture(
     alone = params.of_image(image_index)
     cells = None if source is None or source.base.cells is None else torch.from_numpy(source.base.cells)
     legs: list[LegState] = []
-    # A network that is told the guidance scale guides by itself, in one row.
-    plans = [replace(plan, negative_prompt=None) if info.embeds_guidance else plan for plan in alone.legs]
-    for plan in plans:
+    for plan in legs_to_read(alone, embeds_guidance=info.embeds_guidance):
         journey = journey_of(plan)
         if cells is not None and not info.is_inpainting and not journey.known.isfinite().all():
             raise InvalidParamsError(
@@ -147,7 +139,7 @@ def make_picture(
                 journey,
                 noise,
                 info,
-                num_chunks=_num_chunks(plan, model),
+                num_chunks=num_chunks(plan, model.count_chunks),
                 cells=None if is_second else cells,
                 content=content,
             )
@@ -160,35 +152,6 @@ def make_picture(
         legs=tuple(legs),
         source=source,
     )
-
-
-def _num_chunks(plan: Leg, model: DiffusionModel) -> int:
-    """Chunks of a leg's longest text.
-
-    Raises:
-        InvalidParamsError: this model cannot read its prompts.
-    """
-    prompts = plan.prompts
-    if len(prompts.weights) > 1 and plan.negative_prompt is None:
-        raise InvalidParamsError("prompt", "must not join prompts by AND with a model that guides by itself", "AND")
-    parts = () if plan.negative_prompt is None else plan.read(plan.negative_prompt, is_negative=True)
-    negatives = {told for part in parts for _, told in part.schedule}
-    counts: dict[str, int] = {}
-    for told in prompts.prompts:
-        try:
-            counts[told.text] = model.count_chunks(told)
-        except PromptError as error:
-            field = "negative_prompt" if told.text in negatives else "prompt"
-            raise InvalidParamsError(field, str(error), told.text) from None
-    text, most = max(counts.items(), key=operator.itemgetter(1))
-    name = "negative_prompt" if text in negatives else "prompt"
-    if most > MAX_CHUNKS:
-        rule = f"must have at most {MAX_CHUNKS * CHUNK_TOKENS} tokens, counted in parts of {CHUNK_TOKENS}"
-        raise InvalidParamsError(name, rule, text)
-    if most * len(counts) > MAX_TOLD_CHUNKS:
-        rule = f"must have at most {MAX_TOLD_CHUNKS} parts of {CHUNK_TOKENS} tokens in all texts that it becomes"
-        raise InvalidParamsError("prompt", rule, plan.prompt)
-    return most
 
 
 def _noise(params: GenerationParams, plan: Leg, journey: Journey, info: ModelInfo, *, has_mask: bool) -> Noise:

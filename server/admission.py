@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Final
 
 from engine.params import GenerationParams
@@ -21,7 +21,10 @@ from server.store.input_files import UploadedPicture
 from server.store.record import JobRecord, NewJob
 from server.store.storage import Storage, disk_trouble
 
-__all__ = ["Admission"]
+__all__ = ["Admission", "Check"]
+
+Check = Callable[[GenerationParams], Awaitable[None]]
+"""Raises `InvalidParamsError` where a request's model cannot draw it."""
 
 _ONE_PICTURE: Final = GenerationParams(prompt="?", seed=0)
 
@@ -40,6 +43,7 @@ class Admission:
         *,
         max_waiting: int,
         request_timeout_s: float,
+        check: Check,
     ) -> None:
         self.max_waiting = max_waiting
         """Jobs that may wait."""
@@ -50,6 +54,7 @@ class Admission:
         self._metrics = metrics
         self._limits = limits
         self._request_timeout_s = request_timeout_s
+        self._check = check
         self._accepting: Counter[str] = Counter()
         """Key id -> its jobs that are being written to the store right now: they have a place already."""
 
@@ -78,6 +83,7 @@ class Admission:
 
         Raises:
             ServerError: see `ImageGenerator.submit`.
+            InvalidParamsError: its model cannot draw it.
         """
         if self._dispatcher.is_draining:
             raise DrainingError("the server is shutting down; retry after it has restarted")
@@ -87,6 +93,7 @@ class Admission:
         repeat = await self._repeat_of(new)
         if repeat is not None:
             return repeat
+        await self._check(new.params)
         if await self._storage.trouble() is not None:
             raise disk_trouble()  # its row may well find room, but not its pictures
         with contextlib.ExitStack() as places:

@@ -25,6 +25,7 @@ class ServedModel:
     """One model, as callers see it."""
 
     name: str
+    folder: ModelFolder
     family: str
     native_width: int
     """Pixels it was trained at."""
@@ -111,6 +112,7 @@ def _as_listed(name: str, model: ModelFolder, defaults: Defaults) -> ServedModel
     configs = None if model.path is None else read_configs(Path(model.path))
     return ServedModel(
         name=name,
+        folder=model,
         family="none" if configs is None else configs.family.name,
         native_width=model.native_width,
         native_height=model.native_height,

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple, TypeVar
 import structlog
 
 from server.access.rate_limits import KeyLimits
-from server.admission import Admission
+from server.admission import Admission, Check
 from server.errors import (
     DrainingError,
     JobNotFoundError,
@@ -88,6 +88,7 @@ class ImageGenerator:
         retention: Retention,
         limits: KeyLimits,
         price_per_work_unit: Decimal,
+        check: Check,
         open_storage: Callable[[Path], Awaitable[Storage]] = Storage.open,
     ) -> None:
         self.executor = executor if isinstance(executor, EnginePool) else EnginePool({LOCAL: executor})
@@ -103,6 +104,7 @@ class ImageGenerator:
         self._retention = retention
         self._limits = limits
         self._price_per_work_unit = price_per_work_unit
+        self._check = check
         self._is_open = False
         self._housekeeping: asyncio.Task[None] | None = None
 
@@ -127,6 +129,7 @@ class ImageGenerator:
             self._limits,
             max_waiting=self._max_waiting,
             request_timeout_s=self._request_timeout_s,
+            check=self._check,
         )
         self.states = JobStates(storage, dispatcher, self.estimates)
         self._is_open = True
@@ -184,6 +187,7 @@ class ImageGenerator:
             EngineFailedError: the model cannot be served.
             StoreTroubleError: it could not be written.
             IdempotencyMismatchError: the key was used for another request.
+            InvalidParamsError: its model cannot draw it.
         """
         # Not cancelled with the caller: what is half written would be nobody's.
         accepting = self.dispatcher.spawn(self.admission.accept(new, pictures), f"accept {new.id}")

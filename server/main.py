@@ -49,6 +49,7 @@ from server.log_format import configure_logging, log_loop_error
 from server.metrics_readings import Readings
 from server.openapi import openapi_of
 from server.problems import add_problem_handlers
+from server.prompt_check import PromptCheck
 from server.routes import backup, generate, health, image_info, info, jobs, samplers, upscale
 from server.routes import keys as key_routes
 from server.routes import metrics as metrics_route
@@ -142,6 +143,7 @@ def create_app(
         work_units_per_hour=settings.limit_work_units_per_hour,
         jobs=settings.limit_jobs,
     )
+    catalogue = read_catalogue(settings, model, defaults)
     generator = ImageGenerator(
         executor or engines_of(settings, begun),
         settings.server_folder,
@@ -154,6 +156,9 @@ def create_app(
         ),
         limits=limits,
         price_per_work_unit=settings.price_per_work_unit,
+        check=PromptCheck(
+            ((served.defaults.model, served.folder) for served in catalogue.models), catalogue.inversions
+        ).check,
         open_storage=open_storage,
     )
     app = FastAPI(
@@ -172,7 +177,7 @@ def create_app(
         settings=settings,
         generator=generator,
         defaults=defaults,
-        catalogue=read_catalogue(settings, model, defaults),
+        catalogue=catalogue,
         keys=keys,
         started_at=time.monotonic(),
         readings=Readings(generator, model_id=settings.model_id, version=info.VERSION),

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from engine.models.base import EncodedImage, EncodedPrompt, ModelInfo
+from engine.models.fake_words import fake_chunks
 from engine.models.latent_to_rgb import LatentToRgb
 from engine.models.locate import FAKE_MODELS
-from engine.prompts.chunks import CHUNK_TOKENS, Word, cut
 from engine.prompts.prompt import Prompt
 
 __all__ = ["FakeModel"]
@@ -82,12 +82,12 @@ class FakeModel:
 
     def count_chunks(self, prompt: Prompt) -> int:
         """Of 75 words."""
-        return len(_chunks(prompt))
+        return len(fake_chunks(prompt))
 
     def encode_prompt(self, prompt: Prompt, num_chunks: int = 1) -> EncodedPrompt:
         """(77 k, 32): for each chunk noise whose seed is its hash."""
         self.num_prompts += 1
-        chunks = [*_chunks(prompt), *[""] * num_chunks][:num_chunks]
+        chunks = [*fake_chunks(prompt), *[""] * num_chunks][:num_chunks]
         return EncodedPrompt(torch.cat([_noise_of(chunk, prompt.clip_skip) for chunk in chunks]))
 
     def embed_time(
@@ -133,18 +133,6 @@ class FakeModel:
         pixels = (MID_GREY + CONTRAST * colours).clamp(0, 255).to(torch.uint8).permute(1, 2, 0)
         factor = self.info.pixels_per_latent
         return pixels.repeat_interleave(factor, dim=0).repeat_interleave(factor, dim=1)
-
-
-def _chunks(prompt: Prompt) -> list[str]:
-    """What is read together, and how words are weighted there."""
-    if not prompt.is_weighted:
-        return [prompt.text]
-    parts = prompt.parts
-    weights = {piece.weight for part in parts for piece in part}
-    if weights <= {1.0} and len(parts) == 1 and len(prompt.text.split()) <= CHUNK_TOKENS:
-        return ["".join(piece.text for piece in parts[0])]
-    words = [[Word(0, piece.weight, word) for piece in part for word in piece.text.split()] for part in parts]
-    return [f"{prompt.emphasis} {chunk.embeddings} {chunk.weights}" for chunk in cut(words, comma=None)]
 
 
 def _noise_of(text: str, clip_skip: int) -> torch.Tensor:

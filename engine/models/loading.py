@@ -19,8 +19,7 @@ from engine.errors import ModelLoadError
 from engine.models.layout import TextEncoderPart, find_weights, read_configs
 from engine.models.ldm_names import Source, autoencoder_source, open_clip_source, unet_source
 from engine.models.options import Options
-from engine.models.single_file import autoencoder_prefix, read_header, tokenizer_folder
-from engine.models.tokenizer import Tokenizer
+from engine.models.single_file import autoencoder_prefix, read_header
 from engine.models.unet_plan import UNetPlan
 from engine.networks.autoencoder import AutoencoderKL, AutoencoderTiny
 from engine.networks.clip import TextEncoder
@@ -34,7 +33,6 @@ __all__ = [
     "lay_out_vae",
     "load_scheduler_config",
     "load_text_encoder",
-    "load_tokenizer",
     "load_unet",
     "load_vae",
     "network_files",
@@ -164,28 +162,6 @@ def load_text_encoder(
     if f"{prefix}text_model.final_layer_norm.weight" in read_header(weights)[0]:
         prefix += "text_model."
     return _fill(encoder, weights, dtype, device, sources=_prefixed(prefix, Source))
-
-
-def load_tokenizer(folder: Path, part: TextEncoderPart = "text_encoder") -> Tokenizer:
-    """The tokenizer of a text encoder.
-
-    Raises:
-        ModelLoadError: a file is missing or damaged, or it knows tokens that the text encoder does not.
-    """
-    configs = read_configs(folder)
-    if configs.single is None:
-        place = folder / part.replace("text_encoder", "tokenizer")
-        tokenizer = Tokenizer(place)
-    else:
-        # One tokenizer for both encoders; OpenCLIP's pads with the first token of the vocabulary.
-        place = tokenizer_folder(folder)
-        tokenizer = Tokenizer(place, padding=0 if part in configs.single.open_clip else None)
-    vocabulary_size = _text_encoder_config(folder, part).get("vocab_size", 49408)
-    # On a GPU an unknown token is an error after which the whole process must end.
-    largest = tokenizer.largest_token
-    if largest >= vocabulary_size:
-        raise ModelLoadError(f"{place} has the token {largest}, but the text encoder knows only {vocabulary_size}")
-    return tokenizer
 
 
 def _text_encoder_config(folder: Path, part: TextEncoderPart) -> Mapping[str, Any]:

@@ -16,9 +16,10 @@ from engine.models.base import EncodedImage, EncodedPrompt, ModelInfo
 from engine.models.inverted_words import load_inversions
 from engine.models.latent_to_rgb import STABLE_DIFFUSION_1, LatentToRgb, fit_latent_to_rgb
 from engine.models.layout import PROMPT_TOKENS, read_configs
-from engine.models.loading import lay_out_vae, load_tokenizer, read_unet_plan
+from engine.models.loading import lay_out_vae, read_unet_plan
 from engine.models.locate import ModelFolder
 from engine.models.parts import autoencoder_dtype, network_parts
+from engine.models.prompt_cutter import load_tokenizer, most_chunks
 from engine.models.texts import TextReader
 from engine.models.textual_inversions import TextualInversion
 from engine.networks.autoencoder import AutoencoderKL, AutoencoderTiny
@@ -149,11 +150,11 @@ class StableDiffusion:
 
     def count_truncated_tokens(self, prompt: str) -> int:
         """See `DiffusionModel.count_truncated_tokens`."""
-        return self._texts[0].count_truncated_tokens(prompt)
+        return self._texts[0].cutter.count_truncated_tokens(prompt)
 
     def count_chunks(self, prompt: Prompt) -> int:
         """See `DiffusionModel.count_chunks`."""
-        return max(len(reader.chunks(prompt)) for reader in self._texts) if prompt.is_weighted else 1
+        return most_chunks((reader.cutter for reader in self._texts), prompt)
 
     def encode_prompt(self, prompt: Prompt, num_chunks: int = 1) -> EncodedPrompt:
         """See `DiffusionModel.encode_prompt`. Plain ones are padded and cut to 77 tokens, as diffusers does."""

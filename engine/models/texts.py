@@ -8,12 +8,13 @@ from typing import NamedTuple
 import torch
 
 from engine.backends.base import Function
-from engine.errors import InvalidParamsError
-from engine.models.inverted_words import InvertedWords, LoadedInversion
+from engine.models.inversion_names import NamedInversion
+from engine.models.inverted_words import LoadedInversion
 from engine.models.layout import PROMPT_TOKENS
+from engine.models.prompt_cutter import PromptCutter
 from engine.models.tokenizer import Tokenizer
 from engine.networks.clip import TextEncoder
-from engine.prompts.chunks import Chunk, cut
+from engine.prompts.chunks import Chunk
 from engine.prompts.prompt import Prompt
 from engine.transfer import sent
 
@@ -61,40 +62,28 @@ class TextReader:
         self._tokenizer = tokenizer
         self._encode = encode
         self._width = width
-        self._num_layers = num_layers
+        names = [
+            NamedInversion(inversion.name, 0 if inversion.fault else len(inversion.vectors[encoder]), inversion.fault)
+            for inversion in inversions
+        ]
+        self._cutter = PromptCutter(tokenizer, num_layers, names)
         self._device = device
         self._is_for_xl = is_for_xl
         self._load = load
         self._loaded: TextEncoder | None = None
-        self._inverted = InvertedWords(tokenizer, inversions, encoder)
+        self._vectors = {one.name: one.vectors[encoder] for one in inversions if not one.fault}
+        """Name -> (v, D), float32, on the CPU."""
 
-    def count_truncated_tokens(self, text: str) -> int:
-        """The first and the last of the 77 tokens are markers."""
-        return max(0, len(self._tokenizer.tokens(text)) - PROMPT_TOKENS)
-
-    def chunks(self, prompt: Prompt) -> list[Chunk]:
-        """A weighted prompt, cut. Any thread may call this.
-
-        Raises:
-            PromptError: it breaks a rule of the language, or names a textual inversion that cannot be used.
-            InvalidParamsError: the encoder has too few layers for it.
-        """
-        if prompt.clip_skip >= self._num_layers:
-            raise InvalidParamsError("clip_skip", f"must be less than {self._num_layers}", prompt.clip_skip)
-        tokens = self._tokenizer.tokens
-        return cut(
-            (
-                [word for text, weight in part for word in self._inverted.words(tokens(text)[1:-1], weight)]
-                for part in prompt.parts
-            ),
-            self._tokenizer.comma,
-        )
+    @property
+    def cutter(self) -> PromptCutter:
+        """What cuts a prompt. Any thread may use it."""
+        return self._cutter
 
     def read(self, prompt: Prompt, num_chunks: int) -> ReadText:
         """Read a prompt; empty chunks follow where it has fewer."""
         if not prompt.is_weighted:
             return self._encoded(self._tokenizer.padded(self._tokenizer.tokens(prompt.text)), prompt.clip_skip)
-        chunks = [*self.chunks(prompt), *[Chunk()] * num_chunks][:num_chunks]
+        chunks = [*self._cutter.chunks(prompt), *[Chunk()] * num_chunks][:num_chunks]
         read = [
             self._encoded(self._tokenizer.marked(chunk.tokens), prompt.clip_skip, chunk.embeddings) for chunk in chunks
         ]
@@ -117,7 +106,7 @@ class TextReader:
             assert isinstance(encoder, TextEncoder)  # noqa: S101 - our own mistake
             self._loaded = encoder
         # The start token stands before a chunk's first one.
-        placed = [(1 + place, sent(self._inverted.vectors(name), self._device)) for place, name in inverted]
+        placed = [(1 + place, sent(self._vectors[name], self._device)) for place, name in inverted]
         encoding = self._loaded.encode(ids, num_skipped, placed)
         return TextEncoder.joined(encoding) if self._is_for_xl else encoding.last
 

@@ -42,11 +42,28 @@ MUTATIONS: Final = (
     ),
     Mutation(
         name="markers-not-counted",
-        file="engine/models/texts.py",
+        file="engine/models/prompt_cutter.py",
         old="tokens(text)) - PROMPT_TOKENS)",
         new="tokens(text)) - PROMPT_TOKENS - 2)",
         test="tests/engine/test_stable_diffusion.py::test_tokens_beyond_what_is_read_are_counted",
         why="A prompt could lose its last two words without anybody being told.",
+    ),
+    Mutation(
+        name="prompts-unchecked-at-acceptance",
+        file="server/admission.py",
+        old="await self._check(new.params)\n",
+        new="pass\n",
+        test="tests/server/test_prompt_check.py::"
+        "test_a_request_that_is_too_long_is_refused_at_the_post_and_no_job_is_made",
+        why="A prompt that is too long would get a job, which fails later.",
+    ),
+    Mutation(
+        name="early-chunks-not-counted",
+        file="engine/prompt_limits.py",
+        old="most_tokens // (CHUNK_TOKENS - COMMA_REACH)",
+        new="most_tokens // (CHUNK_TOKENS + COMMA_REACH)",
+        test="tests/server/test_prompt_check.py::test_what_passes_without_a_tokenizer_is_short_for_every_tokenizer",
+        why="A prompt could be accepted as short enough, and its job would fail when the engine reads it.",
     ),
     Mutation(
         name="negative-truncation-untold",
@@ -83,7 +100,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         name="shortest-name-of-an-inversion-first",
-        file="engine/models/inverted_words.py",
+        file="engine/models/inversion_names.py",
         old="len(entry[0]), reverse=True)",
         new="len(entry[0]))",
         test=f"{INVERSIONS}::test_a_name_becomes_its_vectors_as_in_diffusers",

@@ -14,8 +14,8 @@ from benchmarks.common.prompts import unread
 from benchmarks.common.report import Report, table
 from benchmarks.common.serving import RunningServer
 from benchmarks.three_prompts import improvement
-from engine.models.loading import load_tokenizer
 from engine.models.locate import locate
+from engine.models.prompt_cutter import load_tokenizer
 
 
 def test_contenders_take_turns(capsys):

@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel
 
 from engine.errors import ModelLoadError
-from engine.models.loading import load_scheduler_config, load_text_encoder, load_tokenizer, load_unet, load_vae
+from engine.models.loading import load_scheduler_config, load_text_encoder, load_unet, load_vae
+from engine.models.prompt_cutter import load_tokenizer
 from engine.models.random_model import make_random_model
 
 CPU = torch.device("cpu")

@@ -38,6 +38,10 @@ class LastPictureFirst(FakeExecutor):
             yield event
 
 
+async def accept_any(params: GenerationParams) -> None:
+    """No model, no limits."""
+
+
 @contextlib.asynccontextmanager
 async def running(executor, folder, max_queued_requests=10, limits=None, open_storage=open_faulty):
     retention = Retention(results_s=3600, results_bytes=2**30, jobs_s=3600)
@@ -49,6 +53,7 @@ async def running(executor, folder, max_queued_requests=10, limits=None, open_st
         retention=retention,
         limits=KeyLimits(requests_per_minute=0, work_units_per_hour=0, jobs=0) if limits is None else limits,
         price_per_work_unit=Decimal("0.02"),
+        check=accept_any,
         open_storage=open_storage,
     )
     await generator.start()
