@@ -3,9 +3,8 @@
     python scripts/download_model.py stable-diffusion-v1-5/stable-diffusion-v1-5 --variant fp16
     python scripts/download_model.py OWNER/NAME --file model.safetensors --output var/models
 
-With `--file` it fetches one checkpoint into a folder, and CLIP's tokenizer beside it, which is in no such file. The
-only place in this project that uses the network. It fetches what the server reads and nothing else: configurations,
-tokenizer, and the weights as safetensors.
+With `--file` it fetches one checkpoint into a folder. The only place in this project that uses the network. It fetches
+what the server reads and nothing else: configurations, tokenizer, and the weights as safetensors.
 """
 
 from __future__ import annotations
@@ -49,10 +48,6 @@ SMALL_FILES = (
 )
 
 
-TOKENIZER = "openai/clip-vit-large-patch14"
-"""Whose vocabulary all families read; two small files."""
-
-
 class CannotDownloadError(Exception):
     """Says in one line why, and what to do."""
 
@@ -82,7 +77,7 @@ def main() -> int:
 
 
 def download_file(model_id: str, name: str, folder: Path) -> Path:
-    """Fetch one checkpoint, and the tokenizer where there is none beside it.
+    """Fetch one checkpoint.
 
     Raises:
         CannotDownloadError: in one readable line.
@@ -90,9 +85,6 @@ def download_file(model_id: str, name: str, folder: Path) -> Path:
     if not name.endswith(".safetensors"):
         raise CannotDownloadError(f"{name!r} must end in .safetensors: other files can run code when they are opened")
     download(model_id, lambda repository: _fetch_into(repository, [name], folder))
-    tokenizer = folder / "tokenizer"
-    if not tokenizer.is_dir():
-        download(TOKENIZER, lambda repository: _fetch_into(repository, ["vocab.json", "merges.txt"], tokenizer))
     return folder / name
 
 

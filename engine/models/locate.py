@@ -8,7 +8,6 @@ from pathlib import Path
 
 from engine.errors import ModelLoadError, ModelNotFoundError
 from engine.models.layout import missing_files, read_configs
-from engine.models.single_file import tokenizer_folder
 
 __all__ = ["FAKE_MODELS", "SAME_MODEL", "ModelFolder", "is_fake_engine", "is_hub_id", "locate"]
 
@@ -70,9 +69,7 @@ def locate(model_id: str, *, cache_dir: Path | None = None) -> ModelFolder:
     folder = _local_folder(model_id)
     if folder is None:
         folder = _cached_folder(model_id, cache_dir)
-    elif folder.is_file():
-        tokenizer_folder(folder)
-    elif missing := missing_files(folder):
+    elif not folder.is_file() and (missing := missing_files(folder)):
         raise ModelLoadError(f"{folder} is incomplete (diffusers layout); missing: {', '.join(missing)}")
     configs = read_configs(folder)
     return ModelFolder(

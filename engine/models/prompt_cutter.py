@@ -105,7 +105,7 @@ def load_tokenizer(folder: Path, part: TextEncoderPart = "text_encoder") -> Toke
     """
     configs = read_configs(folder)
     if configs.single is None:
-        place = folder / part.replace("text_encoder", "tokenizer")
+        place: Path | None = folder / part.replace("text_encoder", "tokenizer")
         tokenizer = Tokenizer(place)
     else:
         # One tokenizer for both encoders; OpenCLIP's pads with the first token of the vocabulary.
@@ -118,5 +118,6 @@ def load_tokenizer(folder: Path, part: TextEncoderPart = "text_encoder") -> Toke
     # On a GPU an unknown token is an error after which the whole process must end.
     largest = tokenizer.largest_token
     if largest >= vocabulary_size:
-        raise ModelLoadError(f"{place} has the token {largest}, but the text encoder knows only {vocabulary_size}")
+        name = place or f"{folder}: CLIP's tokenizer"
+        raise ModelLoadError(f"{name} has the token {largest}, but the text encoder knows only {vocabulary_size}")
     return tokenizer

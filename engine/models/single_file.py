@@ -121,20 +121,12 @@ def read_single_file(path: Path) -> SingleFile:
     return SingleFile(path, configs, prefixes, open_clip, side)
 
 
-def tokenizer_folder(path: Path) -> Path:
-    """Where the tokenizer of a single file is: it is in no such file.
-
-    Raises:
-        ModelLoadError: there is none.
-    """
-    candidates = [path.with_suffix(".tokenizer"), path.parent / "tokenizer"]
-    for folder in candidates:
+def tokenizer_folder(path: Path) -> Path | None:
+    """A tokenizer that was put beside a single file, for words of its own; None: there is none, it reads CLIP's."""
+    for folder in (path.with_suffix(".tokenizer"), path.parent / "tokenizer"):
         if (folder / "tokenizer.json").is_file() or (folder / "vocab.json").is_file():
             return folder
-    raise ModelLoadError(
-        f"{path} needs CLIP's tokenizer, which is in no such file: put a folder with vocab.json and merges.txt, as any "
-        f"Stable Diffusion in diffusers layout has, at {candidates[1]}"
-    )
+    return None
 
 
 def autoencoder_prefix(path: Path) -> str:

@@ -10,6 +10,7 @@ from tokenizers import Tokenizer as TokenizerLibrary
 from tokenizers.models import BPE
 
 from engine.errors import ModelLoadError
+from engine.models.clip_vocabulary import clip_vocabulary
 from engine.models.layout import PROMPT_TOKENS, check_tokenizer_class
 
 if TYPE_CHECKING:
@@ -30,17 +31,18 @@ _WORDS: Final = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{
 class Tokenizer:
     """Text -> token ids. Any thread may use it: nothing in it changes."""
 
-    def __init__(self, folder: Path, padding: int | None = None) -> None:
+    def __init__(self, folder: Path | None, padding: int | None = None) -> None:
         """Read `tokenizer.json`, or `vocab.json` and `merges.txt`, and which tokens are special.
 
         Args:
-            folder: where they are.
+            folder: where they are; None: CLIP's own, which ships with the server.
             padding: the token that fills a text up; None: as the files say.
 
         Raises:
             ModelLoadError: a file is missing or damaged, or it describes another tokenizer.
         """
-        check_tokenizer_class(folder / "tokenizer_config.json")
+        if folder is not None:
+            check_tokenizer_class(folder / "tokenizer_config.json")
         try:
             tokenizer, names = _read(folder)
         except ModelLoadError:
@@ -79,13 +81,15 @@ class Tokenizer:
         return [*tokens, *[self._padding] * (PROMPT_TOKENS - len(tokens))]
 
 
-def _read(folder: Path) -> tuple[TokenizerLibrary, dict[str, str]]:
+def _read(folder: Path | None) -> tuple[TokenizerLibrary, dict[str, str]]:
     """The tokenizer, and the texts of its special tokens."""
-    config = _if_there(folder / "tokenizer_config.json")
-    whole = _if_there(folder / "tokenizer.json")
+    config = _if_there(folder, "tokenizer_config.json")
+    whole = _if_there(folder, "tokenizer.json")
     added, special = _described(folder, config, whole)
     names = {name: str(token) for name, token in special.items()}
-    if whole:
+    if folder is None:
+        vocabulary, merges = clip_vocabulary()
+    elif whole:
         vocabulary = whole["model"]["vocab"]
         merges = [tuple(pair.split(" ") if isinstance(pair, str) else pair) for pair in whole["model"]["merges"]]
     else:
@@ -117,18 +121,18 @@ def _read(folder: Path) -> tuple[TokenizerLibrary, dict[str, str]]:
 
 
 def _described(
-    folder: Path, config: Mapping[str, Any], whole: Mapping[str, Any]
+    folder: Path | None, config: Mapping[str, Any], whole: Mapping[str, Any]
 ) -> tuple[dict[int, AddedToken], dict[str, AddedToken | str]]:
     """The added tokens by id, and the special ones by purpose, as the files of several years describe them."""
     values = {name: config[name] for name in _SPECIAL if name in config}
     if "added_tokens_decoder" in config:
         added = {int(index): AddedToken(**token) for index, token in config["added_tokens_decoder"].items()}
     else:
-        values |= _if_there(folder / "special_tokens_map.json")
+        values |= _if_there(folder, "special_tokens_map.json")
         special = {str(_token(value)) for value in values.values() if isinstance(value, str | dict)}
         added = {
             index: AddedToken(text, normalized=text not in special, special=text in special)
-            for text, index in _if_there(folder / "added_tokens.json").items()
+            for text, index in _if_there(folder, "added_tokens.json").items()
         }
         for token in whole.get("added_tokens", ()):
             added[token["id"]] = AddedToken(**{key: value for key, value in token.items() if key != "id"})
@@ -147,5 +151,6 @@ def _token(value: str | dict[str, Any]) -> AddedToken | str:
     return AddedToken(**{key: part for key, part in value.items() if key not in ("__type", "special")}, special=True)
 
 
-def _if_there(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_bytes())) if path.is_file() else {}
+def _if_there(folder: Path | None, name: str) -> dict[str, Any]:
+    path = None if folder is None else folder / name
+    return dict(json.loads(path.read_bytes())) if path is not None and path.is_file() else {}

@@ -128,7 +128,7 @@ def download(cache: Path, *arguments: str, endpoint: str, **environment: str) ->
     )
 
 
-def test_it_fetches_one_checkpoint_and_the_tokenizer_that_is_in_none(hub, tmp_path):
+def test_it_fetches_one_checkpoint_which_needs_nothing_beside_it(hub, tmp_path):
     tensors = {
         "model.diffusion_model.input_blocks.0.0.weight": torch.zeros(1, 4, 1, 1),
         "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": torch.zeros(1, 768),
@@ -136,17 +136,12 @@ def test_it_fetches_one_checkpoint_and_the_tokenizer_that_is_in_none(hub, tmp_pa
         "cond_stage_model.transformer.x": torch.zeros(1),
     }
     hub.models["someone/paints"] = {"paints.safetensors": save(tensors), "paints.ckpt": b"pickle"}
-    hub.models["openai/clip-vit-large-patch14"] = {
-        "vocab.json": b"{}",
-        "merges.txt": b"#version",
-        "pytorch_model.bin": b"",
-    }
     folder = tmp_path / "models"
     wanted = ("--file", "paints.safetensors", "--output", str(folder))
     done = download(tmp_path, "someone/paints", *wanted, endpoint=hub.url)
     assert done.returncode == 0, done.stderr
     assert f"MODEL_ID={folder}/paints.safetensors" in done.stdout
-    assert sorted(hub.fetched) == ["merges.txt", "paints.safetensors", "vocab.json"]
+    assert sorted(hub.fetched) == ["paints.safetensors"]
     for name, words in (("other.safetensors", "has no file other.safetensors"), ("paints.ckpt", "must end in")):
         done = download(tmp_path, "someone/paints", "--file", name, "--output", str(folder), endpoint=hub.url)
         assert done.returncode == 1

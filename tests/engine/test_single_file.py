@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from safetensors.torch import load_file, save_file
 from engine.engine import Engine
 from engine.errors import ModelLoadError
 from engine.models import single_file
+from engine.models.clip_vocabulary import clip_vocabulary
+from engine.models.json_file import read_json
 from engine.models.layout import read_configs
 from engine.models.ldm_names import Source, autoencoder_source, open_clip_source, unet_source
 from engine.models.loading import load_text_encoder, load_unet, load_vae
@@ -28,6 +31,7 @@ from engine.models.unet_plan import UNetPlan
 from engine.networks.autoencoder import AutoencoderKL
 from engine.networks.clip import TextEncoder
 from engine.networks.unet import UNet
+from engine.params import GenerationParams
 from tests.engine.drawing import Params, add_all, images, run
 
 CPU = torch.device("cpu")
@@ -286,7 +290,47 @@ def test_what_a_file_lacks_is_named(folder: Path, tmp_path: Path):
     save_file(weights, path)
     with pytest.raises(ModelLoadError, match=r"lacks tensors .*: model\.diffusion_model\.out\.2\.bias$"):
         load_unet(path, torch.float32, CPU)
-    shutil.rmtree(tmp_path / "tokenizer")
-    with pytest.raises(ModelLoadError, match=r"needs CLIP's tokenizer"):
-        locate(str(path))
     assert load_file(path)
+
+
+def with_clip_s_vocabulary(folder: Path, family: str) -> None:
+    """Make text encoders as wide as CLIP's vocabulary, and write that into the folder as models have it."""
+    vocabulary, merges = clip_vocabulary()
+    for number, part in enumerate(read_configs(folder).text_encoders):
+        path = folder / part / "model.safetensors"
+        weights = load_file(path)
+        (name,) = (name for name in weights if name.endswith("token_embedding.weight"))
+        generator = torch.Generator().manual_seed(number)
+        weights[name] = torch.randn(len(vocabulary), weights[name].shape[1], generator=generator)
+        save_file(weights, path)
+        tokenizer = folder / part.replace("text_encoder", "tokenizer")
+        shutil.rmtree(tokenizer)
+        tokenizer.mkdir()
+        (tokenizer / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
+        lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
+        (tokenizer / "merges.txt").write_text("\n".join(lines), encoding="utf-8")
+        if family != "sd1" and not (family == "sdxl" and part == "text_encoder"):
+            (tokenizer / "tokenizer_config.json").write_text('{"pad_token": "!"}')
+        for config in (read_json(folder / part / "config.json"), single_file._template(family)[part]):
+            config["vocab_size"] = len(vocabulary)
+            (folder / part / "config.json").write_text(json.dumps(config))
+
+
+def test_a_single_file_alone_draws_what_the_folder_does(family: str, folder: Path, tmp_path: Path, params: Params):
+    """One file and nothing beside it: the vocabulary is the server's."""
+    with_clip_s_vocabulary(folder, family)
+    path = tmp_path / "alone" / "model.safetensors"
+    path.parent.mkdir()
+    write_single_file(folder, path, family)
+    if family == "sd2":
+        path.with_suffix(".toml").write_text('prediction_type = "epsilon"\n')
+    wish = params(prompt="a photo of a (cat:1.2)", negative_prompt="fog", prompt_syntax="weighted")
+    drawn = images_of(path, wish)
+    assert drawn == images_of(folder, wish)
+    assert images_of(path, replace(wish, prompt="a photo of a (dog:1.2)")) != drawn
+
+
+def images_of(path: Path, wish: GenerationParams) -> object:
+    engine = Engine(loaded(path))
+    add_all(engine, [wish])
+    return images(run(engine))

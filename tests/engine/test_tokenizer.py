@@ -13,6 +13,8 @@ import pytest
 from transformers import CLIPTokenizer
 
 from engine.errors import ModelLoadError
+from engine.models import clip_vocabulary as clip_module
+from engine.models.clip_vocabulary import clip_vocabulary
 from engine.models.tokenizer import Tokenizer
 
 DREAMLET = Path(__file__).resolve().parents[2] / "models" / "dreamlet" / "tokenizer"
@@ -126,3 +128,29 @@ def test_a_folder_without_a_vocabulary_is_refused(tmp_path: Path):
     (tmp_path / "tokenizer").mkdir()
     with pytest.raises(ModelLoadError, match=f"{tmp_path}/tokenizer cannot be read"):
         Tokenizer(tmp_path / "tokenizer")
+
+
+def test_clip_s_own_tokenizer_ships_with_the_server(tmp_path: Path):
+    """Ids that are published, and those of transformers with the same vocabulary."""
+    own = Tokenizer(None)
+    assert own.tokens("a photo of a cat") == [49406, 320, 1125, 539, 320, 2368, 49407]
+    assert own.tokens("") == [49406, 49407]
+    assert (own.comma, own.largest_token) == (267, 49407)
+    assert own.marked([320, 2368]) == [49406, 320, 2368, *[49407] * 74]
+    assert Tokenizer(None, padding=0).marked([320]) == [49406, 320, 49407, *[0] * 74]
+    vocabulary, merges = clip_vocabulary()
+    assert [vocabulary[token] for token in ("!", "Ń", "!</w>", "<|startoftext|>", "<|endoftext|>")] == [
+        *(0, 255, 256),
+        *(49406, 49407),
+    ]
+    theirs = CLIPTokenizer(vocab=vocabulary, merges=merges)
+    for text in texts(2000):
+        assert own.tokens(text) == theirs(text, verbose=False).input_ids, text
+
+
+def test_the_vocabulary_that_ships_names_its_licence():
+    folder = Path(clip_module.__file__).parent
+    licence = (folder / "LICENSE.txt").read_text(encoding="utf-8")
+    assert "OpenAI" in licence
+    assert "Permission is hereby granted" in licence
+    assert (folder / "merges.txt.gz").stat().st_size < 250_000
