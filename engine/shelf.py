@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Generic, TypeVar
@@ -43,6 +44,9 @@ class Shelf(Generic[T]):
         self._sizes = sizes
         self._budget_bytes = budget_bytes
         self._forget = forget
+        self.on_change: Callable[[], None] = lambda: None
+        """Called, on the thread that borrows, after a model has come or left."""
+        self._load_seconds: dict[str, float] = {}
         self._resident: OrderedDict[str, T] = OrderedDict()
         """The one used last stands last."""
         self._users: Counter[str] = Counter()
@@ -54,6 +58,22 @@ class Shelf(Generic[T]):
         """What is in memory now."""
         with self._changed:
             return dict(self._resident)
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """Name -> bytes in memory, of all that can be loaded; empty where there is only one."""
+        return self._sizes
+
+    @property
+    def budget_bytes(self) -> int | None:
+        """For all that are in memory together; None: no limit."""
+        return self._budget_bytes
+
+    @property
+    def load_seconds(self) -> Mapping[str, float]:
+        """How long each took to load last, of those that were loaded here."""
+        with self._changed:
+            return dict(self._load_seconds)
 
     def put(self, name: str, value: T) -> None:
         """Take in what was loaded elsewhere."""
@@ -72,12 +92,18 @@ class Shelf(Generic[T]):
         self._make_room_for(name)
         with self._changed:
             value = self._resident.get(name)
+        is_new = value is None
+        began = time.perf_counter()
         if value is None:
             value = self._load(name)
         with self._changed:
+            if is_new:
+                self._load_seconds[name] = time.perf_counter() - began
             self._resident[name] = value
             self._resident.move_to_end(name)
             self._users[name] += 1
+        if is_new:
+            self.on_change()
         return value
 
     def give_back(self, name: str) -> None:
@@ -103,6 +129,7 @@ class Shelf(Generic[T]):
         while (victim := self._next_victim(name, budget - needed)) is not None:
             logger.info("the model %s leaves memory for %s", victim, name)
             self._forget()
+            self.on_change()
 
     def _next_victim(self, name: str, room: int) -> str | None:
         """Take out a model that nobody uses, where there is no room for another; None: there is room."""

@@ -157,6 +157,7 @@ class EngineService:
             images_in_flight=sum(seat.num_images for seat in pool.seats),
             is_draining=self.is_draining,
             finishes_early=True,
+            models=pool.seats[0].executor.models if len(pool.seats) == 1 else None,
         )
 
     def _metrics(self) -> list[Metric]:

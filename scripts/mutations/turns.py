@@ -15,7 +15,26 @@ BATCH_SCHEDULER: Final = "engine/batch_scheduler.py"
 SIMULATED: Final = "tests/server/jobs/test_eta_simulation.py::test_every_job_of_any_mix_ends_when_the_simulation_says"
 OUT_OF_MEMORY: Final = "tests/engine/test_engine.py::test_out_of_memory_costs_nobody_a_picture"
 
+TURNS: Final = "tests/server/jobs/test_model_turns.py"
+
 MUTATIONS: Final = (
+    # --- several models -----------------------------------------------------------------------------------------------
+    Mutation(
+        name="turns-without-end",
+        file="server/jobs/model_turns.py",
+        old="if now - head.held_since < max(",
+        new="if now < max(",
+        test=f"{TURNS}::test_a_job_waits_for_its_model_no_longer_than_the_bound",
+        why="Under a flood of requests for one model nobody would ever get a picture of another.",
+    ),
+    Mutation(
+        name="model-still-loading-forgotten",
+        file="server/executors/seat.py",
+        old="model in models.resident or model in self._models_in_use:",
+        new="model in models.resident:",
+        test=f"{TURNS}::test_while_a_model_loads_only_its_own_jobs_join",
+        why="While a model loads, its jobs would wait for a place that they have already.",
+    ),
     # --- turns, cancels and memory ------------------------------------------------------------------------------------
     Mutation(
         name="newest-size-first",
@@ -108,7 +127,7 @@ MUTATIONS: Final = (
     Mutation(
         name="estimate-of-the-rows-it-began-with",
         file=ETA,
-        old="self._times.step_rows(*sides, otherwise=self._rows_per_call)",
+        old="self._times.step_rows(*sides, model=model, otherwise=self._rows_per_call)",
         new="self._rows_per_call",
         test="tests/server/jobs/test_eta_simulation.py"
         "::test_after_a_call_ran_out_of_memory_estimates_are_of_the_smaller_calls",

@@ -8,7 +8,7 @@ from contextlib import aclosing
 import msgspec
 
 from server.executors.base import EngineBusyError, Job, JobEvent
-from server.executors.messages import EngineInfo
+from server.executors.messages import EngineInfo, ModelsChanged
 from server.executors.remote import RemoteEngine
 
 __all__ = ["BalancedEngines"]
@@ -28,6 +28,11 @@ class BalancedEngines(RemoteEngine):
         """See `Executor.info`: what one of them runs, with the places that all are thought to have."""
         info = super().info
         return None if info is None else msgspec.structs.replace(info, max_images_in_flight=self._window)
+
+    @property
+    def models(self) -> ModelsChanged | None:
+        """See `Executor.models`: each of them may have others."""
+        return None
 
     async def finish_early(self, job: Job, image_indices: Collection[int] | None) -> bool:  # noqa: ARG002 -- the protocol's
         """See `Executor.finish_early`. Which of them draws the job is not known here."""

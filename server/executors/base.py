@@ -7,7 +7,17 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from engine.params import GenerationParams
-from server.executors.messages import DeviceMemory, EngineInfo, ImageReady, JobDone, Preview, Progress, Submit, WorkDone
+from server.executors.messages import (
+    DeviceMemory,
+    EngineInfo,
+    ImageReady,
+    JobDone,
+    ModelsChanged,
+    Preview,
+    Progress,
+    Submit,
+    WorkDone,
+)
 from server.executors.work_times import WorkTimes
 from server.picture_info.file_info import ImageMetadata
 
@@ -106,6 +116,11 @@ class Executor(Protocol):
     @property
     def info(self) -> EngineInfo | None:
         """What is running; None until it was ready once."""
+        ...
+
+    @property
+    def models(self) -> ModelsChanged | None:
+        """Which of several models are in memory; None where there is only one, or it is not known."""
         ...
 
     @property

@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from server.executors.base import ExecutorState
-from server.executors.messages import EngineInfo
+from server.executors.messages import EngineInfo, ModelsChanged
 
 __all__ = [
     "ALONE",
@@ -58,3 +58,5 @@ class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):
     is_draining: bool = False
     finishes_early: bool = False
     """Whether it knows `FINISH`."""
+    models: ModelsChanged | None = None
+    """Which of several are in memory; None with one model, or several devices."""

@@ -30,6 +30,7 @@ from server.executors.messages import (
     LoadFailed,
     Loading,
     LoadProgress,
+    ModelsChanged,
     OutOfMemory,
     Ping,
     Pong,
@@ -49,7 +50,7 @@ _ERRORS: Final[Mapping[str, type[EngineError]]] = MappingProxyType(
     {name: getattr(errors, name) for name in errors.__all__ if name != "InvalidParamsError"}
 )
 
-_FROM_OTHER_THREADS: Final = (Preview, ImageReady, JobDone, JobFailed, OutOfMemory)
+_FROM_OTHER_THREADS: Final = (Preview, ImageReady, JobDone, JobFailed, OutOfMemory, ModelsChanged)
 """What the engine process can say while its engine's own thread hangs: no signs of that one's life."""
 
 _Letter = JobMessage | WorkDone | EngineLostError
@@ -94,6 +95,7 @@ class MessageExecutor(ABC):
         self._restart_reasons: Counter[RestartReason] = Counter(dict.fromkeys(get_args(RestartReason), 0))
         self._out_of_memory = Counter(dict.fromkeys(("prepare", "encode", "step", "decode"), 0))
         self._device_memory: DeviceMemory | None = None
+        self._models: ModelsChanged | None = None
 
     @property
     def state(self) -> ExecutorState:
@@ -114,6 +116,11 @@ class MessageExecutor(ABC):
     def info(self) -> EngineInfo | None:
         """See `Executor.info`."""
         return self._info
+
+    @property
+    def models(self) -> ModelsChanged | None:
+        """See `Executor.models`."""
+        return self._models
 
     @property
     def load_seconds(self) -> dict[str, float]:
@@ -224,6 +231,7 @@ class MessageExecutor(ABC):
         self._load_phase = None
         self._unproven = frozenset()
         self._device_memory = None
+        self._models = None
         self._ready_since = None
         self._has_worked = False
 
@@ -269,8 +277,15 @@ class MessageExecutor(ABC):
                 self._has_loaded.set()
             case WorkDone():
                 self._take_work(message)
+            case OutOfMemory() | ModelsChanged() | Pong():
+                self._take_memory(message)
+
+    def _take_memory(self, message: OutOfMemory | ModelsChanged | Pong) -> None:
+        match message:
             case OutOfMemory(kind):
                 self._out_of_memory[kind] += 1
+            case ModelsChanged():
+                self._models = message
             case Pong():
                 self._device_memory = message.device_memory
 

@@ -29,6 +29,7 @@ __all__ = [
     "LoadFailed",
     "LoadProgress",
     "Loading",
+    "ModelsChanged",
     "OutOfMemory",
     "Ping",
     "Pong",
@@ -292,10 +293,24 @@ class Pong(_Message, frozen=True):
     """None on a device that shares the machine's own memory."""
 
 
+class ModelsChanged(_Message, frozen=True):
+    """Which of several models the engine has in memory now. Not sent where there is only one."""
+
+    resident: tuple[str, ...]
+    """As `GenerationParams.model` names them."""
+    sizes: dict[str, int]
+    """Bytes that each takes, of all that it can draw with."""
+    budget_bytes: int | None = None
+    """For those in memory together; None: no limit."""
+    load_seconds: dict[str, float] = {}
+    """How long each took to load last, of those that it has loaded."""
+
+
 FromEngine = (
     Loading
     | LoadProgress
     | Ready
+    | ModelsChanged
     | LoadFailed
     | Progress
     | Preview

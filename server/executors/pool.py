@@ -125,7 +125,14 @@ class EnginePool:
 
     # --- places -------------------------------------------------------------------------------------------------------
 
-    def place_for(self, params: GenerationParams, *, alone: bool = False, lost_by: Collection[str] = ()) -> Seat | None:
+    def place_for(
+        self,
+        params: GenerationParams,
+        *,
+        alone: bool = False,
+        lost_by: Collection[str] = (),
+        admits: Callable[[Seat], bool] = lambda _: True,
+    ) -> Seat | None:
         """The engine that would have a job's pictures soonest; None: none has room now.
 
         An idle one first, then one that draws this size only (a call of one size is padded anyway: company costs
@@ -136,12 +143,13 @@ class EnginePool:
             alone: whether no other job may be with it: the last attempt of a job that may end engines.
             lost_by: names of engines that were lost with this job. The last attempt goes to another one if there is
                 one that draws, the others if they have room.
+            admits: whether an engine may get it at all.
         """
-        usable = [seat for seat in self.seats if self._is_usable(seat)]
+        usable = self.usable_seats
         elsewhere = [seat for seat in usable if seat.name not in lost_by]
         if alone and elsewhere:
             usable = elsewhere
-        free = [seat for seat in usable if seat.has_room_for(params.num_images, alone=alone)]
+        free = [seat for seat in usable if seat.has_room_for(params.num_images, alone=alone) and admits(seat)]
         size = (params.height, params.width)
         return min(
             free,
@@ -153,7 +161,7 @@ class EnginePool:
         """Jobs for one picture that would start at once if they came now; 0 where this one would wait."""
         if self.place_for(params) is None:
             return 0
-        return max(1, sum(seat.num_free for seat in self.seats if self._is_usable(seat)))
+        return max(1, sum(seat.num_free for seat in self.usable_seats))
 
     def lost(self, seat: Seat, job_id: str) -> None:
         """An engine was lost while it drew a job; left out for a while if that is its own fault, not the job's."""
@@ -166,6 +174,11 @@ class EnginePool:
         """Give an engine nothing for so long."""
         seat.pause(seconds)
         asyncio.get_running_loop().call_later(seconds, self.on_change)
+
+    @property
+    def usable_seats(self) -> list[Seat]:
+        """The engines that may get a job now, if they have room."""
+        return [seat for seat in self.seats if self._is_usable(seat)]
 
     def _is_usable(self, seat: Seat) -> bool:
         return seat.executor.state == "ready" and not seat.is_leaving and not seat.is_paused

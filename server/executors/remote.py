@@ -29,7 +29,7 @@ from server.executors.base import (
 )
 from server.executors.engine_protocol import ALONE, DRAW, FINISH, FRAMES, INFO, PROTOCOL, EngineStatus
 from server.executors.message_executor import RESTART_ESTIMATE_S, error_from
-from server.executors.messages import EngineInfo, FinishEarly, JobDone, JobFailed, WorkDone, frame
+from server.executors.messages import EngineInfo, FinishEarly, JobDone, JobFailed, ModelsChanged, WorkDone, frame
 from server.executors.remote_stream import DrawStream, Event
 from server.executors.work_times import WorkTimes
 
@@ -111,6 +111,11 @@ class RemoteEngine:
     def info(self) -> EngineInfo | None:
         """See `Executor.info`."""
         return None if self._status is None else self._status.info
+
+    @property
+    def models(self) -> ModelsChanged | None:
+        """See `Executor.models`."""
+        return None if self._status is None else self._status.models
 
     @property
     def silence_s(self) -> float:

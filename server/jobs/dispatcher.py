@@ -21,6 +21,7 @@ from server.jobs.attempts import Attempts
 from server.jobs.failures import failed
 from server.jobs.fair_queue import FairQueue
 from server.jobs.live_job import LiveJob
+from server.jobs.model_turns import ModelTurns
 from server.log_format import job_context
 from server.metrics import Metrics
 from server.store.record import Failure, JobRecord
@@ -49,6 +50,7 @@ class Dispatcher:
         )
         pool.on_change = self.hand_over
         self.queue = FairQueue()
+        self._turns = ModelTurns(pool)
         self.live: dict[str, LiveJob] = {}
         """Every job that has not ended, by id."""
         self._num_live: Counter[str] = Counter()
@@ -197,15 +199,15 @@ class Dispatcher:
             self._fail_bound()
             return
         self._pool.watch_loading()
-        while not self._is_resting and (job_id := self.queue.peek()) is not None:
-            live = self.live[job_id]
-            params, alone = live.record.new.params, live.record.is_last_attempt
-            seat = self._pool.place_for(params, alone=alone, lost_by=live.lost_by)
-            if seat is None:
+        while not self._is_resting:
+            found = self._turns.next(self.live[job_id] for job_id in self.queue.upcoming())
+            if found is None:
                 return
-            self.queue.pop()
+            live, seat = found
+            job_id, live.held_since = live.record.id, None
+            self.queue.take(job_id)
             self.running[job_id] = live
-            seat.take(job_id, params, alone=alone)
+            seat.take(job_id, live.record.new.params, alone=live.record.is_last_attempt)
             live.task = asyncio.create_task(self._attempts.run(live, seat), name=f"draw {job_id}", context=live.context)
             # Not in the task's own `finally`: a task that is cancelled before its first turn never gets there.
             live.task.add_done_callback(functools.partial(self._has_stopped, live, seat), context=live.context)

@@ -12,6 +12,7 @@ by the share that one more owner would have had, yet never so far that a newcome
 from __future__ import annotations
 
 import heapq
+import itertools
 import math
 from abc import ABC, abstractmethod
 from collections import OrderedDict
@@ -104,6 +105,28 @@ class FairQueue:
         del self._owners[job_id]
         self._num_popped += 1
         return job_id
+
+    def upcoming(self) -> Iterator[str]:
+        """The jobs in order, found one by one. The queue must not change meanwhile."""
+        head = self.peek()
+        if head is not None:
+            yield head  # mostly nobody asks for more
+            yield from (job_id for job_id, _ in itertools.islice(self._keys.jobs(), 1, None))
+
+    def take(self, job_id: str) -> None:
+        """Serve a job, also one whose turn it is not: its owners pay for it, and wait the longer for their next.
+
+        Raises:
+            KeyError: it does not wait.
+        """
+        if job_id == self.peek():
+            self.pop()
+            return
+        key, user = self._owners.pop(job_id)
+        work_units = (user.again if job_id in user.again else user.fresh).pop(job_id)
+        key.users.charge_early(user, work_units)
+        self._keys.charge_early(key, work_units)
+        self._order = None
 
     def forgive(self) -> None:
         """Reset all shares. For when nothing waits and nothing runs: then no owner had to wait for another."""
@@ -220,6 +243,19 @@ class _Level(Generic[_OwnerT]):
             self._limit(owner, head[1])
         one_more = self._virtual_time + work_units / (num_waiting + 1)
         self._virtual_time = max(self._virtual_time, start, min(one_more, self._lowest_limit()))
+        self._forget()
+
+    def charge_early(self, owner: _OwnerT, work_units: float) -> None:
+        """An owner has been given a job before its turn. Virtual time stands: whose turn it was still waits."""
+        self._waiting.remove((owner.start, owner.arrival or 0, owner))
+        heapq.heapify(self._waiting)
+        owner.start += work_units
+        head = owner.head()
+        if head is None:
+            owner.arrival = owner.limit = None
+        else:
+            heapq.heappush(self._waiting, (owner.start, owner.arrival or 0, owner))
+            self._limit(owner, head[1])
         self._forget()
 
     def _limit(self, owner: _OwnerT, work_units: float) -> None:

@@ -42,6 +42,8 @@ class LiveJob:
     """What draws it; None while it waits."""
     lost_by: set[str] = field(default_factory=set)
     """Names of the engines that were lost while they drew it."""
+    held_since: float | None = None
+    """When it could have begun but for the model that it needs, on the clock of `ModelTurns`; None: it could not."""
     engine_s: float = 0.0
     """Seconds that the engine has spent on it, in all attempts of this process."""
     images: tuple[Picture, ...] = ()

@@ -33,6 +33,7 @@ from server.executors.messages import (
     JobDone,
     JobFailed,
     LoadFailed,
+    ModelsChanged,
     OutOfMemory,
     Ping,
     Pong,
@@ -101,6 +102,8 @@ class EngineWorker:
         if shelf is None:
             shelf = Shelf(_no_other, {})
             shelf.put(DEFAULT, engine)
+        if shelf.sizes:
+            shelf.on_change = self._tell_models
         self._shelf = shelf
         self._borrowed: dict[str, str] = {}
         """Job -> its model, from the moment it is prepared to its end."""
@@ -179,6 +182,8 @@ class EngineWorker:
         Raises:
             DeviceError: the device failed; the process must end.
         """
+        if self._shelf.sizes:
+            self._tell_models()
         try:
             while not self._is_stopping.is_set():
                 self._take_commands()
@@ -197,6 +202,11 @@ class EngineWorker:
             self._shelf.close()
             self._preparing.shutdown(wait=True, cancel_futures=True)
             self._files.shutdown(wait=True, cancel_futures=True)
+
+    def _tell_models(self) -> None:
+        shelf = self._shelf
+        resident, sizes, load_seconds = tuple(shelf.resident), dict(shelf.sizes), dict(shelf.load_seconds)
+        self._send(ModelsChanged(resident, sizes, shelf.budget_bytes, load_seconds))
 
     def stop(self) -> None:
         """Make `run` return after its current work item. Any thread may call this."""

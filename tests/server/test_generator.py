@@ -17,7 +17,7 @@ from engine.params import GenerationParams
 from server.access.rate_limits import KeyLimits
 from server.errors import EngineLostError, JobCancelledError, RateLimitedError
 from server.executors.base import EngineBusyError, Job, JobEvent
-from server.executors.messages import ImageReady
+from server.executors.messages import ImageReady, ModelsChanged
 from server.executors.pool import EnginePool
 from server.generator import ImageGenerator
 from server.jobs.job_state import JobState
@@ -367,3 +367,18 @@ def losing(executor):
         yield
 
     return run
+
+
+async def test_jobs_of_the_model_in_memory_go_before_one_that_would_change_it(tmp_path):
+    executor = FakeExecutor(step_s=0.01, max_images_in_flight=1)
+    async with running(executor, tmp_path) as generator:
+        await executor.wait_until_ready()
+        executor.say(ModelsChanged(("",), {"": 1, "other": 1}, budget_bytes=1))
+        jobs = [await generator.submit(wish(model=model, is_bound=False)) for model in ("", "other", "", "")]
+        for state in jobs:
+            await generator.result(state.record)
+        first, other, *later = [state.record.id for state in jobs]
+        assert [job.id for job in executor.started] == [first, *later, other]
+        executor.restart()
+        await executor.wait_until_ready()
+        assert executor.models is None

@@ -18,7 +18,7 @@ def params(size: int = 64, num_images: int = 1) -> GenerationParams:
 
 def engine(state: str = "ready", places: int = 4) -> SimpleNamespace:
     info = EngineInfo("fake", "cpu", "CPU", "float32", 64, 64, rows_per_call=2, max_images_in_flight=places)
-    return SimpleNamespace(state=state, info=info)
+    return SimpleNamespace(state=state, info=info, models=None)
 
 
 def pool(*, taken: dict[str, list[tuple[int, int]]], **engines: SimpleNamespace) -> EnginePool:

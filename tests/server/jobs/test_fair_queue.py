@@ -326,3 +326,35 @@ def test_ten_thousand_jobs_are_put_and_served_fast_with_everybodys_position_know
             queue.position(queue.peek() or "")
     # Takes 0.3 to 0.8 s on a busy 2-core machine; what grows with the square would take a minute.
     assert time.process_time() - began < 5.0
+
+
+# --- out of turn ------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_taken_out_of_turn_is_paid_for():
+    jobs = [("a1", "k", None, 3.0), ("a2", "k", None, 3.0), ("b1", "l", None, 3.0), ("b2", "l", None, 3.0)]
+    queue = filled(jobs)
+    assert [*queue.upcoming()] == queue.order() == ["a1", "b1", "a2", "b2"]
+    queue.take("a2")
+    assert queue.peek() == "b1", "k has had its share"
+    assert [*queue.upcoming()] == queue.order() == ["b1", "a1", "b2"]
+    queue.take("b1")
+    assert drained(queue) == ["a1", "b2"]
+    with pytest.raises(KeyError):
+        queue.take("a2")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2), st.integers(1, 9)), min_size=1), st.randoms())
+def test_jobs_taken_in_any_order_are_each_served_once(wishes: list[tuple[int, int, int]], rng: random.Random):
+    queue = filled((str(n), f"k{key}", f"u{user}", float(units)) for n, (key, user, units) in enumerate(wishes))
+    left = {str(number) for number in range(len(wishes))}
+    while left:
+        order = queue.order()
+        assert [*queue.upcoming()] == order
+        assert set(order) == left
+        assert queue.peek() == order[0]
+        job_id = rng.choice(order)
+        queue.take(job_id)
+        left.remove(job_id)
+    queue.forgive()

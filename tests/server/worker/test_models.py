@@ -18,7 +18,16 @@ from engine.models.random_model import make_random_model
 from engine.models.sizes import memory_bytes
 from engine.params import GenerationParams
 from engine.shelf import Shelf
-from server.executors.messages import Cancel, Configure, FromEngine, ImageReady, JobDone, JobFailed, Submit
+from server.executors.messages import (
+    Cancel,
+    Configure,
+    FromEngine,
+    ImageReady,
+    JobDone,
+    JobFailed,
+    ModelsChanged,
+    Submit,
+)
 from server.worker.engine_worker import EngineWorker
 from server.worker.models import shelf_of
 from server.worker.start_up import start_engine
@@ -58,6 +67,7 @@ class Process:
         )
         engine, info = start_engine(configuration, lambda _: None)
         self.shelf: Shelf[Engine] = shelf_of(configuration, engine, info)
+        self.told: list[ModelsChanged] = []
         self.said: queue.SimpleQueue[FromEngine] = queue.SimpleQueue()
         self.worker = EngineWorker(engine, self.said.put, shelf=self.shelf)
         self._thread = threading.Thread(target=self.worker.run, daemon=True)
@@ -73,7 +83,9 @@ class Process:
         num_ended = 0
         while num_ended < number:
             message = self.said.get(timeout=PATIENCE_S)
-            if isinstance(message, ImageReady):
+            if isinstance(message, ModelsChanged):
+                self.told.append(message)
+            elif isinstance(message, ImageReady):
                 found[message.job_id] = message.data
             elif isinstance(message, JobFailed):
                 found[message.job_id] = message
@@ -110,6 +122,11 @@ def drawn(process: Process) -> dict[str, bytes]:
 def test_pictures_are_those_of_each_model_alone_whatever_leaves_memory(process: Process):
     alone = drawn(process)
     assert len(set(alone.values())) == 3
+    told = process.told[-1]
+    assert told.resident == tuple(process.shelf.resident)
+    assert told.resident[-1] == "third"
+    assert told.sizes[""] == told.sizes["second"] < told.sizes["xl"]
+    assert told.load_seconds.keys() == {"second", "third"}
     order = ["second", "", "third", "second", "third", "", ""]
     for index, name in enumerate(order):
         process.ask(str(index), name)
