@@ -20,6 +20,8 @@ class BatchKey(NamedTuple):
     width: int
     num_chunks: int = 1
     """Of their texts: nothing is padded to the length of its neighbours."""
+    model: str = ""
+    """In a simulation, whose calls they are; an engine has one model."""
 
 
 class Picture(Protocol):

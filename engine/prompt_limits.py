@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from engine.params import GenerationParams
     from engine.prompts.prompt import Prompt
 
-__all__ = ["MAX_TOLD_CHUNKS", "are_surely_short", "check_clip_skip", "legs_to_read", "num_chunks"]
+__all__ = ["MAX_TOLD_CHUNKS", "are_surely_short", "check_clip_skip", "legs_to_read", "num_chunks", "usual_chunks"]
 
 MAX_TOLD_CHUNKS: Final = 64
 """Of all texts of a leg: for Stable Diffusion 1 in half precision 256 MB, and as long to read as four steps."""
+_USUAL_CHUNK_CHARACTERS: Final = 340
+"""75 tokens of English prompts, commas and spaces included."""
 
 
 def legs_to_read(params: GenerationParams, *, embeds_guidance: bool) -> Iterator[Leg]:
@@ -81,6 +83,12 @@ def are_surely_short(leg: Leg) -> bool:
     texts = leg.prompts.prompts
     most = max(_most_chunks(prompt.text) if prompt.is_weighted else 1 for prompt in texts)
     return most <= MAX_CHUNKS and most * len(texts) <= MAX_TOLD_CHUNKS
+
+
+def usual_chunks(leg: Leg) -> int:
+    """About as many chunks as the longest text of a leg has, by its characters: for estimates, without a tokenizer."""
+    longest = max(len(prompt.text) if prompt.is_weighted else 0 for prompt in leg.prompts.prompts)
+    return min(MAX_CHUNKS, 1 + longest // _USUAL_CHUNK_CHARACTERS)
 
 
 def check_clip_skip(clip_skip: int, num_layers: int) -> None:

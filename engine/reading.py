@@ -77,7 +77,7 @@ class PictureReader:
             leg.begin(self._enlarged_latents(picture))
             picture.legs[picture.leg_index - 1].release()
         leg.conditionings = conditionings
-        return [_work("encode", self._clock() - began, picture, leg.plan.num_rows, 0, 0)]
+        return [_work("encode", self._clock() - began, picture, leg.plan.num_rows * leg.num_chunks, 0, 0)]
 
     def _enlarged_latents(self, picture: Picture) -> torch.Tensor:
         hires = picture.params.hires

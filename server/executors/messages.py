@@ -7,7 +7,7 @@ version. A `job_id` here is that of one attempt, `JOB.ATTEMPT`: what an attempt 
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, Literal
 
 import msgspec
@@ -260,6 +260,8 @@ class WorkDone(_Message, frozen=True):
     """Job -> its own rows among them. Empty for the warm-up, which is nobody's."""
     backend: str = "torch"
     """What ran the network: as in `EngineInfo`."""
+    model: str = ""
+    """Whose it was: as `GenerationParams.model` names it."""
 
     def seconds_of(self, job_id: str) -> float:
         """The part of its time that was spent on a job: padding is shared as the rows are."""
@@ -304,6 +306,14 @@ class ModelsChanged(_Message, frozen=True):
     """For those in memory together; None: no limit."""
     load_seconds: dict[str, float] = {}
     """How long each took to load last, of those that it has loaded."""
+
+    def load_s(self, model: str) -> float:
+        """How long a model takes to load: as last time, or as the slowest of the others; 0.0 while none was loaded."""
+        return self.load_seconds.get(model, max(self.load_seconds.values(), default=0.0))
+
+    def fits(self, models: Iterable[str]) -> bool:
+        """Whether these models, each named once, fit into memory together."""
+        return self.budget_bytes is None or sum(self.sizes.get(name, 0) for name in models) <= self.budget_bytes
 
 
 FromEngine = (

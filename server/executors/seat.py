@@ -9,7 +9,6 @@ from typing import Final, NamedTuple
 
 from engine.params import GenerationParams
 from server.executors.base import Executor
-from server.executors.messages import ModelsChanged
 from server.executors.remote import RemoteEngine
 
 __all__ = ["Seat"]
@@ -96,25 +95,20 @@ class Seat:
         models = self.executor.models
         if models is None or model in models.resident or model in self._models_in_use:
             return True
-        return self._fits(models, {*models.resident, *self._models_in_use, model})
+        return models.fits({*models.resident, *self._models_in_use, model})
 
     def has_memory_for(self, model: str) -> bool:
         """Whether a job of a model could begin here before a job of another model has ended."""
         models = self.executor.models
-        return models is None or not self._taken or self._fits(models, {*self._models_in_use, model})
+        return models is None or not self._taken or models.fits({*self._models_in_use, model})
 
     def load_s(self, model: str) -> float:
-        """How long a model takes to load: as last time, or as the slowest of the others; 0.0 while none was loaded."""
-        known = {} if self.executor.models is None else self.executor.models.load_seconds
-        return known.get(model, max(known.values(), default=0.0))
+        """See `ModelsChanged.load_s`."""
+        return 0.0 if self.executor.models is None else self.executor.models.load_s(model)
 
     @property
     def _models_in_use(self) -> set[str]:
         return {taken.params.model for taken in self._taken.values()}
-
-    @staticmethod
-    def _fits(models: ModelsChanged, wanted: Set[str]) -> bool:
-        return models.budget_bytes is None or sum(models.sizes.get(name, 0) for name in wanted) <= models.budget_bytes
 
     @property
     def load(self) -> float:

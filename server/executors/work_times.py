@@ -25,6 +25,7 @@ class _Shape(NamedTuple):
     rows: int
     height: int
     width: int
+    model: str = ""
 
     @property
     def load(self) -> int:
@@ -50,7 +51,7 @@ class WorkTimes:
     def observe(self, item: WorkDone) -> None:
         """Learn from a work item that has ended."""
         self._backend = item.backend
-        shape = _Shape(item.backend, item.kind, item.rows, item.height, item.width)
+        shape = _Shape(item.backend, item.kind, item.rows, item.height, item.width, item.model)
         self._seconds.setdefault(shape, deque(maxlen=_WINDOW)).append(item.seconds)
         self._seconds.move_to_end(shape)
         if len(self._seconds) > _MAX_SHAPES:
@@ -59,30 +60,33 @@ class WorkTimes:
         if self.on_item is not None:
             self.on_item(item)
 
-    def median_s(self, kind: str, rows: int, height: int, width: int) -> float | None:
+    def median_s(self, kind: str, rows: int, height: int, width: int, model: str = "") -> float | None:
         """Seconds that such an item takes: the recent median, so that one slow item does not matter.
 
-        A shape that was never seen is scaled from the one of its kind whose rows x pixels are nearest.
+        A shape that was never seen is scaled from the one of its kind whose rows x pixels are nearest: of its model, or
+        of any where nothing of that was seen.
 
         Args:
             kind: of work, as `engine.events.WorkKind`.
             rows: model rows in the call, padding included.
             height: pixels; 0 for text.
             width: pixels; 0 for text.
+            model: as `GenerationParams.model`.
 
         Returns:
             None while nothing of this kind was seen.
         """
-        shape = _Shape(self._backend, kind, rows, height, width)
+        shape = _Shape(self._backend, kind, rows, height, width, model)
         if shape in self._seconds:
             return median(self._seconds[shape])
         known = [other for other in self._seconds if other[:2] == (self._backend, kind)]
+        known = [other for other in known if other.model == model] or known
         if not known:
             return None
         nearest = min(known, key=lambda other: abs(math.log(other.load / shape.load)))
         return median(self._seconds[nearest]) * shape.load / nearest.load
 
-    def step_rows(self, height: int, width: int, *, otherwise: int) -> int:
+    def step_rows(self, height: int, width: int, *, model: str = "", otherwise: int) -> int:
         """Model rows, padding included, that the calls of a size have now.
 
         An engine that ran out of memory takes fewer than it began with.
@@ -90,10 +94,11 @@ class WorkTimes:
         Args:
             height: pixels.
             width: pixels.
+            model: as `GenerationParams.model`.
             otherwise: where no step of this size was seen.
         """
         steps = (shape for shape in reversed(self._seconds) if shape[:2] == (self._backend, "step"))
-        return next((shape.rows for shape in steps if shape[3:] == (height, width)), otherwise)
+        return next((shape.rows for shape in steps if shape[3:] == (height, width, model)), otherwise)
 
     def longest_median_s(self) -> float | None:
         """The median of the shape that takes longest; None while nothing was seen."""

@@ -101,7 +101,7 @@ class Estimates:
         for seat, info in seats:
             lives = [live for job_id in seat.job_ids if (live := self._dispatcher.running.get(job_id)) is not None]
             running = [Running(live.record.new.params, live.calls_left) for live in lives]
-            drawing.append(Drawing(info, seat.executor.work_times, running))
+            drawing.append(Drawing(info, seat.executor.work_times, running, seat.executor.models))
             job_ids += [live.record.id for live in lives]
         return drawing, job_ids
 

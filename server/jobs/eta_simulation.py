@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from engine.batch_scheduler import BatchKey, BatchScheduler
 from engine.params import GenerationParams
-from engine.prompts.conjunction import MAX_PARTS
-from server.executors.messages import EngineInfo
+from engine.prompt_limits import usual_chunks
+from server.executors.messages import EngineInfo, ModelsChanged
 from server.executors.work_times import WorkTimes
+from server.jobs.model_turns import turn_seconds
+from server.jobs.simulated_memory import SimulatedMemory
 
 __all__ = ["Drawing", "Running", "Simulation", "simulate", "simulate_pool"]
 
@@ -33,6 +36,8 @@ class Drawing(NamedTuple):
     """How long its work items take; encodes and decodes count from the first one seen."""
     running: Sequence[Running]
     """What it draws, oldest first."""
+    models: ModelsChanged | None = None
+    """Which of several models are in memory."""
 
     @property
     def has_stepped(self) -> bool:
@@ -65,10 +70,11 @@ def simulate_pool(engines: Sequence[Drawing], queued: Sequence[GenerationParams]
     jobs = []
     for drawing in engines:
         times = drawing.times if drawing.has_stepped else known.times
-        engine = _SimulatedEngine(drawing.info, _Durations(times, drawing.info.rows_per_call))
+        memory = None if drawing.models is None else SimulatedMemory(drawing.models)
+        engine = _SimulatedEngine(drawing.info, _Durations(times, drawing.info.rows_per_call), memory)
         jobs += [engine.take_running(job) for job in drawing.running]
         pool.engines.append(engine)
-    jobs += [pool.take_when_there_is_room(params) for params in queued]
+    jobs += pool.take_all(queued)
     before_another = pool.branched()
     pool.work_to_the_end()
     return Simulation([job.end_s for job in jobs], before_another)
@@ -102,15 +108,63 @@ class _SimulatedPool:
         """The same engines once more, to go on in another way."""
         return _SimulatedPool([engine.branched() for engine in self.engines], self._now_s)
 
+    def take_all(self, queued: Sequence[GenerationParams]) -> list[_Job]:
+        """Begin jobs: in order, but where not all models fit into memory those models take turns."""
+        if all(engine.memory is None for engine in self.engines):
+            return [self.take_when_there_is_room(params) for params in queued]
+        waiting: dict[str, deque[int]] = {}
+        for index, params in enumerate(queued):
+            waiting.setdefault(params.model, deque()).append(index)
+        taken: dict[int, _Job] = {}
+        held_since: dict[int, float] = {}
+        while waiting:
+            found = self._next_turn(queued, sorted(indices[0] for indices in waiting.values()), held_since)
+            if found is None:
+                self._work()
+                continue
+            index, engine = found
+            taken[index] = self._taken(engine, queued[index])
+            model = queued[index].model
+            waiting[model].popleft()
+            if not waiting[model]:
+                del waiting[model]
+        return [taken[index] for index in range(len(queued))]
+
+    def _next_turn(
+        self, queued: Sequence[GenerationParams], firsts: Sequence[int], held_since: dict[int, float]
+    ) -> tuple[int, _SimulatedEngine] | None:
+        """The rule of `ModelTurns`, of the first waiting job of each model; None: none begins now."""
+        head = firsts[0]
+        model = queued[head].model
+        if (engine := self._free(queued[head], keeps=True)) is not None:
+            return head, engine
+        changing = [engine for engine in self.engines if not engine.keeps_models_for(model)]
+        if not changing:
+            return None
+        since = held_since.setdefault(head, self._now_s)
+        turn_s = max(turn_seconds(engine.load_s(model)) for engine in changing)
+        if self._now_s - since < turn_s:
+            for index in firsts[1:]:
+                if (engine := self._free(queued[index], keeps=True)) is not None:
+                    return index, engine
+        engine = self._free(queued[head])
+        return None if engine is None else (head, engine)
+
     def take_when_there_is_room(self, params: GenerationParams) -> _Job:
         """Begin a job as soon as an engine has room for it."""
-        while True:
-            free = [engine for engine in self.engines if engine.has_room_for(params)]
-            if free:
-                engine = min(free, key=lambda engine: (engine.load, engine.clock_s))
-                engine.clock_s = max(engine.clock_s, self._now_s)
-                return engine.take_new(params)
+        while (engine := self._free(params)) is None:
             self._work()
+        return self._taken(engine, params)
+
+    def _free(self, params: GenerationParams, *, keeps: bool = False) -> _SimulatedEngine | None:
+        """The engine that begins a job now, if `keeps` only without a model that leaves for it."""
+        free = [engine for engine in self.engines if engine.has_room_for(params)]
+        free = [engine for engine in free if not keeps or engine.keeps_models_for(params.model)]
+        return min(free, key=lambda engine: (engine.load, engine.clock_s), default=None)
+
+    def _taken(self, engine: _SimulatedEngine, params: GenerationParams) -> _Job:
+        engine.clock_s = max(engine.clock_s, self._now_s)
+        return engine.take_new(params)
 
     def work_to_the_end(self, job: _Job | None = None) -> None:
         """Draw everything, or until one job is done."""
@@ -145,23 +199,30 @@ class _Durations(dict[BatchKey, _OfSize]):
         super().__init__()
         self._times = times
         self._rows_per_call = rows_per_call
-        pair_s = times.median_s("encode", 2, 0, 0) or 0.0
-        self.encode_s = {
-            rows: times.median_s("encode", rows, 0, 0) or pair_s * (rows > 1) for rows in range(1, MAX_PARTS + 2)
-        }
-        """By rows a picture: with its negative prompt or without, and of prompts joined by `AND`."""
+        self._encode_s: dict[tuple[int, str], float] = {}
+
+    def encode_s(self, num_rows: int, key: BatchKey) -> float:
+        """Of the texts of a picture's rows: with its negative prompt or without, and of prompts joined by `AND`."""
+        rows = num_rows * key.num_chunks
+        if (rows, key.model) not in self._encode_s:
+            pair_s = self._times.median_s("encode", 2, 0, 0, key.model) or 0.0
+            found_s = self._times.median_s("encode", rows, 0, 0, key.model)
+            self._encode_s[rows, key.model] = found_s or pair_s * (rows > 1)
+        return self._encode_s[rows, key.model]
 
     def __missing__(self, size: BatchKey) -> _OfSize:
-        sides = (size.height, size.width)
-        rows = self._times.step_rows(*sides, otherwise=self._rows_per_call)
-        step_s = self._times.median_s("step", rows, *sides) or 0.0
-        alone_s = (self._times.median_s(kind, 1, *sides) or 0.0 for kind in ("decode", "encode_image", "upscale"))
+        sides, model = (size.height, size.width), size.model
+        rows = self._times.step_rows(*sides, model=model, otherwise=self._rows_per_call)
+        step_s = self._times.median_s("step", rows, *sides, model) or 0.0
+        kinds = ("decode", "encode_image", "upscale")
+        alone_s = (self._times.median_s(kind, 1, *sides, model) or 0.0 for kind in kinds)
         self[size] = found = _OfSize(rows, step_s, *alone_s)
         return found
 
 
 @dataclass(slots=True, eq=False)
 class _Job:
+    model: str
     num_images: int
     images_left: int
     """Not decoded yet."""
@@ -205,8 +266,9 @@ class _Picture:
 class _SimulatedEngine:
     """Does the work items that an engine would do, in no time."""
 
-    def __init__(self, info: EngineInfo, durations: _Durations) -> None:
+    def __init__(self, info: EngineInfo, durations: _Durations, memory: SimulatedMemory | None) -> None:
         self._info = info
+        self.memory = memory
         self._durations = durations
         self.clock_s = 0.0
         """Seconds since the simulation began."""
@@ -220,6 +282,7 @@ class _SimulatedEngine:
         """The same engine once more, to go on in another way. Takes time with what is in flight, not with the queue."""
         other = copy.copy(self)
         other.batch_scheduler = copy.deepcopy(self.batch_scheduler)
+        other.memory = None if self.memory is None else self.memory.branched()
         return other
 
     @property
@@ -233,7 +296,17 @@ class _SimulatedEngine:
 
     def has_room_for(self, params: GenerationParams) -> bool:
         """Whether the gateway would hand this over; one that never fits with others runs alone."""
-        return not self._num_in_flight or params.num_images <= self._info.max_images_in_flight - self._num_in_flight
+        has_memory = self.memory is None or self.memory.has_memory_for(params.model)
+        num_free = self._info.max_images_in_flight - self._num_in_flight
+        return has_memory and (not self._num_in_flight or params.num_images <= num_free)
+
+    def keeps_models_for(self, model: str) -> bool:
+        """Whether no model has to leave memory for this one."""
+        return self.memory is None or self.memory.keeps_models_for(model)
+
+    def load_s(self, model: str) -> float:
+        """Seconds that a model takes to load."""
+        return 0.0 if self.memory is None else self.memory.load_s(model)
 
     def take_new(self, params: GenerationParams) -> _Job:
         """Begin a job."""
@@ -242,7 +315,7 @@ class _SimulatedEngine:
         pictures = self._take(params, [params.model_calls] * params.num_images)
         # The other pictures of a job find read what is the same for all.
         first = pictures[0].legs[0]
-        first.reading_s = self._durations.encode_s[first.num_rows]
+        first.reading_s = self._durations.encode_s(first.num_rows, first.batch_key)
         if params.image is not None:
             first.reading_s += self._durations[first.batch_key].encode_image_s
         return pictures[0].job
@@ -256,10 +329,12 @@ class _SimulatedEngine:
     def _enlarged(self, params: GenerationParams) -> _Job:
         """A job that draws nothing: done as soon as it is begun, tile by tile between the steps of others."""
         self.clock_s += self._durations[BatchKey(params.height, params.width)].upscale_s
-        return _Job(params.num_images, 0, self.clock_s)
+        return _Job(params.model, params.num_images, 0, self.clock_s)
 
     def _take(self, params: GenerationParams, calls: Sequence[int]) -> list[_Picture]:
-        job = _Job(params.num_images, len(calls))
+        if self.memory is not None:  # others may go on drawing while it loads; nobody knows how fast
+            self.clock_s += self.memory.take(params.model)
+        job = _Job(params.model, params.num_images, len(calls))
         pictures = [_Picture(job, self._legs(params, calls_left)) for calls_left in calls]
         for leg in pictures[0].legs:
             self.batch_scheduler.row_limits[leg.batch_key] = self._durations[leg.batch_key].step_rows
@@ -275,12 +350,13 @@ class _SimulatedEngine:
             calls = min(calls_left, leg.model_calls)
             calls_left -= calls
             if calls or not legs:
-                legs.insert(0, _Leg(BatchKey(leg.height, leg.width), leg.num_rows, calls))
+                key = BatchKey(leg.height, leg.width, usual_chunks(leg), params.model)
+                legs.insert(0, _Leg(key, leg.num_rows, calls))
         hires = params.hires
         if hires is not None and len(legs) > 1:
             first, second = legs[0].batch_key, legs[1]
             if hires.prompt is not None or hires.negative_prompt is not None:
-                second.reading_s += self._durations.encode_s[second.num_rows]
+                second.reading_s += self._durations.encode_s(second.num_rows, second.batch_key)
             if params.enlarges_pixels:
                 second.reading_s += self._durations[first].decode_s
                 second.reading_s += self._durations[second.batch_key].encode_image_s
@@ -309,6 +385,8 @@ class _SimulatedEngine:
         if not job.images_left:
             job.end_s = self.clock_s
             self._num_in_flight -= job.num_images
+            if self.memory is not None:
+                self.memory.leave(job.model)
 
     def _step(self, times: int = 1) -> None:
         pictures = self.batch_scheduler.next_step()

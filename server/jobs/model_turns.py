@@ -16,13 +16,22 @@ from server.executors.pool import EnginePool
 from server.executors.seat import Seat
 from server.jobs.live_job import LiveJob
 
-__all__ = ["LEAST_TURN_S", "LOADS_A_TURN", "ModelTurns"]
+__all__ = ["LEAST_TURN_S", "LOADS_A_TURN", "ModelTurns", "turn_seconds"]
 
 LEAST_TURN_S: Final = 10.0
 LOADS_A_TURN: Final = 6
 """A turn lasts at least so many times as long as the load that ends it: a seventh of the time goes into loading."""
 _MAX_LOOKED_AT: Final = 256
 """Jobs behind the first that may go before it: a queue of thousands is not searched at each end of a job."""
+
+
+def turn_seconds(load_s: float) -> float:
+    """Seconds for which the models that are there go before one that would make them leave.
+
+    Args:
+        load_s: seconds that the one takes to load.
+    """
+    return max(LEAST_TURN_S, LOADS_A_TURN * load_s)
 
 
 class ModelTurns:
@@ -50,16 +59,11 @@ class ModelTurns:
             return None  # it waits for room, and nothing overtakes it
         now = self._now()
         head.held_since = now if head.held_since is None else head.held_since
-        if now - head.held_since < max(self.turn_s(seat, _model(head)) for seat in changing):
+        if now - head.held_since < max(turn_seconds(seat.load_s(_model(head))) for seat in changing):
             return self._first_without_change(waiting, usable) or self._changed(head)
         kept_free = min(changing, key=lambda seat: seat.load)
         others = [seat for seat in usable if seat is not kept_free]
         return self._changed(head) or self._first_without_change(waiting, others)
-
-    @staticmethod
-    def turn_s(seat: Seat, model: str) -> float:
-        """Seconds for which the models that are there go before one that would make them leave."""
-        return max(LEAST_TURN_S, LOADS_A_TURN * seat.load_s(model))
 
     def _changed(self, head: LiveJob) -> tuple[LiveJob, Seat] | None:
         """Let the first job begin though a model must leave for it, where nothing draws with that."""

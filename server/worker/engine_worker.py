@@ -301,10 +301,10 @@ class EngineWorker:
                 self._send(Progress(event.request_id, event.image_index, event.step, event.steps))
             case WorkItem():
                 whose = dict(event.rows_by_request)
+                size = (event.height, event.width)
+                model = self._last_model
                 self._send(
-                    WorkDone(
-                        event.kind, event.seconds, event.rows, event.height, event.width, whose, backend=self._backend
-                    )
+                    WorkDone(event.kind, event.seconds, event.rows, *size, whose, backend=self._backend, model=model)
                 )
             case RanOutOfMemory():
                 self._send(OutOfMemory(event.kind))

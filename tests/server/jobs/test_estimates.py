@@ -28,7 +28,7 @@ class Waiting:
         self.queue = FairQueue()
         self.live: dict[str, SimpleNamespace] = {}
         self.running: dict[str, SimpleNamespace] = {}
-        engine = SimpleNamespace(state="ready", info=INFO, work_times=times)
+        engine = SimpleNamespace(state="ready", info=INFO, work_times=times, models=None)
         self.estimates = Estimates(EnginePool({"a": engine}), self)
         for number in range(num_jobs):
             self.accept(f"{number:016x}")

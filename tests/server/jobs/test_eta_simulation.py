@@ -7,9 +7,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from engine.params import GenerationParams
-from server.executors.messages import WorkDone
+from server.executors.messages import ModelsChanged, WorkDone
 from server.executors.work_times import WorkTimes
-from server.jobs.eta_simulation import simulate
+from server.jobs.eta_simulation import Drawing, Running, simulate, simulate_pool
 from tests.server.jobs.scripted_host import Host, ScriptedModel, params
 
 ENCODE_S = 0.017
@@ -95,3 +95,69 @@ def test_the_rows_of_a_size_are_those_of_its_newest_step():
     assert times.step_rows(64, 64, otherwise=8) == 4
     times.observe(WorkDone("step", 0.1, 8, 64, 64))
     assert times.step_rows(64, 64, otherwise=2) == 8
+
+
+def test_texts_of_different_length_are_read_longer_and_share_no_call():
+    """Against the real engine, with parts of words as long as usual ones."""
+    host = exact_host(rows_per_call=4, max_images_in_flight=2)
+    host.accept([params(height=72, prompt_syntax="weighted")])
+    host.run_until(lambda: False)
+    began = host.model.now
+    long = params(prompt="lamp " * 100, prompt_syntax="weighted", num_inference_steps=5)
+    wishes = [params(num_inference_steps=5, prompt_syntax="weighted"), long]
+    host.accept(wishes)
+    host.run_until(lambda: False)
+    times = WorkTimes()
+    times.observe(WorkDone("encode", ENCODE_S, 2, 0, 0))
+    times.observe(WorkDone("step", step_s(4, 64 * 64), 4, 64, 64))
+    times.observe(WorkDone("decode", decode_s(64 * 64), 1, 64, 64))
+    simulation = simulate([], wishes, host.info, times)
+    assert simulation is not None
+    assert simulation.ends == pytest.approx([host.ended["2"] - began, host.ended["3"] - began])
+
+
+LOAD_S = 3.0
+
+
+def with_models(
+    *queued: str, resident: tuple[str, ...] = ("a",), running: str = "", budget_bytes: int = 1
+) -> list[float]:
+    """When jobs of these models end that take a second each, one at a time; b takes twice as long for a step."""
+    times = WorkTimes()
+    for model, seconds in (("a", 0.1), ("b", 0.2)):
+        times.observe(WorkDone("step", seconds, 2, 64, 64, model=model))
+    told = ModelsChanged(resident, {"a": 1, "b": 1, "c": 1}, budget_bytes, {"b": LOAD_S})
+    info = exact_host(2, 1).info
+    drawn = [Running(params(model=model), [10]) for model in running]
+    simulation = simulate_pool([Drawing(info, times, drawn, told)], [params(model=model) for model in queued])
+    assert simulation is not None
+    return simulation.ends
+
+
+def test_what_must_be_loaded_takes_longer_and_each_model_is_as_fast_as_it_is():
+    assert with_models("a") == pytest.approx([1.0])
+    assert with_models("b") == pytest.approx([LOAD_S + 2.0])
+    assert with_models("b", resident=("a", "b"), budget_bytes=2) == pytest.approx([2.0])
+    assert with_models("c", "c") == pytest.approx([LOAD_S + 1.0, LOAD_S + 2.0]), "as slow to load as what is known"
+    assert with_models("b", running="b", resident=("a",)) == pytest.approx([LOAD_S + 2.0, LOAD_S + 4.0])
+
+
+def test_models_that_do_not_fit_together_take_turns_in_estimates_too():
+    ends = with_models("b", "a", "b", "a", running="a")
+    assert ends == pytest.approx([1.0, 3.0 + LOAD_S + 2.0, 2.0, 3.0 + LOAD_S + 4.0, 3.0])
+    many = with_models("b", *"a" * 40)
+    turn_s = 6 * LOAD_S
+    assert many[0] == pytest.approx(turn_s + LOAD_S + 2.0), "b waits for one turn"
+    assert many[-1] == pytest.approx(40.0 + 2 * LOAD_S + 2.0)
+    assert sorted(many) != many
+
+
+def test_a_job_that_comes_after_all_others_knows_of_their_model():
+    times = WorkTimes()
+    times.observe(WorkDone("step", 0.1, 2, 64, 64))
+    told = ModelsChanged(("a",), {"a": 1, "b": 1}, 1, {"b": LOAD_S, "a": 1.0})
+    simulation = simulate_pool([Drawing(exact_host(2, 1).info, times, [], told)], [params(model="b")])
+    assert simulation is not None
+    assert simulation.end_of_another(params(model="b")) == pytest.approx(LOAD_S + 2.0)
+    assert simulation.end_of_another(params(model="a")) == pytest.approx(LOAD_S + 1.0 + 1.0 + 1.0)
+    assert simulation.end_of_another(params(model="b")) == pytest.approx(LOAD_S + 2.0), "asking changes nothing"
