@@ -22,7 +22,13 @@ __all__ = ["choose_backend"]
 logger = logging.getLogger(__name__)
 
 
-def choose_backend(wanted: str, device: torch.device, dtype: torch.dtype, cache_folder: Path | None) -> Backend:
+def choose_backend(
+    wanted: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    cache_folder: Path | None,
+    num_threads: int | None = None,
+) -> Backend:
     """Make a backend, and log what was chosen.
 
     Args:
@@ -30,6 +36,7 @@ def choose_backend(wanted: str, device: torch.device, dtype: torch.dtype, cache_
         device: where the model is to run.
         dtype: what it is to compute with.
         cache_folder: where the engine keeps what it makes once; None: nothing is kept.
+        num_threads: on a CPU; None: as many as this process may use.
 
     Raises:
         ModelLoadError: OpenVINO is wanted and cannot be used.
@@ -38,8 +45,8 @@ def choose_backend(wanted: str, device: torch.device, dtype: torch.dtype, cache_
         if wanted == "openvino":
             raise ModelLoadError(f"BACKEND=openvino runs on CPUs only, not on {device}; set DEVICE=cpu or BACKEND=auto")
         return TorchBackend()
-    # Fewer where the operator has said so (OMP_NUM_THREADS).
-    num_threads = min(usable_cores(), torch.get_num_threads())
+    # Fewer where the operator has said so (OMP_NUM_THREADS). OpenVINO's backend sets it to 1, for torch alone.
+    num_threads = num_threads or min(usable_cores(), torch.get_num_threads())
     backend = _openvino(wanted, dtype, num_threads, cache_folder) or TorchBackend(num_threads)
     logger.info("networks run on the CPU by %s, %d threads", backend.name, backend.num_threads)
     return backend

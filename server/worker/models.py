@@ -6,11 +6,13 @@ import functools
 import gc
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import torch
 
+from engine.backends.base import Backend
 from engine.backends.choice import choose_backend
 from engine.engine import Engine
 from engine.errors import EngineError, InvalidParamsError, ModelLoadError
@@ -51,11 +53,16 @@ def shelf_of(configuration: Configure, engine: Engine, info: EngineInfo) -> Shel
             logger.warning("a model cannot be measured: %s", error)
             return 0
 
+    @functools.cache
+    def backend() -> Backend:
+        # One for all: each OpenVINO keeps memory of its own, and after the first it finds one thread left.
+        return choose_backend(info.backend, device, dtype, _cache_of(configuration), info.num_threads)
+
     def load(name: str) -> Engine:
         if name not in names:  # a job of before the last start
             raise InvalidParamsError("model", "must be one of the names that GET /v1/models lists", name)
         try:
-            return _engine(configuration, names[name], device, dtype, info)
+            return _engine(configuration, names[name], device, dtype, info, backend)
         except EngineError:
             raise
         except Exception as error:
@@ -109,21 +116,25 @@ def remembered_rows(configuration: Configure, model: DiffusionModel, device_name
 
 
 def _engine(
-    configuration: Configure, model_id: str, device: torch.device, dtype: torch.dtype, info: EngineInfo
+    configuration: Configure,
+    model_id: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    info: EngineInfo,
+    backend: Callable[[], Backend],
 ) -> Engine:
     """Load one more model, to run as the first does."""
     folder = locate(model_id)
-    cache = None if configuration.cache_folder is None else Path(configuration.cache_folder)
+    cache = _cache_of(configuration)
     if folder.path is None:
         model: DiffusionModel = FakeModel(folder.model_id)
     else:
         from engine.models.stable_diffusion import StableDiffusion  # noqa: PLC0415 - spared where all models are fake
 
-        backend = choose_backend(info.backend, device, dtype, cache)
         vae_dtype = None if configuration.vae_dtype == "auto" else getattr(torch, configuration.vae_dtype)
         with torch.inference_mode():
             model = StableDiffusion.load(
-                folder, device, dtype, backend, vae_dtype, inversions_in(configuration.embeddings_folder)
+                folder, device, dtype, backend(), vae_dtype, inversions_in(configuration.embeddings_folder)
             )
     return Engine(
         model,
@@ -132,6 +143,10 @@ def _engine(
         is_reproducible=configuration.reproducible,
         tables=None if cache is None else TableStore(cache / "sampler_tables"),
     )
+
+
+def _cache_of(configuration: Configure) -> Path | None:
+    return None if configuration.cache_folder is None else Path(configuration.cache_folder)
 
 
 def _budget(configuration: Configure, device: torch.device) -> int | None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from engine.backends.torch_backend import TorchBackend
 from engine.engine import Engine
 from engine.models.loading import load_text_encoder, load_unet, load_vae
 from engine.models.random_model import make_random_model
@@ -65,8 +66,8 @@ class Process:
             device_memory_bytes=budget_bytes,
             embeddings_folder=str(folder / "embeddings"),
         )
-        engine, info = start_engine(configuration, lambda _: None)
-        self.shelf: Shelf[Engine] = shelf_of(configuration, engine, info)
+        engine, self.info = start_engine(configuration, lambda _: None)
+        self.shelf: Shelf[Engine] = shelf_of(configuration, engine, self.info)
         self.told: list[ModelsChanged] = []
         self.said: queue.SimpleQueue[FromEngine] = queue.SimpleQueue()
         self.worker = EngineWorker(engine, self.said.put, shelf=self.shelf)
@@ -160,6 +161,24 @@ def test_a_model_whose_files_are_damaged_fails_its_own_jobs_only(process: Proces
     assert isinstance(ends["drawn"], bytes)
     assert isinstance(ends["lost"], JobFailed)
     assert "diffusion_pytorch_model.safetensors is damaged" in ends["lost"].message
+
+
+def test_all_models_run_on_one_backend_with_as_many_threads(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    """OpenVINO leaves torch one thread, which is not what the next model may use."""
+    chosen: list[tuple[object, ...]] = []
+
+    def choose(*arguments: object) -> TorchBackend:
+        chosen.append(arguments)
+        return TorchBackend()
+
+    monkeypatch.setattr("server.worker.models.choose_backend", choose)
+    process = Process(folder, None)
+    for name in ("second", "third"):
+        process.ask(name, name)
+        assert isinstance(process.ends(1)[name], bytes)
+    process.stop()
+    assert [(arguments[0], arguments[-1]) for arguments in chosen] == [("torch", process.info.num_threads)]
+    assert process.info.num_threads
 
 
 def test_the_size_of_a_model_is_that_of_its_weights(folder: Path):
