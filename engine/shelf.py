@@ -30,7 +30,7 @@ class Shelf(Generic[T]):
         sizes: Mapping[str, int],
         *,
         budget_bytes: int | None = None,
-        forget: Callable[[], None] = lambda: None,
+        forget: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Make an empty one.
 
@@ -38,7 +38,7 @@ class Shelf(Generic[T]):
             load: reads a model into memory.
             sizes: name -> bytes that it takes there.
             budget_bytes: for all of them together; None: no limit.
-            forget: called after a model has left, to give its memory back.
+            forget: called with a model that has left, to give its memory back.
         """
         self._load = load
         self._sizes = sizes
@@ -128,7 +128,7 @@ class Shelf(Generic[T]):
             )
         while (victim := self._next_victim(name, budget - needed)) is not None:
             logger.info("the model %s leaves memory for %s", victim, name)
-            self._forget()
+            self._forget(victim)
             self.on_change()
 
     def _next_victim(self, name: str, room: int) -> str | None:

@@ -104,6 +104,9 @@ class Settings(BaseSettings):
     device_memory_budget: int | None = Field(default=None, ge=1)
     """MiB for the weights of all models together; a model that is not used leaves memory for another. Unset: 60 % of a
     GPU's memory, half of the free memory on a CPU."""
+    host_memory_budget: int | None = Field(default=None, ge=0)
+    """MiB of host memory, beside a GPU, for the weights of models that had to leave it. Unset: a quarter of what is
+    free at the start; 0: none is kept."""
     device: str = "auto"
     """`auto` (cuda if there is one, else cpu), `cpu`, `cuda` or `cuda:N`."""
     devices: Annotated[tuple[str, ...], NoDecode] = ()

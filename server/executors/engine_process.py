@@ -114,9 +114,14 @@ def configuration_of(settings: Settings, device: str | None = None) -> Configure
         log_prompts=settings.log_prompts,
         model_name=settings.model_name,
         models=models_in(settings),
-        device_memory_bytes=None if settings.device_memory_budget is None else settings.device_memory_budget * 2**20,
+        device_memory_bytes=_bytes_of(settings.device_memory_budget),
+        host_memory_bytes=_bytes_of(settings.host_memory_budget),
         embeddings_folder=None if settings.embeddings_folder is None else str(settings.embeddings_folder),
     )
+
+
+def _bytes_of(mebibytes: int | None) -> int | None:
+    return None if mebibytes is None else mebibytes * 2**20
 
 
 def _module(model_id: str) -> str:

@@ -95,6 +95,8 @@ class Configure(_Message, frozen=True):
     """For the weights of all models together; None: a share of what there is."""
     embeddings_folder: str | None = None
     """Of textual inversions; None: there are none."""
+    host_memory_bytes: int | None = None
+    """Beside a GPU, for weights that had to leave it; None: a share of what there is."""
 
 
 class Submit(_Message, frozen=True):

@@ -14,6 +14,7 @@ import torch
 
 from engine.backends.base import Backend
 from engine.backends.choice import choose_backend
+from engine.backends.kept_networks import KeptNetworks
 from engine.engine import Engine
 from engine.errors import EngineError, InvalidParamsError, ModelLoadError
 from engine.models.base import DiffusionModel
@@ -37,6 +38,8 @@ _GPU_SHARE: Final = 0.6
 """Of a GPU's memory, for weights: the rest is for what is computed with them."""
 _CPU_SHARE: Final = 0.5
 """Of the memory that is free when the engine starts."""
+_HOST_SHARE: Final = 0.25
+"""The same, beside a GPU: for weights that had to leave it."""
 
 
 def shelf_of(configuration: Configure, engine: Engine, info: EngineInfo) -> Shelf[Engine]:
@@ -53,15 +56,23 @@ def shelf_of(configuration: Configure, engine: Engine, info: EngineInfo) -> Shel
             logger.warning("a model cannot be measured: %s", error)
             return 0
 
+    kept = None if device.type == "cpu" else KeptNetworks(device, _host_budget(configuration))
+
     @functools.cache
-    def backend() -> Backend:
-        # One for all: each OpenVINO keeps memory of its own, and after the first it finds one thread left.
+    def one_for_all() -> Backend:
+        # Each OpenVINO keeps memory of its own, and after the first it finds one thread left.
         return choose_backend(info.backend, device, dtype, _cache_of(configuration), info.num_threads)
+
+    def forget(name: str) -> None:
+        if kept is not None:
+            kept.leave(name)
+        _give_memory_back(device)
 
     def load(name: str) -> Engine:
         if name not in names:  # a job of before the last start
             raise InvalidParamsError("model", "must be one of the names that GET /v1/models lists", name)
         try:
+            backend = one_for_all if kept is None else functools.partial(kept.backend_for, name)
             return _engine(configuration, names[name], device, dtype, info, backend)
         except EngineError:
             raise
@@ -73,7 +84,7 @@ def shelf_of(configuration: Configure, engine: Engine, info: EngineInfo) -> Shel
         load,
         {name: size_of(model_id) for name, model_id in names.items()} if configuration.models else {},
         budget_bytes=_budget(configuration, device) if configuration.models else None,
-        forget=functools.partial(_give_memory_back, device),
+        forget=forget,
     )
     shelf.put(DEFAULT, engine)
     return shelf
@@ -154,10 +165,22 @@ def _budget(configuration: Configure, device: torch.device) -> int | None:
         return configuration.device_memory_bytes
     if device.type == "cuda":
         return int(_GPU_SHARE * torch.cuda.mem_get_info(device)[1])
+    free_bytes = _free_host_bytes()
+    return None if free_bytes is None else int(_CPU_SHARE * free_bytes)
+
+
+def _host_budget(configuration: Configure) -> int:
+    if configuration.host_memory_bytes is not None:
+        return configuration.host_memory_bytes
+    return int(_HOST_SHARE * (_free_host_bytes() or 0))
+
+
+def _free_host_bytes() -> int | None:
+    """None where that is not known."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         available = next(line for line in lines if line.startswith("MemAvailable:"))
-        return int(_CPU_SHARE * 1024 * int(available.split()[1]))
+        return 1024 * int(available.split()[1])
     except (OSError, StopIteration, ValueError, IndexError):
         return None
 

@@ -100,7 +100,7 @@ def test_a_model_that_left_and_came_back_draws_the_same_bytes_and_leaves_nothing
     def load(name: str) -> Engine:
         return Engine(StableDiffusion.load(locate(str(tmp_path / name)), torch.device("cpu"), torch.float32))
 
-    shelf = Shelf(load, {"a": 1, "b": 1}, budget_bytes=1, forget=gc.collect)
+    shelf = Shelf(load, {"a": 1, "b": 1}, budget_bytes=1, forget=lambda _: gc.collect())
     drawn: dict[str, list[object]] = {"a": [], "b": []}
     gone: list[weakref.ref[Engine]] = []
     for name in "abab":
