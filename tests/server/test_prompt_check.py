@@ -15,9 +15,11 @@ from structlog.testing import capture_logs
 
 from engine.errors import InvalidParamsError
 from engine.models.fake_words import fake_chunks
+from engine.models.layout import read_configs
 from engine.models.locate import ModelFolder, locate
 from engine.models.prompt_cutter import load_cutters, most_chunks
 from engine.models.random_model import make_random_model
+from engine.models.textual_inversions import TextualInversion
 from engine.params import GenerationParams
 from engine.picture_params import Hires
 from engine.prompt_limits import are_surely_short
@@ -91,6 +93,19 @@ def test_layers_and_guidance_are_those_of_the_model(tmp_path: Path):
     assert joined == ("prompt", "must not join prompts by AND with a model that guides by itself")
     # It guides by itself: a negative prompt is not read.
     assert refusal(check, wish(negative_prompt="x " * 601, guidance_scale=7.0)) is None
+
+
+def test_textual_inversions_count_for_their_vectors_or_are_refused_by_name():
+    path = DREAMLET.path
+    assert path is not None
+    widths = tuple(map(read_configs(path).text_width, read_configs(path).text_encoders))
+    style = TextualInversion(name="style", path=path, widths=widths, num_vectors=75)
+    other = TextualInversion(name="other", path=path, widths=(1,), num_vectors=1)
+    check = PromptCheck([("", DREAMLET)], (style, other))
+    assert refusal(check, wish(prompt="a cat, " + "style " * 7)) is None
+    assert refusal(check, wish(prompt="a cat, " + "style " * 8)) == ("prompt", TOO_LONG)
+    field, rule = refusal(check, wish(negative_prompt="an other")) or ("", "")
+    assert (field, rule.partition(":")[0]) == ("negative_prompt", "must not name the textual inversion other")
 
 
 def test_a_model_that_the_gateway_cannot_read_is_left_to_the_engine(tmp_path: Path, check: PromptCheck):
