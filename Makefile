@@ -58,6 +58,13 @@ coverage: install ## Run the tests of client and site and list the lines that no
 test-gpu: install ## Run the tests that need a CUDA device.
 	$(PYTHON) -m pytest -m gpu tests/gpu $(ARGS)
 
+CLIENTS := .venv-clients
+.PHONY: test-clients
+test-clients: install ## Drive the server with litellm and LangChain, which get a venv of their own: 570 MB of packages.
+	$(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-clients.lock.txt
+	$(PYTHON) -m pytest tests/clients/test_clients_of_their_own_venv.py $(ARGS)
+
 .PHONY: chaos
 chaos: install ## Kill, hang, flood and fill whatever the server runs on, for long, and print a table of what it bore.
 	CHAOS=long $(PYTHON) -m pytest tests/chaos $(ARGS)

@@ -1,7 +1,8 @@
 """What programs send that cannot be installed here, or bring too much: their requests as their sources write them.
 
-LangChain and litellm are packages, but with some forty dependencies between them; what they send follows the sources of
-langchain-community 0.4.2 and litellm 1.110.2. The others are not on PyPI.
+LangChain and litellm are packages, but with seventy dependencies between them, which conflict with ours; what they send
+follows the sources of langchain-community 0.4.2 and litellm 1.110.2. (`make test-clients` drives the server with the
+packages themselves.) The others are not on PyPI.
 """
 
 from __future__ import annotations
