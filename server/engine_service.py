@@ -23,7 +23,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 
-from engine.errors import EngineError, InvalidParamsError
+from engine.errors import EngineError
 from server.errors import EngineLostError
 from server.executors import engine_protocol
 from server.executors.base import Job, JobEvent
@@ -239,7 +239,7 @@ class EngineService:
                     break
                 except (EngineError, EngineLostError) as error:
                     end = "failed" if isinstance(error, EngineError) else "lost"
-                    await _send_frames(send, frame(_failure(attempt_id, error)))
+                    await _send_frames(send, frame(JobFailed.of(attempt_id, error)))
                     break
                 finally:
                     if not coming.done():
@@ -337,10 +337,3 @@ def _told(event: JobEvent, own_id: str, attempt_id: str) -> JobEvent:
     others = sum(rows for job_id, rows in event.rows_by_job.items() if job_id != own_id)
     rows = {attempt_id: event.rows_by_job[own_id]} | ({"": others} if others else {})
     return msgspec.structs.replace(event, rows_by_job=rows)
-
-
-def _failure(attempt_id: str, error: EngineError | EngineLostError) -> JobFailed:
-    field = rule = value = None
-    if isinstance(error, InvalidParamsError):
-        field, rule, value = error.field, error.rule, str(error.value)
-    return JobFailed(attempt_id, type(error).__name__, str(error), field, rule, value)

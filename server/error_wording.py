@@ -17,6 +17,8 @@ LONGEST_WORD = 31
 
 _PATH_SEGMENT = re.compile(rf"[\w.~-]{{0,{LONGEST_WORD}}}", re.ASCII)
 _LONGEST_PATH = 200
+_THEIR_SUBJECT = re.compile(r"\b(?:Input|String|List|Tuple) should ")
+_LENGTH_FOUND = re.compile(r" after validation, not \d+$")
 _FOLDERS = re.compile(r"(?<![\w./:])/(?:[^/\s:;,'\"()]+/)+(?=[^/\s])")
 
 _RULES = {
@@ -35,6 +37,8 @@ _RULES = {
     "float_parsing": "must be a number",
     "finite_number": "must be a finite number",
     "bool_parsing": "must be true or false",
+    "bool_type": "must be true or false",
+    "list_type": "must be a list",
     "string_type": "must be a string",
 }
 """pydantic's error types -> our phrase, where its own would not read well after the field's name."""
@@ -45,10 +49,8 @@ def rule_of(finding: Mapping[str, Any]) -> str:
     phrase = _RULES.get(finding["type"])
     if phrase is not None:
         return phrase
-    message = str(finding["msg"]).removeprefix("Value error, ")
-    for theirs, ours in (("Input should be ", "must be "), ("Input should ", "must "), ("String should ", "must ")):
-        message = message.replace(theirs, ours)
-    return message
+    message = _LENGTH_FOUND.sub("", str(finding["msg"]).removeprefix("Value error, "))
+    return _THEIR_SUBJECT.sub("must ", message)
 
 
 def shortened(value: object) -> str | int | float | bool | None:

@@ -47,6 +47,8 @@ _FIELD_NAME = re.compile(r"[\w-]{1,31}(\.[\w-]{1,31})*", re.ASCII)
 """Names short enough to be no API key."""
 _WORD_FIELDS = GenerateRequest.model_fields.keys() - {"prompt", "negative_prompt", "image", "mask"}
 """Where text is a word that was chosen, so that it helps to see it again."""
+_SIZE = re.compile(r"\d{1,5}x\d{1,5}", re.ASCII)
+"""Width and height of a picture."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,7 +163,10 @@ def _content_of_validation(error: RequestValidationError) -> _Content:
         for finding in findings[:_MOST_ENTRIES]
     ]
     others = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
-    return _Content(kind=_INVALID, detail=f"{entries[0].field} {entries[0].rule}{others}", entries=entries)
+    first = InvalidParamsError(entries[0].field, entries[0].rule, entries[0].value)
+    is_quoted = findings[0]["type"] != "extra_forbidden" and entries[0].value == findings[0]["input"]
+    detail = str(first) if is_quoted else f"{first.field} {first.rule}"
+    return _Content(kind=_INVALID, detail=f"{detail}{others}", entries=entries)
 
 
 def _field_of(finding: Mapping[str, Any]) -> str:
@@ -177,6 +182,8 @@ def _repeated(field: str, value: object) -> str | int | float | bool | None:
 
     Where text is meant for something else, in an unknown or misspelt field, it may well be a prompt.
     """
+    if isinstance(value, str) and _SIZE.fullmatch(value):
+        return value
     if isinstance(value, str) and len(value) > 1 and field not in _WORD_FIELDS:
         return f"a text of {len(value)} characters"
     return harmless(value)

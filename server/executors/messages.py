@@ -12,6 +12,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from engine.errors import InvalidParamsError
 from engine.params import GenerationParams
 from server.picture_info.file_info import ImageMetadata
 
@@ -247,7 +248,17 @@ class JobFailed(_Message, frozen=True):
     message: str
     field: str | None = None
     rule: str | None = None
-    value: str | None = None
+    value: str | int | float | bool | None = None
+
+    @classmethod
+    def of(cls, job_id: str, error: Exception) -> JobFailed:
+        """What is said of an error of `engine.errors` or `server.errors`."""
+        if not isinstance(error, InvalidParamsError):
+            return cls(job_id, type(error).__name__, str(error))
+        value = error.value
+        is_small = not isinstance(value, int) or abs(value) < 2**63
+        plain = value if value is None or (isinstance(value, str | int | float) and is_small) else str(value)
+        return cls(job_id, type(error).__name__, str(error), error.field, error.rule, plain)
 
 
 class WorkDone(_Message, frozen=True):

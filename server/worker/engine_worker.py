@@ -367,10 +367,7 @@ class EngineWorker:
     def _fail(self, job_id: str, error: EngineError) -> None:
         self._give_back(job_id)
         self._formats.pop(job_id, None)
-        field = rule = value = None
-        if isinstance(error, InvalidParamsError):
-            field, rule, value = error.field, error.rule, str(error.value)
-        self._send(JobFailed(job_id, type(error).__name__, str(error), field, rule, value))
+        self._send(JobFailed.of(job_id, error))
 
 
 def _device_memory(device: torch.device) -> DeviceMemory | None:

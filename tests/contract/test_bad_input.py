@@ -253,11 +253,28 @@ def test_what_is_not_http_is_answered_with_400_or_hung_up_on(client, server, goo
 
 def test_a_problem_names_field_rule_and_value(client):
     answer = client.post("/generate", json={"prompt": "a cat", "width": 63, "steps": 28, "seed": "1"})
+    assert answer.json()["detail"] == "width must be greater than or equal to 64, not 63 (and 2 more)"
     assert answer.json()["errors"] == [
         {"field": "width", "rule": "must be greater than or equal to 64", "value": 63},
         {"field": "seed", "rule": "must be an integer", "value": "1"},
         {"field": "steps", "rule": "is not a field of this request", "value": 28},
     ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "detail"),
+    [
+        ({"mask_invert": 1}, "mask_invert must be true or false, not 1"),
+        ({"size_ids": [1, 2]}, "size_ids must have at least 6 items"),
+        ({"size_ids": "all"}, "size_ids must be a list, not 'all'"),
+        ({"hires": {"scale": 0.5}}, "hires.scale must be greater than or equal to 1, not 0.5"),
+        ({"steps": 28}, "steps is not a field of this request"),
+        ({"sampler": "x" * 40}, None),
+    ],
+)
+def test_the_detail_of_a_problem_reads_as_a_sentence_and_repeats_no_long_text(client, fields, detail):
+    said = client.post("/generate", json={"prompt": "a cat", **fields}).json()["detail"]
+    assert said == detail if detail else "x" * 40 not in said
 
 
 def test_a_pair_that_cannot_be_names_those_that_can(client):

@@ -160,7 +160,10 @@ async def test_errors_of_the_engine_come_back_as_they_were():
         executor.fail_next(InvalidParamsError("eta", "must be small", 3))
         with pytest.raises(InvalidParamsError) as caught:
             await events_of(engine, job())
-        assert (caught.value.field, caught.value.rule) == ("eta", "must be small")
+        assert (caught.value.field, caught.value.rule, caught.value.value) == ("eta", "must be small", 3)
+        executor.fail_next(InvalidParamsError("prompt", "must be shorter", None))
+        with pytest.raises(InvalidParamsError, match=r"^prompt must be shorter$"):
+            await events_of(engine, job())
         executor.fail_next(EngineLostError("the engine process ended"))
         with pytest.raises(EngineLostError, match="the engine process ended"):
             await events_of(engine, job())
