@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from engine.models.random_model import make_random_model
 from server.worker.fake_executor import FakeExecutor
 from tests.browser import looks
 from tests.processes import server_process
@@ -299,3 +300,48 @@ def test_what_is_no_picture_is_refused_and_what_the_server_does_not_read_is_draw
     hand_over(page, "drop", file.getvalue(), "image/gif", "red.gif")
     expect(page.locator("#given")).to_be_visible()
     assert draw(page, "a line")["params"]["image"]["width"] == 4096
+
+
+def test_a_picture_is_enlarged_and_the_result_is_a_picture_like_others(drawing, open_page):
+    page = open_page(drawing)
+    draw(page, "a fox on a hill")
+    page.get_by_role("button", name="Enlarge", exact=True).click()
+    see_done(page, "Enlarged picture")
+    job = newest(page)
+    assert job["params"]["upscaler"] == "lanczos"
+    assert picture_of(page, job).shape[:2] == (2 * SIDE, 2 * SIDE)
+    facts = page.locator("#facts").text_content()
+    assert f"{2 * SIDE} × {2 * SIDE}" in facts
+    assert "Guidance" not in facts, "nothing was drawn"
+    expect(page.locator("#caption-prompt")).to_have_text("Enlarged picture")
+    expect(page.get_by_role("button", name="Another seed")).to_be_hidden()
+    page.get_by_role("button", name="Use as input").click()
+    expect(page.locator("#given")).to_be_visible()
+
+
+def test_a_model_is_chosen_where_there_are_several(module_serve, open_page, tmp_path):
+    make_random_model(tmp_path / "quick", seed=1)
+    running = module_serve(FakeExecutor(), models_dir=tmp_path)
+    page = open_page(running, viewport={"width": 1280, "height": 900})
+    model = page.get_by_label("Model", exact=True)
+    draw(page, "a hat")
+    assert model.locator("option").all_text_contents()[1:] == ["quick"]
+    model.select_option("quick")
+    expect(page.get_by_label("Width", exact=True)).to_have_value("64")
+    job = draw(page, "a red hat")
+    assert (job["model"], job["params"]["width"]) == ("quick", 64)
+    expect(page.locator("#facts")).to_contain_text("Modelquick")
+    assert '"model":"quick"' in page.locator("#curl").text_content()
+    model.select_option("")
+    expect(page.get_by_label("Width", exact=True)).to_have_value("512")
+    page.get_by_role("button", name="Another seed").click()
+    expect(page.locator("#tiles .tile")).to_have_count(3)
+    see_done(page, "a red hat")
+    assert newest(page)["model"] == "quick", "what is drawn again, is drawn by the same model"
+    page.reload()
+    page.wait_for_selector("#sampler option", state="attached")
+    expect(model).to_have_value("quick")
+
+
+def test_there_is_no_choice_of_one_model(accepting, open_page):
+    expect(open_page(accepting).locator("#model-field")).to_be_hidden()

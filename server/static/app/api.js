@@ -59,17 +59,17 @@ let unanswered = null;
  * Ask for pictures. Until an answer has come, the same request keeps its idempotency key, whether this page retries or
  * the user does: the server draws it once. `files` are the pictures that go with it, by the names of their fields.
  */
-export async function submit(wish, files, { signal, onRetry }) {
+export async function submit(wish, files, { signal, onRetry, path = JOBS }) {
   apiKey.mayAskAgain();
   const json = writeJson(wish);
-  const isSame = unanswered?.json === json && ["image", "mask"].every((name) => unanswered.files[name] === files[name]);
-  if (!isSame) unanswered = { json, files, key: newKey() };
+  const isSame = unanswered?.path === path && unanswered.json === json && ["image", "mask"].every((name) => unanswered.files[name] === files[name]);
+  if (!isSame) unanswered = { path, json, files, key: newKey() };
   const hasFiles = Object.keys(files).length > 0;
   const body = hasFiles ? formOf(json, files) : json;
   const headers = { "Idempotency-Key": unanswered.key, ...(!hasFiles && { "Content-Type": "application/json" }) };
   for (let tries = 1; ; tries++) {
     try {
-      const job = await getJson(JOBS, { method: "POST", headers, body, signal });
+      const job = await getJson(path, { method: "POST", headers, body, signal });
       unanswered = null;
       return job;
     } catch (error) {

@@ -5,12 +5,15 @@ import { isOver } from "./follow.js";
 import * as form from "./form.js";
 import * as input from "./input_picture.js";
 import * as apiKey from "./key.js";
+import { UPSCALE } from "./paths.js";
 import * as queueLine from "./queue_line.js";
 import * as recent from "./recent.js";
 import * as stage from "./stage.js";
+import { titleOf } from "./words.js";
 
 const SOON_MS = 3_000;
 const LATER_MS = 20_000;
+const ENLARGEMENT = 2;
 
 const part = (id) => document.getElementById(id);
 const desktop = matchMedia("(width >= 60rem)");
@@ -20,17 +23,31 @@ let asking = null; // the AbortController of a request for pictures that has no 
 let nextLook = null;
 let trouble = null; // what is wrong with the server, as last said
 
-async function draw(wish) {
+function draw(wish) {
+  return ask(async (options) => {
+    const files = await input.files();
+    if (!files) return notify("Nothing is marked.", "Paint over the part to redraw.");
+    const job = await submit(wish, files, options);
+    input.remember(job.id, files);
+    return job;
+  });
+}
+
+/** Twice as wide and high, without drawing. */
+function enlarge(image, output_format) {
+  return ask((options) => submit({ scale: ENLARGEMENT, output_format }, { image }, { ...options, path: UPSCALE }));
+}
+
+/** Ask for a job, one at a time, and show it. */
+async function ask(forJob) {
   if (asking) return;
   asking = new AbortController();
   part("draw").ariaDisabled = "true";
   hideNotice();
   form.clearErrors();
   try {
-    const files = await input.files();
-    if (!files) return notify("Nothing is marked.", "Paint over the part to redraw.");
-    const job = await submit(wish, files, { signal: asking.signal, onRetry: () => sayTrying() });
-    input.remember(job.id, files);
+    const job = await forJob({ signal: asking.signal, onRetry: () => sayTrying() });
+    if (!job) return;
     hideNotice();
     recent.put(job);
     open(job);
@@ -68,7 +85,7 @@ function open(job) {
 
 function show(job) {
   recent.choose(job.id);
-  document.title = `${job.params.prompt.slice(0, 60)} · Semantic Bit`;
+  document.title = `${titleOf(job.params).slice(0, 60)} · Semantic Bit`;
   stage.show(job);
 }
 
@@ -192,6 +209,8 @@ async function start() {
       part("input").scrollIntoView({ behavior: calm.matches ? "auto" : "smooth", block: "nearest" });
       part("choose-picture").focus({ preventScroll: true });
     },
+    enlarge,
+    mayEnlarge: (width, height) => ENLARGEMENT * Math.max(width, height) <= form.limits().max_image_size,
     changed(job) {
       recent.put(job);
       if (isOver(job)) lookSoon();

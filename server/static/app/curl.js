@@ -5,14 +5,15 @@ import * as apiKey from "./key.js";
 import { FOLDER } from "./paths.js";
 import { requestOf } from "./request_of.js";
 
-export const fileName = (params, seed) => `semantic-bit-${seed}.${params.output_format === "jpeg" ? "jpg" : params.output_format}`;
+export const fileName = (params, seed) => `semantic-bit-${params.upscaler ? "enlarged" : seed}.${params.output_format === "jpeg" ? "jpg" : params.output_format}`;
 
 /**
  * The command for picture `index` of a job. Pictures that came with it, which the server does not give back, are files
  * of names to be filled in.
  */
-export function curl(params, { seed, index }) {
-  const json = writeJson(requestOf(params, { seed, index }));
+export function curl(job, { seed, index }) {
+  const { params } = job;
+  const json = writeJson(requestOf(job, { seed, index }));
   const body = params.image
     ? [`--form-string request=${quoted(json)}`, "-F image=@picture.png", ...(params.mask ? ["-F mask=@mask.png"] : [])]
     : ["-H 'Content-Type: application/json'", `-d ${quoted(json)}`];

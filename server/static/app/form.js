@@ -1,6 +1,7 @@
 // The form: what may be asked, what is asked, and which field is wrong.
 
 import { getJson, Problem } from "./api.js";
+import * as models from "./models.js";
 import { storageName } from "./paths.js";
 
 const DRAFT_NAME = storageName("draft");
@@ -10,7 +11,7 @@ const NUMBERS = [
   ...["expand.left", "expand.top", "expand.right", "expand.bottom", "variation_strength", "hires.scale", "hires.steps", "hires.strength"],
 ];
 const TEXTS = [
-  ...["prompt", "negative_prompt", "seed", "sampler", "noise_schedule", "output_format", "resize", "mask_area", "masked_content"],
+  ...["prompt", "negative_prompt", "model", "seed", "sampler", "noise_schedule", "output_format", "resize", "mask_area", "masked_content"],
   ...["variation_seed", "hires.upscaler"],
 ];
 const NAMES = { image: "The picture", mask: "The mask", "hires.width": "The enlarged width", "hires.height": "The enlarged height" };
@@ -25,13 +26,14 @@ let samplers;
 
 /** Ask the server what may be asked, and offer it. */
 export async function prepare() {
-  const [about, known] = await Promise.all([getJson("./"), getJson("v1/samplers")]);
+  const [about, known] = await Promise.all([getJson("./"), getJson("v1/samplers"), models.prepare()]);
   info = about;
   samplers = new Map(known.samplers.map((sampler) => [sampler.name, sampler]));
-  setLimits();
+  offer(fields.model, models.all().map(({ id }) => [models.nameFor(id), id]));
+  document.querySelector("#model-field").hidden = models.all().length < 2;
   offer(fields.sampler, [...samplers.keys()].map((name) => [name, name]));
   offer(fields.output_format, info.output_formats.map((name) => [name, name.toUpperCase()]));
-  offerPresets();
+  chooseModel("");
   setAll(info.defaults);
   restoreDraft();
   listen();
@@ -89,8 +91,9 @@ export function vary(request) {
 /** Put a request's settings into the form. */
 export function useParams(request) {
   const { hires, width } = request;
+  chooseModel(models.nameFor(request.model));
   const scale = hires?.width ? { "hires.scale": hires.width / width } : {};
-  setAll({ variation_strength: "", variation_seed: "", "hires.steps": "", "hires.strength": "", ...flat(request), ...scale });
+  setAll({ variation_strength: "", variation_seed: "", "hires.steps": "", "hires.strength": "", ...flat(request), ...scale, model: fields.model.value });
   fields["hires-switch"].checked = Boolean(request.hires);
   clearErrors();
   changed();
@@ -151,6 +154,23 @@ function setLimits() {
     const { min, max, step } = fields[slider.dataset.for];
     limit(slider, min, Math.min(max, SLIDER_ENDS[slider.dataset.for]), step);
   }
+}
+
+/** Let limits, presets and defaults be those of a model; what is in the form stays. */
+function chooseModel(name) {
+  const { size_multiple, width, height, num_inference_steps, guidance_scale, sampler, noise_schedule } = models.find(name);
+  fields.model.value = name;
+  info.limits = { ...info.limits, size_multiple };
+  info.defaults = { ...info.defaults, width, height, num_inference_steps, guidance_scale, sampler, noise_schedule };
+  setLimits();
+  offerPresets();
+}
+
+/** Begin with the model's own defaults; a picture to start from keeps its size. */
+function changeModel() {
+  chooseModel(fields.model.value);
+  const { width, height, ...others } = info.defaults;
+  setAll(document.querySelector("#chosen").hidden ? info.defaults : others);
 }
 
 const limit = (field, min, max, step) => Object.assign(field, { min, max, step });
@@ -214,6 +234,7 @@ function listen() {
     if (![...NUMBERS, ...TEXTS].includes(name)) return changed(); // switches, which name nothing of the wish
     fields[name].value = event.target.value;
     clearError(name);
+    if (event.target === fields.model) changeModel();
     if (event.target === fields.sampler) {
       const schedule = fields.sampler.value === info.defaults.sampler ? info.defaults.noise_schedule : "";
       setSampler(fields.sampler.value, schedule);
@@ -225,7 +246,7 @@ function listen() {
     changed();
   });
   document.querySelector("#reset").addEventListener("click", () => {
-    useParams({ ...info.defaults, negative_prompt: "", seed: "", eta: "", hires: null });
+    useParams({ ...info.defaults, model: fields.model.value, negative_prompt: "", seed: "", eta: "", hires: null });
   });
 }
 
@@ -284,5 +305,6 @@ function restoreDraft() {
   if (!draft) return;
   const values = JSON.parse(draft);
   fields["hires-switch"].checked = "hires-switch" in values;
-  setAll(values);
+  chooseModel(models.nameFor(values.model));
+  setAll({ ...values, model: fields.model.value });
 }

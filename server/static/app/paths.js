@@ -4,6 +4,7 @@
 export const FOLDER = new URL(".", location.href);
 
 export const JOBS = "v1/jobs";
+export const UPSCALE = "v1/upscale";
 
 // Not the links of the job itself: they begin at the server's root, where the proxy's prefix is missing.
 export const jobPath = (id) => `${JOBS}/${encodeURIComponent(id)}`;

@@ -3,6 +3,7 @@
 import { getJson, pictureFile } from "./api.js";
 import { isOver } from "./follow.js";
 import { JOBS, thumbnailPath } from "./paths.js";
+import { titleOf } from "./words.js";
 
 const PAGE = 18;
 const SHOWN = ["queued", "running", "done", "failed", "dead"].map((status) => `status=${status}`).join("&");
@@ -73,8 +74,8 @@ function render(job) {
   tile.job = job;
   const button = tile.item.firstElementChild;
   button.dataset.status = job.status;
-  button.title = job.params.prompt;
-  button.querySelector("img").alt = job.params.prompt;
+  button.title = titleOf(job.params);
+  button.querySelector("img").alt = titleOf(job.params);
   button.querySelector(".words").textContent = words(job);
   const count = button.querySelector(".count");
   count.textContent = job.params.num_images;
@@ -85,11 +86,11 @@ function render(job) {
 }
 
 function words(job) {
-  const { prompt } = job.params;
-  if (job.status === "done") return job.expired ? prompt : "";
+  const title = titleOf(job.params);
+  if (job.status === "done") return job.expired ? title : "";
   if (job.status === "queued") return "waiting";
   if (job.status === "running") return `${Math.floor((100 * job.step) / job.steps)} %`;
-  return `failed: ${prompt}`;
+  return `failed: ${title}`;
 }
 
 async function loadThumbnail(tile) {
@@ -99,7 +100,7 @@ async function loadThumbnail(tile) {
     showImage(tile, tile.url);
   } catch (error) {
     tile.url = null;
-    tile.item.querySelector(".words").textContent = tile.job.params.prompt;
+    tile.item.querySelector(".words").textContent = titleOf(tile.job.params);
     throw error;
   }
 }

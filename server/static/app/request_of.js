@@ -1,9 +1,11 @@
 // A job's settings as the request that asks for the same: what the job lists as records, the request has as fields.
 
+import * as models from "./models.js";
+
 /** The request that draws picture `index` of a job alone; pictures that came with the job are not in it. */
-export function requestOf(params, { seed = params.seed, index = 0 } = {}) {
+export function requestOf({ params, model }, { seed = params.seed, index = 0 } = {}) {
   const { image, strength, resize, mask, expand, variation_seed, variation_strength, hires, upscaler, chosen_texts, ...request } = params;
-  Object.assign(request, { seed, num_images: 1 });
+  Object.assign(request, { model: models.nameFor(model), seed, num_images: 1 });
   if (image) Object.assign(request, { strength, resize });
   if (mask) {
     const { blur, area, padding, content, invert } = mask;

@@ -3,9 +3,10 @@
 import { getJson, pictureFile, postJson, writeJson } from "./api.js";
 import { curl, fileName } from "./curl.js";
 import { follow, isOver } from "./follow.js";
+import * as models from "./models.js";
 import { cancelPath, jobPath, picturePath } from "./paths.js";
 import { requestOf, sizeOf } from "./request_of.js";
-import { about, exactly, fileSize } from "./words.js";
+import { about, exactly, fileSize, titleOf } from "./words.js";
 
 const part = (id) => document.getElementById(id);
 const stage = part("stage");
@@ -18,15 +19,16 @@ let urls = []; // theirs
 let said = ""; // the last announcement
 let tell; // what the page does when something happens here
 
-/** `tell`: again, another, vary (each with a job and a request), useAsInput(file), changed(job), failed(error), announce(text). */
+/** `tell`: again, another, vary (each with a job and a request), useAsInput(file), enlarge(file, format), mayEnlarge(width, height), changed(job), failed(error), announce(text). */
 export function start(callbacks) {
   tell = callbacks;
   part("cancel").addEventListener("click", () => cancel().catch(tell.failed));
-  const shown = () => requestOf(job.params, { seed: seedShown(), index: selected });
+  const shown = () => requestOf(job, { seed: seedShown(), index: selected });
   part("again").addEventListener("click", () => tell.again(job, shown()));
   part("another").addEventListener("click", () => tell.another(job, { ...shown(), num_images: job.params.num_images, seed: "" }));
   part("vary").addEventListener("click", () => tell.vary(job, shown()));
   part("use-as-input").addEventListener("click", () => tell.useAsInput(files[selected]));
+  part("enlarge").addEventListener("click", () => tell.enlarge(files[selected], job.params.output_format));
   part("copy-curl").addEventListener("click", copyCurl);
 }
 
@@ -93,7 +95,7 @@ async function render(signal) {
   part("job-json").textContent = writeJson(job, 2);
   if (job.status === "done" && !job.expired) {
     await renderPictures(signal);
-    announce(`The picture is done: ${job.params.prompt}${job.prompt_truncated ? `. ${part("caption-truncated").textContent}` : ""}`);
+    announce(`The picture is done: ${titleOf(job.params)}${job.prompt_truncated ? `. ${part("caption-truncated").textContent}` : ""}`);
   } else {
     renderEnd();
     renderCaption();
@@ -122,10 +124,9 @@ function progressWords() {
 }
 
 async function renderPictures(signal) {
-  const { prompt } = job.params;
   files = await Promise.all(job.images.map((_, index) => pictureFile(picturePath(job.id, index), { signal })));
   urls = files.map((file) => URL.createObjectURL(file));
-  part("picture").alt = prompt;
+  part("picture").alt = titleOf(job.params);
   part("strip").hidden = urls.length < 2;
   part("strip").replaceChildren(...(urls.length < 2 ? [] : urls.map(stripItem)));
   await select(0);
@@ -170,7 +171,7 @@ function renderEnd() {
 
 function renderCaption() {
   const { params, timings } = job;
-  part("caption-prompt").textContent = params.prompt;
+  part("caption-prompt").textContent = titleOf(params);
   part("caption-negative").hidden = !params.negative_prompt;
   part("caption-negative").textContent = `Negative prompt: ${params.negative_prompt}`;
   const which = params.negative_prompt ? "The prompt or the negative prompt" : "The prompt";
@@ -179,29 +180,34 @@ function renderCaption() {
   const image = job.images[selected];
   part("facts").replaceChildren(
     ...Object.entries({
-      Seed: seedShown(),
+      ...(!params.upscaler && { Seed: seedShown() }),
       Size: sizeOf(params).join(" × "),
-      ...(params.image && { "Drawn over": overWhat(params) }),
-      ...(params.image && !params.upscaler && { Strength: params.strength }),
+      ...(params.upscaler && { Enlarged: "without drawing, Lanczos" }),
+      ...(models.all().length > 1 && !params.upscaler && { Model: job.model }),
+      ...(params.image && !params.upscaler && { "Drawn over": overWhat(params), Strength: params.strength }),
       ...(params.variation_strength && { Variation: `${params.variation_strength} towards ${params.variation_seed}` }),
       ...(params.hires && { Enlarged: `from ${params.width} × ${params.height}, ${params.hires.upscaler}` }),
-      Steps: params.num_inference_steps,
-      Guidance: params.guidance_scale,
-      Sampler: `${params.sampler}, ${params.noise_schedule}${params.eta === null ? "" : `, eta ${params.eta}`}`,
+      ...(!params.upscaler && howItWasDrawn(params)),
       ...(image && { File: `${params.output_format.toUpperCase()}, ${fileSize(image.bytes)}` }),
       ...(timings && { Drawn: `in ${exactly(timings.encode_s + timings.denoise_s + timings.decode_s)}` }),
       "Work units": Number(job.work_units.toPrecision(3)),
     }).map(([name, value]) => fact(name, value)),
   );
   part("download").hidden = part("use-as-input").hidden = !image;
+  part("enlarge").hidden = !image || !tell.mayEnlarge(...sizeOf(params));
   // Enlarged without drawing, it has no prompt to be drawn again from.
   for (const id of ["again", "another", "vary", "copy-curl", "curl", "curl-title"]) part(id).hidden = params.upscaler !== null;
-  part("curl").textContent = curl(params, { seed: seedShown(), index: selected });
+  part("curl").textContent = curl(job, { seed: seedShown(), index: selected });
   part("caption").hidden = false;
 }
 
-function overWhat({ mask, expand, upscaler }) {
-  if (upscaler) return "nothing, only enlarged";
+const howItWasDrawn = ({ num_inference_steps, guidance_scale, sampler, noise_schedule, eta }) => ({
+  Steps: num_inference_steps,
+  Guidance: guidance_scale,
+  Sampler: `${sampler}, ${noise_schedule}${eta === null ? "" : `, eta ${eta}`}`,
+});
+
+function overWhat({ mask, expand }) {
   return mask ? "part of a picture" : expand ? "the edges" : "a picture";
 }
 

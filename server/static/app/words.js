@@ -16,3 +16,6 @@ export const counted = (number, noun) => `${number} ${noun}${number === 1 ? "" :
 export function fileSize(bytes) {
   return bytes < 1e6 ? `${Math.max(1, Math.round(bytes / 1e3))} kB` : `${(bytes / 1e6).toFixed(1)} MB`;
 }
+
+/** A job in words. What was only enlarged has no prompt. */
+export const titleOf = ({ prompt, upscaler }) => (upscaler ? "Enlarged picture" : prompt);
