@@ -25,7 +25,13 @@ class FileInfo(NamedTuple):
 NOTHING: Final = FileInfo(None, is_drawn=False)
 
 
-def file_info(params: GenerationParams, index: int, model_name: str, image_metadata: ImageMetadata) -> FileInfo:
+def file_info(
+    params: GenerationParams,
+    index: int,
+    model_name: str,
+    image_metadata: ImageMetadata,
+    model_hash: str | None = None,
+) -> FileInfo:
     """What is said of one picture of a request.
 
     Args:
@@ -33,8 +39,9 @@ def file_info(params: GenerationParams, index: int, model_name: str, image_metad
         index: of the picture.
         model_name: of what draws.
         image_metadata: as the request wants.
+        model_hash: of what draws, if it is known.
     """
     if image_metadata == "none":
         return NOTHING
     # What was only enlarged is as much a model's work as it was before, which nobody knows here.
-    return FileInfo(info_text(params.of_image(index), model_name), is_drawn=params.upscaler is None)
+    return FileInfo(info_text(params.of_image(index), model_name, model_hash), is_drawn=params.upscaler is None)

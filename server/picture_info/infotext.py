@@ -38,15 +38,17 @@ class ReadInfo:
     """Keys that no field stands for, with their values."""
 
 
-def info_text(params: GenerationParams, model_name: str) -> str | None:
+def info_text(params: GenerationParams, model_name: str, model_hash: str | None = None) -> str | None:
     """The text for one picture; None if it would be too long.
 
     Args:
         params: of that picture (`GenerationParams.of_image`).
         model_name: what drew it.
+        model_hash: of that model; None: left out.
     """
     fields = request_fields(params)
-    pairs = [*pairs_of(fields), ("Model", model_name), _VERSION]
+    hashes = [] if model_hash is None else [("Model hash", model_hash)]
+    pairs = [*pairs_of(fields), *hashes, ("Model", model_name), _VERSION]
     parts = InfoText(prompt=fields["prompt"], negative_prompt=fields["negative_prompt"], pairs=tuple(pairs))
     # The keys of A1111 are enough for most requests; what they lose is seen by reading them.
     found = read_info(compose(parts)).fields

@@ -14,12 +14,13 @@ from server.picture_info.file_info import FileInfo
 from server.picture_info.grammar import MAX_TEXT_BYTES
 from server.picture_info.provenance import XMP
 
-__all__ = ["PNG_SIGNATURE", "info_chunks", "png_chunk", "png_chunks", "text_of_png"]
+__all__ = ["KEYWORD", "PNG_SIGNATURE", "XMP_KEYWORD", "info_chunks", "png_chunk", "png_chunks", "text_of_png"]
 
 PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 
-_KEYWORD: Final = b"parameters"
-_XMP_KEYWORD: Final = b"XML:com.adobe.xmp"
+KEYWORD: Final = b"parameters"
+"""Of the information text."""
+XMP_KEYWORD: Final = b"XML:com.adobe.xmp"
 
 
 def png_chunk(kind: bytes, data: bytes) -> bytes:
@@ -32,10 +33,10 @@ def info_chunks(info: FileInfo) -> bytes:
     chunks = b""
     if info.text is not None:
         try:
-            chunks += png_chunk(b"tEXt", _KEYWORD + b"\0" + info.text.encode("latin-1"))
+            chunks += png_chunk(b"tEXt", KEYWORD + b"\0" + info.text.encode("latin-1"))
         except UnicodeEncodeError:
-            chunks += _international(_KEYWORD, info.text.encode())
-    return chunks + (_international(_XMP_KEYWORD, XMP) if info.is_drawn else b"")
+            chunks += _international(KEYWORD, info.text.encode())
+    return chunks + (_international(XMP_KEYWORD, XMP) if info.is_drawn else b"")
 
 
 def png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
@@ -49,11 +50,11 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
         at += 12 + length
 
 
-def text_of_png(data: bytes) -> str | None:
-    """The first information text of a file; None if it has none that is read."""
+def text_of_png(data: bytes, keyword: bytes = KEYWORD) -> str | None:
+    """The first text of a file under a keyword; None if it has none that is read."""
     for kind, content in png_chunks(data):
-        if kind in {b"tEXt", b"zTXt", b"iTXt"} and bytes(content[: len(_KEYWORD) + 1]) == _KEYWORD + b"\0":
-            text = _text_of(kind, content[len(_KEYWORD) + 1 :])
+        if kind in {b"tEXt", b"zTXt", b"iTXt"} and bytes(content[: len(keyword) + 1]) == keyword + b"\0":
+            text = _text_of(kind, content[len(keyword) + 1 :])
             if text is not None:
                 return text
     return None

@@ -61,4 +61,5 @@ async def image_info(request: Request, service: ServiceOf) -> ImageInfo:
     if media_type == FORM:
         refuse_foreign_page(request.headers, service.settings.cors_origins)
     reading = service.uploads.read_info(body_of(request), request.headers["content-type"])
-    return ImageInfo.of(await service.generator.storage.ask(reading, timeout_s=None))
+    found = await service.generator.storage.ask(reading, timeout_s=None)
+    return ImageInfo.of(found.text, found.source_type)

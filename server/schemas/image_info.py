@@ -32,16 +32,20 @@ class ImageInfo(BaseModel):
     """The pictures that it was drawn over, which are no part of the file: `image`, `mask`. The request needs them."""
     unknown: dict[str, str]
     """What else the text says, under its own keys."""
+    digital_source_type: str | None
+    """IPTC's term for where the picture comes from, as the file's XMP says: `trainedAlgorithmicMedia` if a model drew
+    it; null if the file does not say."""
 
     @classmethod
-    def of(cls, text: str | None) -> ImageInfo:
+    def of(cls, text: str | None, source_type: str | None = None) -> ImageInfo:
         """Read a text.
 
         Args:
             text: whatever was in the file; None: there was none.
+            source_type: of the file.
         """
         if text is None:
-            return cls(parameters=None, request=None, inputs={}, unknown={})
+            return cls(parameters=None, request=None, inputs={}, unknown={}, digital_source_type=source_type)
         info = read_info(text)
         inputs = {name: JobInput(**info.fields[name]) for name in PICTURE_FIELDS if name in info.fields}
         fields = {name: value for name, value in info.fields.items() if name not in inputs and value != ""}
@@ -50,6 +54,7 @@ class ImageInfo(BaseModel):
             parameters=text,
             request=None if "upscaler" in fields else request,
             inputs=inputs,
+            digital_source_type=source_type,
             unknown={name: _text_of(value) for name, value in {**info.unknown, **refused}.items()},
         )
 

@@ -89,8 +89,8 @@ class Uploads:
             if pictures:
                 await asyncio.shield(asyncio.to_thread(_remove, [picture.path for picture in pictures.values()]))
 
-    async def read_info(self, chunks: AsyncIterator[bytes], content_type: str) -> str | None:
-        """What the file of the picture in a request says of how it was drawn; None if nothing.
+    async def read_info(self, chunks: AsyncIterator[bytes], content_type: str) -> PictureInfo:
+        """What the file of the picture in a request says of how it was drawn.
 
         Raises:
             as `read`, but for InvalidParamsError.
@@ -99,7 +99,7 @@ class Uploads:
             answer = await self.reader.read_info(body, content_type)
         if not isinstance(answer, PictureInfo):
             raise _error_of(answer)
-        return answer.text
+        return answer
 
     def close(self) -> None:
         """Read no more."""

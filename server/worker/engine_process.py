@@ -27,6 +27,7 @@ def main() -> None:
     began = time.perf_counter()
     line.send(Loading("import"))
     from server.worker.engine_worker import EngineWorker  # noqa: PLC0415 - torch takes seconds to import; timed here
+    from server.worker.model_hash import model_hashes  # noqa: PLC0415 - the same
     from server.worker.models import shelf_of  # noqa: PLC0415 - the same
     from server.worker.start_up import start_engine, warm_up_of  # noqa: PLC0415 - the same
 
@@ -48,6 +49,7 @@ def main() -> None:
         None if is_warm else warm_up_of(engine, configuration),
         model_name=configuration.model_name,
         backend=info.backend,
+        model_hash=model_hashes(configuration, prefer_fp16=engine.model.info.dtype.itemsize == 2),
         shelf=shelf_of(configuration, engine, info),
     )
     del engine  # it may have to make room for another model

@@ -45,6 +45,7 @@ from server.executors.messages import (
 )
 from server.picture_info.file_info import ImageMetadata, file_info
 from server.worker.image_files import decode_png, encode_image, encode_preview
+from server.worker.model_hash import ModelHash
 from server.worker.models import DEFAULT
 
 __all__ = ["EngineWorker"]
@@ -87,6 +88,7 @@ class EngineWorker:
         *,
         backend: str = "torch",
         model_name: str = "",
+        model_hash: ModelHash | None = None,
         shelf: Shelf[Engine] | None = None,
     ) -> None:
         """Make one; `run` runs it.
@@ -97,6 +99,7 @@ class EngineWorker:
             warm_up: of this engine, done piece by piece while there are no jobs; None: it is warm.
             backend: what runs its networks: as in `EngineInfo`.
             model_name: what files say that their pictures were drawn with, where a request names no model.
+            model_hash: what files say of a model beside its name; None: nothing.
             shelf: the engines of all models, this one among them; None: there is no other.
         """
         if shelf is None:
@@ -110,6 +113,7 @@ class EngineWorker:
         self._last_model = DEFAULT
         """Whose turn was last."""
         self._model_name = model_name
+        self._model_hash = model_hash or (lambda _: None)
         self._device = engine.model.info.device
         self._send = send
         self._warm_up = warm_up
@@ -122,6 +126,7 @@ class EngineWorker:
         self._preparing = ThreadPoolExecutor(1, thread_name_prefix="prepare")
         # One thread, so that a job's pictures are sent in order and before its end.
         self._files = ThreadPoolExecutor(1, thread_name_prefix="picture-files")
+        self._files.submit(self._model_hash, DEFAULT)  # the first picture's file finds it there
         self._formats: dict[str, _FileWish] = {}
         """Written when a job comes in, removed at its end or cancel: what is missing is over."""
         self._file_seconds: dict[str, float] = {}
@@ -335,7 +340,14 @@ class EngineWorker:
     def _write_file(self, image: ImageDrawn, wish: _FileWish) -> None:
         began = time.perf_counter()
         try:
-            info = file_info(wish.params, image.image_index, wish.params.model or self._model_name, wish.image_metadata)
+            name = wish.params.model
+            info = file_info(
+                wish.params,
+                image.image_index,
+                name or self._model_name,
+                wish.image_metadata,
+                self._model_hash(name or DEFAULT),
+            )
             file = encode_image(image.pixels, wish.output_format, info, wish.output_quality)
         except Exception:
             logger.exception("encoding a picture failed")

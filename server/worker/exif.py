@@ -6,6 +6,7 @@ Source: Exif 2.32, 4.6.5 (UserComment); what is written is what A1111 writes: UT
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from typing import Final
 
 from PIL import Image
@@ -13,7 +14,7 @@ from PIL import Image
 from server.picture_info.grammar import MAX_TEXT_BYTES
 from server.picture_info.png import PNG_SIGNATURE, png_chunks, text_of_png
 
-__all__ = ["exif_of", "is_picture_file", "text_of_file"]
+__all__ = ["exif_of", "is_picture_file", "jpeg_segments", "text_of_file", "webp_chunks"]
 
 _EXIF_IFD: Final = 0x8769
 _USER_COMMENT: Final = 0x9286
@@ -21,6 +22,7 @@ _UNICODE: Final = b"UNICODE\0"
 _ASCII: Final = b"ASCII\0\0\0"
 _NO_CODE: Final = bytes(8)
 _JPEG_SIGNATURE: Final = b"\xff\xd8\xff"
+_APP1: Final = 0xE1
 _JPEG_MARK: Final = b"Exif\0\0"
 _MAX_EXIF_BYTES: Final = 65527
 """What a JPEG file's segment holds: two bytes count its length, which counts them and the mark too."""
@@ -40,8 +42,11 @@ def text_of_file(data: bytes) -> str | None:
     if data.startswith(PNG_SIGNATURE):
         return text_of_png(data) or _text_of(_exif_of_png(data))
     if data.startswith(_JPEG_SIGNATURE):
-        return _text_of(_exif_of_jpeg(data))
-    return _text_of(_exif_of_webp(data)) if _is_webp(data) else None
+        blocks = (body for marker, body in jpeg_segments(data) if marker == _APP1 and body.startswith(_JPEG_MARK))
+        return _text_of(next(blocks, b""))
+    if not _is_webp(data):
+        return None
+    return _text_of(next((body for kind, body in webp_chunks(data) if kind == b"EXIF"), b""))
 
 
 def is_picture_file(data: bytes) -> bool:
@@ -57,26 +62,22 @@ def _exif_of_png(data: bytes) -> bytes:
     return next((bytes(body) for kind, body in png_chunks(data) if kind == b"eXIf"), b"")
 
 
-def _exif_of_jpeg(data: bytes) -> bytes:
-    """Source: ITU-T T.81, B.1.1.4: segments before the scan."""
+def jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Marker and body of each segment before the scan. Source: ITU-T T.81, B.1.1.4."""
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
         (length,) = struct.unpack_from(">H", data, at + 2)
-        if data[at + 1] == 0xE1 and data.startswith(_JPEG_MARK, at + 4):
-            return data[at + 4 : at + 2 + length]
+        yield data[at + 1], data[at + 4 : at + 2 + length]
         at += 2 + length
-    return b""
 
 
-def _exif_of_webp(data: bytes) -> bytes:
-    """Source: RFC 9649, 2.3: chunks, each filled up to an even length."""
+def webp_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Kind and data of each chunk; each is filled up to an even length. Source: RFC 9649, 2.3."""
     at = 12
     while at + 8 <= len(data):
         (length,) = struct.unpack_from("<I", data, at + 4)
-        if data[at : at + 4] == b"EXIF":
-            return data[at + 8 : at + 8 + length]
+        yield data[at : at + 4], data[at + 8 : at + 8 + length]
         at += 8 + length + length % 2
-    return b""
 
 
 def _text_of(block: bytes) -> str | None:

@@ -10,6 +10,7 @@ from typing import Final
 from server.worker.exif import is_picture_file, text_of_file
 from server.worker.upload_messages import MAX_FILE_BYTES, NoRoom, NotJson, PictureInfo, ReadInfo, Refused, RefusedError
 from server.worker.upload_reading import file_of, json_of
+from server.worker.xmp import source_type_of_file
 
 __all__ = ["read_info"]
 
@@ -26,7 +27,7 @@ def read_info(body: bytes, question: ReadInfo) -> PictureInfo | Refused | NotJso
         return Refused("too_large", f"must be a file of at most {MAX_FILE_BYTES} bytes", _FIELD)
     if not is_picture_file(file):
         return Refused("unsupported", "must be a PNG, JPEG or WebP file", _FIELD)
-    return PictureInfo(text_of_file(file))
+    return PictureInfo(text_of_file(file), source_type_of_file(file))
 
 
 def _file(body: bytes, media_type: str, content_type: str) -> bytes:

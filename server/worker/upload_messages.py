@@ -101,6 +101,9 @@ class PictureInfo(_Message, frozen=True):
     """What a picture's file says of how it was drawn."""
 
     text: str | None
+    """How it was drawn; None: not said."""
+    source_type: str | None = None
+    """IPTC's digital source type; None: not said."""
 
 
 class Refused(_Message, frozen=True):

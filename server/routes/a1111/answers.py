@@ -10,7 +10,9 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import JSONResponse
 
+from engine.params import GenerationParams
 from server.picture_info.infotext import info_text
+from server.picture_info.png import PNG_SIGNATURE, text_of_png
 from server.routes.dependencies import Service
 from server.routes.picture_headers import picture_headers
 from server.schemas.a1111 import DrawRequest
@@ -83,10 +85,18 @@ def _info(
         "denoising_strength": params.strength if params.image is not None else None,
         "extra_generation_params": {"Ignored": ", ".join(ignored)} if ignored else {},
         "index_of_first_image": 0,
-        "infotexts": [info_text(params.of_image(place), model) for place in places],
+        "infotexts": [
+            _text_of(image, params.of_image(place), model) for image, place in zip(images, places, strict=True)
+        ],
         "styles": [],
         "job_timestamp": timestamp,
         "clip_skip": params.clip_skip + 1,
         "is_using_inpainting_conditioning": False,
         "version": "semantic-bit",
     }
+
+
+def _text_of(image: Picture, params: GenerationParams, model: str) -> str | None:
+    """As the file has it; made anew where the file is none that is quickly read, or has no text."""
+    text = text_of_png(image.data) if image.data.startswith(PNG_SIGNATURE) else None
+    return text or info_text(params, model)

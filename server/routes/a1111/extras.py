@@ -124,7 +124,7 @@ async def png_info(request: Request, service: ServiceOf) -> dict[str, Any]:
     """The text in the picture's file, and its settings as texts."""
     media_type_of(request, (JSON,))
     reading = service.uploads.read_info(body_of(request), request.headers["content-type"])
-    text = await service.generator.storage.ask(reading, timeout_s=None)
+    text = (await service.generator.storage.ask(reading, timeout_s=None)).text
     if not text:
         return {"info": "", "items": {}, "parameters": {}}
     found = parse(text)

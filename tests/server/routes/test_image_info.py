@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import base64
+import io
 import random
 import zlib
 
 import httpx2
+import numpy as np
 import pytest
 from PIL import Image
 
+from engine.params import GenerationParams
+from server.picture_info.file_info import file_info
 from server.picture_info.provenance import XMP
 from server.worker.exif import exif_of, text_of_file
 from server.worker.fake_executor import FakeExecutor
+from server.worker.image_files import encode_image
+from server.worker.xmp import source_type_of_file
 from tests.server.uploads.picture_files import PNG_SIGNATURE, bomb, chunk, form_of, png, saved
 
 FORM = {"Content-Type": "multipart/form-data; boundary=b0undary"}
@@ -21,7 +27,7 @@ REQUEST = {
     "prompt": "a cat", "negative_prompt": "blurry", "num_inference_steps": 20, "sampler": "Euler a",
     "guidance_scale": 7.0, "seed": 3, "width": 512, "height": 768,
 }  # fmt: skip
-NOTHING = {"parameters": None, "request": None, "inputs": {}, "unknown": {}}
+NOTHING = {"parameters": None, "request": None, "inputs": {}, "unknown": {}, "digital_source_type": None}
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +75,7 @@ FILES = {
 def test_a_text_is_read_wherever_files_have_it(client, file):
     answer = read(client, file)
     assert answer.status_code == 200, answer.text
-    assert answer.json() == {"parameters": TEXT, "request": REQUEST, "inputs": {}, "unknown": {}}
+    assert answer.json() == {**NOTHING, "parameters": TEXT, "request": REQUEST}
 
 
 def test_a_picture_comes_as_it_is_in_a_form_or_in_json(client):
@@ -98,6 +104,43 @@ def test_a_drawn_picture_draws_itself_again(client, output_format):
         assert info["unknown"] == {"Model": "fake"}
         again = client.post("/generate", json={**info["request"], "output_format": output_format})
         assert again.content == file, "and so does that which comes of it"
+
+
+@pytest.mark.parametrize("output_format", ["png", "webp", "jpeg"])
+@pytest.mark.parametrize("prompt", ["a cat", "猫, ink"])
+def test_what_the_real_encoder_writes_is_read_back(client, output_format, prompt):
+    """The engine of this file's server writes PNG files only."""
+    params = GenerationParams(prompt=prompt, seed=7, num_images=2, prompt_syntax="weighted")
+    pixels = np.random.default_rng(3).integers(0, 256, (64, 96, 3), np.uint8)
+    info = file_info(params, 1, "dreams", "full", "0123456789")
+    file = encode_image(pixels, output_format, info)
+    found = read(client, file.data, file.media_type).json()
+    assert found["parameters"] == info.text
+    assert (found["request"]["prompt"], found["request"]["seed"]) == (prompt, 8)
+    assert found["unknown"] == {"Model": "dreams", "Model hash": "0123456789"}
+    assert found["digital_source_type"] == "trainedAlgorithmicMedia"
+    with Image.open(io.BytesIO(file.data)) as image:
+        assert b"trainedAlgorithmicMedia" in str(image.info["xmp"]).encode(), "other programs find it too"
+    bare = encode_image(pixels, output_format)
+    assert read(client, bare.data, bare.media_type).json() == NOTHING
+
+
+@pytest.mark.parametrize(
+    ("xmp", "expected"),
+    [
+        (b'<a x:DigitalSourceType="http://cv.iptc.org/newscodes/digitalsourcetype/digitalCapture"/>', "digitalCapture"),
+        (b"<Iptc4xmpExt:DigitalSourceType> digitalArt </Iptc4xmpExt:DigitalSourceType>", "digitalArt"),
+        (b"<x:DigitalSourceType rdf:resource='https://cv.iptc.org/a/b/negativeFilm'/>", "negativeFilm"),
+        (b"<x:DigitalSourceType/>", None),
+        (b"DigitalSourceType=" + b" " * 60_000, None),
+        (b"DigitalSourceType" * 3_000, None),
+    ],
+    ids=range(6),
+)  # fmt: skip
+def test_the_source_of_other_programs_files_is_read(xmp, expected):
+    for picture_format in ("JPEG", "WEBP"):
+        assert source_type_of_file(saved(Image.new("RGB", (16, 16)), picture_format, xmp=xmp)) == expected
+    assert source_type_of_file(with_chunk(b"iTXt", b"XML:com.adobe.xmp" + bytes(5) + xmp)) == expected
 
 
 def test_a_picture_names_what_it_was_drawn_over(client):
@@ -171,6 +214,7 @@ def test_hostile_files_are_read_in_bounds():
         with_exif("JPEG")[:-600],
     ]
     assert {text_of_file(file) for file in files[:-1]} == {None}
+    assert {source_type_of_file(file) for file in files} == {None}
     for file in FILES.values():
         for _ in range(300):
             changed = bytearray(file)
