@@ -12,6 +12,7 @@ from django.utils.text import slugify
 
 from newdreamflow.dreams import inputs, photos
 from newdreamflow.dreams.conf import dreams_settings
+from newdreamflow.dreams.growth import DIRECTIONS, LARGEST, grown_size
 from newdreamflow.dreams.models import MAX_SEED, MOST_PICTURES, SIZES, Dream, steps_taken
 from newdreamflow.dreams.services import Wish
 from newdreamflow.dreams.styles import STYLES
@@ -136,6 +137,7 @@ class DreamForm(WordedFormMixin, forms.Form):
         widget=forms.FileInput(attrs={"accept": "image/png"}),
         error_messages=dict.fromkeys(("required", "empty"), "Nothing is marked. Paint over the part to redraw."),
     )
+    expand = forms.ChoiceField(label="It grows", choices=list(DIRECTIONS.items()))
     strength = forms.FloatField(
         min_value=0,
         max_value=1,
@@ -160,6 +162,9 @@ class DreamForm(WordedFormMixin, forms.Form):
             unused.append("model")
         if source is None or not is_part:
             unused.append("mask")
+        self._grows = source is not None and not is_part and bool(self.data.get("expand") or self.initial.get("expand"))
+        if not self._grows:
+            unused.append("expand")
         for name in unused:
             del self.fields[name]
         if "model" in self.fields:
@@ -183,6 +188,15 @@ class DreamForm(WordedFormMixin, forms.Form):
             return inputs.read_mask(self.cleaned_data["mask"].read(), source.width, source.height)
         except inputs.MaskError as error:
             raise forms.ValidationError(str(error)) from None
+
+    def clean_expand(self) -> str:
+        """The direction, if there is room."""
+        source, direction = self._source, str(self.cleaned_data["expand"])
+        assert source is not None  # noqa: S101 -- else the field is not there
+        width, height = grown_size(direction, source.width, source.height)
+        if max(width, height) > LARGEST:
+            raise forms.ValidationError(f"It would be {width} × {height} pixels; at most {LARGEST} are drawn.")
+        return direction
 
     def clean(self) -> dict[str, Any]:
         """Whether anything would be drawn at all."""
@@ -236,6 +250,8 @@ class DreamForm(WordedFormMixin, forms.Form):
             width, height = dimensions(data["shape"], data["size"])
         else:
             width, height = source.width, source.height
+            if self._grows:
+                width, height = grown_size(data["expand"], width, height)
             source = replace(source, mask=data.get("mask"))
         return Wish(
             prompt=data["prompt"],
@@ -249,6 +265,7 @@ class DreamForm(WordedFormMixin, forms.Form):
             num_images=data["num_images"],
             over=source,
             strength=data.get("strength"),
+            expand=data.get("expand", ""),
             hires=data.get("hires", False),
             model=data.get("model") or next(iter(self._models), ""),
             is_public=data["is_public"],
@@ -293,6 +310,7 @@ def values_of(dream: Dream) -> dict[str, Any]:
         "num_inference_steps": dream.num_inference_steps,
         "guidance_scale": dream.guidance_scale,
         "seed": dream.seed,
+        "expand": dream.expand,
         "hires": dream.hires,
         "model": model_of(dream),
         "strength": _STRENGTH if dream.strength is None else dream.strength,

@@ -13,6 +13,7 @@ from typing import Final
 from semantic_bit_client import (
     AsyncClient,
     Client,
+    Expand,
     Health,
     Hires,
     InvalidRequest,
@@ -31,6 +32,7 @@ from semantic_bit_client import (
 
 from newdreamflow.dreams import inputs
 from newdreamflow.dreams.conf import dreams_settings
+from newdreamflow.dreams.growth import growth_of
 from newdreamflow.dreams.models import Dream, hires_steps
 from newdreamflow.dreams.styles import styled
 
@@ -100,10 +102,16 @@ def submit(dream: Dream) -> Job:
         image=None if over is None else over.image,
         strength=dream.strength,
         mask=None if over is None else over.mask,
-        mask_blur=_MASK_BLUR if dream.has_mask else None,
+        mask_blur=_MASK_BLUR if dream.has_mask or dream.expand else None,
+        expand=_expand(dream, over) if over is not None and dream.expand else None,
         hires=_hires(dream) if dream.hires else None,
         model=dream.wanted_model or None,
     )
+
+
+def _expand(dream: Dream, over: inputs.Input) -> Expand:
+    growth = growth_of(dream.expand, over.width, over.height)
+    return {"left": 0, "top": 0, "right": 0, "bottom": 0, **growth}  # type: ignore[typeddict-item]
 
 
 def _hires(dream: Dream) -> Hires:

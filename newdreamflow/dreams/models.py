@@ -124,6 +124,8 @@ class Dream(models.Model):
     """How much of another picture is drawn over (`inputs.py`); None: it is drawn from words alone."""
     has_mask = models.BooleanField(default=False)
     """Whether only a part of that picture is drawn over."""
+    expand = models.CharField(max_length=10, blank=True)
+    """Which way that picture grows (`growth.py`), `width` and `height` included; empty: it does not."""
     hires = models.BooleanField(default=False)
     """Whether it is enlarged to twice its width and height and drawn on (hires fix)."""
     wanted_model = models.CharField(max_length=200, blank=True)

@@ -50,6 +50,8 @@ class Wish:
     """What it is drawn over; None: it is drawn from words alone."""
     strength: float | None = None
     """Given with `over`."""
+    expand: str = ""
+    """Which way `over` grows (`growth.py`); `width` and `height` are of the result. Empty: it does not."""
     hires: bool = False
     """Enlarge the picture and draw on; not together with `over`."""
     model: str = ""
@@ -106,6 +108,7 @@ def submit(*, user: AnyUser, wish: Wish, submission: uuid.UUID | None = None) ->
             num_images=wish.num_images,
             strength=wish.strength if wish.over is not None else None,
             has_mask=wish.over is not None and wish.over.mask is not None,
+            expand=wish.expand if wish.over is not None else "",
             hires=wish.hires and wish.over is None,
             wanted_model=wish.model,
             is_public=wish.is_public,

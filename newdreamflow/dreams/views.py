@@ -30,6 +30,7 @@ from newdreamflow.dreams import account_statement, inputs, ledger, photos, selec
 from newdreamflow.dreams.conf import dreams_settings
 from newdreamflow.dreams.events import events_of
 from newdreamflow.dreams.forms import LONG_SIDES, SHORT_SIDES, DreamForm, dimensions, first_values, model_of, values_of
+from newdreamflow.dreams.growth import DIRECTIONS, grown_size
 from newdreamflow.dreams.models import Dream
 from newdreamflow.dreams.services import Wish
 from newdreamflow.dreams.snapshots import snapshot_of
@@ -98,14 +99,13 @@ def new(request: HttpRequest) -> HttpResponse:
     if request.method != "POST":
         form = DreamForm(initial=_first_values(request), source=source)
     elif source is not None and "show" in request.POST:
-        is_part = request.POST["show"] == "part"
-        form = _form_again(DreamForm(request.POST, source=source), source, address, is_part=is_part)
+        form = _form_again(DreamForm(request.POST, source=source), source, address, request.POST["show"])
     else:
         form = DreamForm(request.POST, request.FILES, source=source)
         if source is None and "photo" in request.FILES and (photo := form.uploaded_photo()) is not None:
             address = f"{inputs.PHOTO}/{photos.keep(request.user, photo)}"
             source = inputs.source(request.user, address)
-            form = _form_again(form, source, address, is_part=False)
+            form = _form_again(form, source, address, "whole")
     if form.is_bound and form.is_valid():
         wish = form.wish()
         try:
@@ -117,6 +117,9 @@ def new(request: HttpRequest) -> HttpResponse:
         "form": form,
         "source": source,
         "source_address": _source_address(address),
+        "grown": json.dumps({way: grown_size(way, source.width, source.height) for way in DIRECTIONS})
+        if source
+        else "",
         "photo_hours": photos.KEPT_HOURS if address.startswith(inputs.PHOTO) else None,
         "mask_address": _mask_address(request, address),
         "ideas": IDEAS,
@@ -130,9 +133,14 @@ def new(request: HttpRequest) -> HttpResponse:
     return render(request, "dreams/new.html", context, status=status)
 
 
-def _form_again(sent: DreamForm, source: inputs.Input | None, address: str, *, is_part: bool) -> DreamForm:
-    """The form for another step: the photo has come, or a part of the picture is to be redrawn, or all of it."""
-    return DreamForm(initial={**sent.known_values(), "over": address, "part": is_part}, source=source)
+def _form_again(sent: DreamForm, source: inputs.Input | None, address: str, mode: str) -> DreamForm:
+    """The form for another step: to redraw the `whole` picture, a `part` of it, or what is `beyond` its edges."""
+    values = {**sent.known_values(), "over": address, "part": mode == "part", "expand": ""}
+    if mode == "beyond":
+        values |= {"expand": "all", "strength": 1.0}  # there is nothing to keep in what is new
+    elif values["strength"] == 1.0:
+        values["strength"] = first_values()["strength"]
+    return DreamForm(initial=values, source=source)
 
 
 def _first_values(request: HttpRequest) -> dict[str, object]:
@@ -175,6 +183,8 @@ def _price_of(form: DreamForm, source: inputs.Input | None) -> Decimal:
         return ledger.price_of(services.estimated_work_units(form.wish()))
     values = {**first_values(), **form.initial}
     width, height = (source.width, source.height) if source else dimensions(values["shape"], values["size"])
+    if source and values.get("expand"):
+        width, height = grown_size(values["expand"], width, height)
     wish = Wish(
         prompt="",
         num_inference_steps=values["num_inference_steps"],
@@ -220,6 +230,7 @@ def again(request: HttpRequest, uuid: UUID) -> HttpResponse:
         num_images=before.num_images,
         over=over,
         strength=before.strength if over else None,
+        expand=before.expand if over else "",
         hires=before.hires,
         model=model_of(before),
         is_public=is_mine and before.is_public,

@@ -14,6 +14,7 @@ from PIL import Image, PngImagePlugin
 from newdreamflow.config.uploads import MAX_FILE_BYTES
 from newdreamflow.dreams import advancing, inputs, ledger, services
 from newdreamflow.dreams.forms import first_values
+from newdreamflow.dreams.growth import DIRECTIONS, growth_of, grown_size
 from newdreamflow.dreams.models import Dream
 from tests.site.dreaming import done
 
@@ -142,6 +143,46 @@ def test_too_large_a_file_is_refused_before_it_is_kept(signed_in, before):
     two = form_of(before, mask_file()) | {"other": SimpleUploadedFile("b.png", mask_file())}
     assert signed_in.post("/dream/", two).status_code == 400
     assert Dream.objects.count() == 1
+
+
+def test_a_dream_is_drawn_beyond_the_edges_of_a_picture_and_costs_what_the_gpu_server_says(
+    signed_in, user, before, gpu_server, painter
+):
+    page = signed_in.post("/dream/", form_of(before, show="beyond", num_inference_steps=6))
+    assert page.status_code == 200
+    initial = page.context["form"].initial
+    assert (initial["expand"], initial["strength"], initial["num_inference_steps"]) == ("all", 1.0, 6)
+    left = ledger.balance(user)
+    signed_in.post("/dream/", form_of(before, expand="sides", strength=1.0, num_inference_steps=6))
+    dream = Dream.objects.exclude(pk=before.pk).get()
+    assert (dream.width, dream.height, dream.expand) == (96 + 2 * 32, 64, "sides")
+    estimated = dream.work_units
+    advanced_until_finished(dream)
+    assert (dream.status, dream.work_units) == ("done", estimated)
+    assert left - ledger.balance(user) == dream.cost == ledger.price_of(estimated)
+    [job] = painter.started
+    assert (job.params.expand.left, job.params.expand.right, job.params.expand.top) == (32, 32, 0)
+    assert (job.params.image.width, job.params.width) == (96, 160)
+    signed_in.post(f"/dream/{dream.uuid}/again", {"submission": uuid.uuid4()})
+    second = Dream.objects.latest("pk")
+    assert (second.width, second.expand) == (160, "sides")
+    form = signed_in.get("/dream/", {"from": dream.uuid, "over": f"{dream.uuid}/input"}).context["form"]
+    assert form.initial["expand"] == "sides"
+
+
+@pytest.mark.parametrize("way", DIRECTIONS)
+def test_a_picture_grows_by_whole_latents(way):
+    growth = growth_of(way, 100, 60)
+    assert growth
+    assert all(pixels > 0 and pixels % 16 == 0 for pixels in growth.values())
+    assert sum(grown_size(way, 100, 60)) == 160 + sum(growth.values())
+
+
+def test_a_picture_that_would_grow_too_large_is_refused(signed_in, user):
+    large = done(user, "a cat", width=1536, height=64)
+    response = signed_in.post("/dream/", form_of(large, expand="right", strength=1.0))
+    assert response.status_code == 422
+    assert "It would be 2304 × 64 pixels" in response.content.decode()
 
 
 def test_so_little_strength_that_nothing_would_be_drawn_is_refused(signed_in, before):

@@ -17,7 +17,9 @@ function workUnits(values) {
   if (form.dataset.width) {
     // Over a picture of this size, which has to be read.
     const taken = Math.min(Math.trunc(steps * Number(values.get("strength"))), steps);
-    return ((rows * taken * number + READING) * form.dataset.width * form.dataset.height) / WORK_UNIT;
+    const grown = values.get("expand") && JSON.parse(form.dataset.grown)[values.get("expand")];
+    const [width, height] = grown || [form.dataset.width, form.dataset.height];
+    return ((rows * taken * number + READING) * width * height) / WORK_UNIT;
   }
   const long = Number(values.get("size"));
   const short = values.get("shape") === "square" ? long : shortSides[long];
