@@ -14,7 +14,7 @@ from PIL import Image, PngImagePlugin
 from newdreamflow.config.uploads import MAX_FILE_BYTES
 from newdreamflow.dreams import advancing, inputs, ledger, services
 from newdreamflow.dreams.forms import first_values
-from newdreamflow.dreams.growth import DIRECTIONS, growth_of, grown_size
+from newdreamflow.dreams.growth import DIRECTIONS, grown_size, growth_of
 from newdreamflow.dreams.models import Dream
 from tests.site.dreaming import done
 
