@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 
+from server.access.caller import caller_of
 from server.access.scopes import needs
+from server.routes.a1111.options import chosen_model
 from server.routes.compat.door import DOOR, CompatRoute
 from server.routes.dependencies import ServiceOf
 from server.routes.responses import problems
@@ -82,10 +84,10 @@ async def latent_upscale_modes() -> list[dict[str, Any]]:
 
 
 @router.get("/embeddings", summary="Embeddings (AUTOMATIC1111)", responses=problems(503))
-async def embeddings(service: ServiceOf) -> dict[str, Any]:
-    """The textual inversions of `EMBEDDINGS_DIR`; those that the served model cannot use are skipped."""
+async def embeddings(request: Request, service: ServiceOf) -> dict[str, Any]:
+    """The textual inversions of `EMBEDDINGS_DIR`; those that this key's model cannot use are skipped."""
     catalogue = service.catalogue
-    usable = catalogue.inversions_of(catalogue.default)
+    usable = catalogue.inversions_of(await chosen_model(service, caller_of(request).key_id))
     listed: dict[str, dict[str, Any]] = {"loaded": {}, "skipped": {}}
     for inversion in catalogue.inversions:
         listed["loaded" if inversion in usable else "skipped"][inversion.name] = {

@@ -18,7 +18,7 @@ from server.routes.responses import problems
 from server.schemas.a1111 import refuse
 from server.store.options_table import Option
 
-__all__ = ["model_of", "options_of", "router"]
+__all__ = ["chosen_model", "model_of", "options_of", "router"]
 
 router = APIRouter(prefix="/sdapi/v1", route_class=CompatRoute, tags=["AUTOMATIC1111"], dependencies=DOOR)
 
@@ -66,6 +66,16 @@ async def options_of(service: Service, key_id: str) -> Mapping[str, Option]:
         if session.options is None:  # else it was set meanwhile
             session.options = found
     return session.options
+
+
+async def chosen_model(service: Service, key_id: str) -> ServedModel:
+    """The model that a key has chosen; the default one, if it chose none, or one that is not listed any more.
+
+    Raises:
+        StoreTroubleError: its choice cannot be read.
+    """
+    kept = await options_of(service, key_id)
+    return service.catalogue.named(str(kept.get(_CHECKPOINT))) or service.catalogue.default
 
 
 @router.get("/options", summary="Options (AUTOMATIC1111)", responses=problems(503), dependencies=[needs("read")])

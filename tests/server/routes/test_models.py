@@ -132,6 +132,7 @@ def test_a1111_s_clients_choose_a_model_for_good_or_for_one_request(client: http
     assert drawn()[0] == default
     assert client.post(f"{api}/options", json={"sd_model_checkpoint": "xl"}).status_code == 200
     assert client.get(f"{api}/options").json()["sd_model_checkpoint"] == "xl"
+    assert client.get(f"{api}/embeddings").json()["loaded"].keys() == {"glow-xl"}
     assert (drawn()[0], drawn(override_settings=override)[0]) == ("xl", "quick")
     assert client.post(f"{api}/options", json={"sd_model_checkpoint": default}).status_code == 200
     assert drawn()[0] == default
