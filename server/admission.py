@@ -12,7 +12,7 @@ from typing import Final
 
 from engine.params import GenerationParams
 from server.access.rate_limits import KeyLimits, Reservation
-from server.errors import DrainingError, QueueFullError, RateLimitedError
+from server.errors import DrainingError, EngineClassError, QueueFullError, RateLimitedError
 from server.executors.pool import EnginePool
 from server.jobs.dispatcher import Dispatcher
 from server.jobs.estimates import Estimates
@@ -94,6 +94,10 @@ class Admission:
         if repeat is not None:
             return repeat
         await self._check(new.params)
+        if new.engine_class is not None and not self._executor.has_class(new.engine_class):
+            raise EngineClassError(
+                "must be the class of an engine that draws now, as GET /health names it", field="engine_class"
+            )
         if await self._storage.trouble() is not None:
             raise disk_trouble()  # its row may well find room, but not its pictures
         with contextlib.ExitStack() as places:

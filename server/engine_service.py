@@ -31,6 +31,7 @@ from server.executors.engine_protocol import ALONE, DRAW, FINISH, FRAMES, HEARTB
 from server.executors.messages import (
     HEADER,
     FinishEarly,
+    JobDone,
     JobFailed,
     Pong,
     Submit,
@@ -245,7 +246,10 @@ class EngineService:
                     if not coming.done():
                         coming.cancel()
                         await asyncio.gather(coming, return_exceptions=True)
-                await _send_frames(send, frame(_told(event, job.attempt_id, attempt_id)))
+                told = _told(event, job.attempt_id, attempt_id)
+                if isinstance(told, JobDone) and executor.info is not None:
+                    told = msgspec.structs.replace(told, engine_class=executor.info.engine_class)
+                await _send_frames(send, frame(told))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
         return end
 

@@ -17,6 +17,7 @@
     ├── IdempotencyKeyError         the header Idempotency-Key cannot be used like this
     ├── IdempotencyMismatchError    the Idempotency-Key belongs to another request
     ├── ModelNameError              no model of this name is served
+    ├── EngineClassError            no engine of the class that the request demands
     ├── JobNotFoundError            there is no such job, or it is another key's
     ├── NotDoneError                the job has no pictures (yet)
     ├── NotDeadError                only a dead job can be requeued
@@ -57,6 +58,7 @@ __all__ = [
     "PROBLEMS",
     "ClientGoneError",
     "DrainingError",
+    "EngineClassError",
     "EngineFailedError",
     "EngineLostError",
     "ForeignPageError",
@@ -163,6 +165,10 @@ class IdempotencyKeyError(ServerError):
 
 class IdempotencyMismatchError(ServerError):
     """The `Idempotency-Key` was used for another request before, whose job is still kept."""
+
+
+class EngineClassError(ServerError):
+    """No engine that draws now is of the class that the request demands."""
 
 
 class JobNotFoundError(ServerError):
@@ -284,6 +290,7 @@ PROBLEMS: Mapping[type[Exception], ProblemKind] = MappingProxyType(
         ),
         JobNotFoundError: ProblemKind(404, "job_not_found", "No such job"),
         ModelNameError: ProblemKind(404, "model_not_found", "No such model"),
+        EngineClassError: ProblemKind(409, "engine_class_not_found", "No engine of this class"),
         NotDoneError: ProblemKind(409, "job_not_done", "The job has no pictures"),
         NotDeadError: ProblemKind(409, "job_not_dead", "The job is not dead"),
         ResultExpiredError: ProblemKind(410, "result_expired", "The pictures have expired"),

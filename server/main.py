@@ -43,6 +43,7 @@ from server.errors import ServerError
 from server.executors.base import Executor
 from server.executors.engine_process import EngineProcess
 from server.executors.engines import engines_of
+from server.executors.pool import EnginePool
 from server.generator import ImageGenerator
 from server.head_requests import HeadRequests
 from server.log_format import configure_logging, log_loop_error
@@ -102,7 +103,7 @@ _log = structlog.get_logger("server")
 def create_app(
     settings: Settings | None = None,
     *,
-    executor: Executor | None = None,
+    executor: Executor | EnginePool | None = None,
     begun: EngineProcess | None = None,
     model: ModelFolder | None = None,
     timeouts: ClientTimeouts | None = None,

@@ -35,6 +35,7 @@ from semantic_bit_client.errors import (
 )
 from semantic_bit_client.models import (
     Cost,
+    Engine,
     Failure,
     GeneratorInfo,
     Health,
@@ -79,6 +80,7 @@ __all__ = [
     "Client",
     "Cost",
     "Drawing",
+    "Engine",
     "Expand",
     "Failure",
     "GeneratorInfo",

@@ -99,6 +99,8 @@ class Drawing(TypedDict, total=False):
     """Enlarge the picture and draw on; excludes `image`."""
     image_metadata: Literal["full", "none"] | None
     """`none` leaves out of the file how it was drawn."""
+    engine_class: str | None
+    """Only an engine of this class may draw, as `JobState.engine_class` names it: the same bytes again."""
     user: str | None
     """On whose behalf: any opaque name of at most 64 characters. Users of one key share it fairly."""
 

@@ -190,6 +190,7 @@ ERROR_OF_CODE: Mapping[str, type[SemanticBitError]] = MappingProxyType(
         "key_not_found": InvalidRequest,
         "key_not_active": InvalidRequest,
         "model_not_found": InvalidRequest,
+        "engine_class_not_found": InvalidRequest,
         "not_found": NotSupported,
         "method_not_allowed": NotSupported,
         "job_not_found": JobNotFound,

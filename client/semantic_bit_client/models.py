@@ -17,6 +17,7 @@ from typing import Any, Final, Literal
 
 __all__ = [
     "Cost",
+    "Engine",
     "Failure",
     "GeneratorInfo",
     "Health",
@@ -141,6 +142,9 @@ class JobState:
     """Whether the text encoder could not read all of the prompt; None until that is known."""
     cost: Cost | None = None
     """None until it is over, and from servers that keep no account."""
+    engine_class: str | None = None
+    """Of the engine that drew it: the same request gives the same bytes on every engine of the class. None until it is
+    known, and from servers that do not name it."""
 
     @property
     def is_over(self) -> bool:
@@ -264,6 +268,22 @@ class GeneratorInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Engine:
+    """One of the server's engines."""
+
+    state: str
+    """`ready`, `loading` (also while it cannot be reached), `failed` or `stopped`."""
+    device_name: str | None
+    is_remote: bool
+    is_paused: bool
+    """Left out for a while, because it was lost with different jobs in a row."""
+    images_in_flight: int
+    max_images_in_flight: int | None
+    engine_class: str | None = None
+    """The same request gives the same bytes on every engine of a class; None while it is not known."""
+
+
+@dataclass(frozen=True, slots=True)
 class Health:
     """How the server is."""
 
@@ -273,6 +293,8 @@ class Health:
     model_loaded: bool
     generator_info: GeneratorInfo
     uptime_s: float
+    engines: tuple[Engine, ...] = ()
+    """Empty from servers that do not name them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ CORS: Final[dict[str, Any]] = {
         "RateLimit-Policy",
         "Retry-After",
         "Server-Timing",
+        "X-Engine-Class",
         "X-Job-Id",
         "X-Model-Id",
         "X-Noise-Schedule",

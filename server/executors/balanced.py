@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import aclosing
+from typing import Final
 
 import msgspec
 
@@ -12,6 +13,8 @@ from server.executors.messages import EngineInfo, ModelsChanged
 from server.executors.remote import RemoteEngine
 
 __all__ = ["BalancedEngines"]
+
+_MODEL_HEADER: Final = "serve-multiplexed-model-id"
 
 
 class BalancedEngines(RemoteEngine):
@@ -27,7 +30,10 @@ class BalancedEngines(RemoteEngine):
     def info(self) -> EngineInfo | None:
         """See `Executor.info`: what one of them runs, with the places that all are thought to have."""
         info = super().info
-        return None if info is None else msgspec.structs.replace(info, max_images_in_flight=self._window)
+        # Behind it may be engines of several classes.
+        return (
+            None if info is None else msgspec.structs.replace(info, max_images_in_flight=self._window, engine_class="")
+        )
 
     @property
     def models(self) -> ModelsChanged | None:
@@ -49,8 +55,13 @@ class BalancedEngines(RemoteEngine):
                     if is_at_limit:  # it was taken: there may be room for more
                         self._window, is_at_limit = self._window + 1, False
                     yield event
-        except EngineBusyError:
+        except EngineBusyError as error:
+            error.is_fault = False  # without an answer in time, it has waited at the balancer for an engine to be free
             self._window = max(1, min(self._window, self._in_flight - num_images))
             raise
         finally:
             self._in_flight -= num_images
+
+    def _routing(self, job: Job) -> Mapping[str, str]:
+        """The model's name, by which Ray Serve prefers an engine that has it in memory."""
+        return {_MODEL_HEADER: job.params.model} if job.params.model.isascii() and job.params.model else {}

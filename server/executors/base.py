@@ -39,12 +39,14 @@ _SUBMITTED = tuple(name for name in Submit.__struct_fields__ if name != "job_id"
 
 
 class EngineBusyError(Exception):
-    """The engine has no room for the job just now and has not begun it: no attempt is used up."""
+    """The engine did not begin the job, or was stopped on purpose: no attempt is used up."""
 
-    def __init__(self, message: str, *, retry_after_s: float) -> None:
+    def __init__(self, message: str, *, retry_after_s: float, is_fault: bool = False) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
         """Seconds for which it is not to be asked again."""
+        self.is_fault = is_fault
+        """Whether it should have answered: another engine is tried first, and this one left out if it goes on so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

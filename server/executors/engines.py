@@ -21,7 +21,7 @@ from server.executors.engine_process import EngineProcess, configuration_of
 from server.executors.pool import LOCAL, EnginePool
 from server.executors.remote import EngineAddress, RemoteEngine
 
-__all__ = ["engines_of", "local_engines"]
+__all__ = ["engines_of", "local_engines", "remote_engines"]
 
 _log = structlog.get_logger("server.engine")
 
@@ -66,6 +66,27 @@ def local_engines(settings: Settings, begun: EngineProcess | None = None) -> Map
         first = begun if number == 0 else None
         engines[name] = ChildProcessExecutor(configuration, begun=first, watchdog_s=settings.watchdog_min)
     return engines
+
+
+async def remote_engines(settings: Settings) -> tuple[dict[str, RemoteEngine], dict[str, str]]:
+    """The engines elsewhere as they are found now, by name and not started; and which URLs have none, with the reason.
+
+    Raises:
+        StartError: ENGINE_CA cannot be read.
+    """
+    engines: dict[str, RemoteEngine] = {}
+    troubles: dict[str, str] = {}
+    if settings.engine_pool_url is not None:
+        address = EngineAddress(settings.engine_pool_url)
+        engines[settings.engine_pool_url] = BalancedEngines(address, **_remote(settings))
+    for url in settings.engines:
+        try:
+            found = await _look_up(url)
+        except OSError as error:
+            troubles[url] = error.strerror or str(error)
+        else:
+            engines |= {name: RemoteEngine(address, **_remote(settings)) for name, address in found.items()}
+    return engines, troubles
 
 
 def _remote(settings: Settings) -> _Remote:

@@ -181,6 +181,8 @@ class EngineInfo(msgspec.Struct, frozen=True):
     """CPU threads that compute one call; None on a GPU."""
     warning: str | None = None
     """What the operator should know of how it runs."""
+    engine_class: str = ""
+    """Engines of one class draw the same bytes (see `engine_class.py`). Empty: not known, or several of them."""
 
 
 class Ready(_Message, frozen=True):
@@ -237,6 +239,8 @@ class JobDone(_Message, frozen=True):
     file_s: float
     """Writing the picture files (PNG, WebP, JPEG)."""
     truncated_tokens: int
+    engine_class: str = ""
+    """Of the engine that drew it; empty where the gateway knows it already (see `EngineInfo`)."""
 
 
 class JobFailed(_Message, frozen=True):

@@ -132,6 +132,7 @@ class EnginePool:
         alone: bool = False,
         lost_by: Collection[str] = (),
         admits: Callable[[Seat], bool] = lambda _: True,
+        engine_class: str | None = None,
     ) -> Seat | None:
         """The engine that would have a job's pictures soonest; None: none has room now.
 
@@ -144,8 +145,9 @@ class EnginePool:
             lost_by: names of engines that were lost with this job. The last attempt goes to another one if there is
                 one that draws, the others if they have room.
             admits: whether an engine may get it at all.
+            engine_class: only an engine of this class; None: any.
         """
-        usable = self.usable_seats
+        usable = [seat for seat in self.usable_seats if seat.is_of(engine_class)]
         elsewhere = [seat for seat in usable if seat.name not in lost_by]
         if alone and elsewhere:
             usable = elsewhere
@@ -156,6 +158,10 @@ class EnginePool:
             key=lambda seat: (seat.name in lost_by, bool(seat.sizes - {size}), seat.load),
             default=None,
         )
+
+    def has_class(self, engine_class: str) -> bool:
+        """Whether an engine of this class draws now."""
+        return any(seat.is_of(engine_class) for seat in self.seats if self._is_ready(seat))
 
     def num_free_places(self, params: GenerationParams) -> int:
         """Jobs for one picture that would start at once if they came now; 0 where this one would wait."""
@@ -181,7 +187,11 @@ class EnginePool:
         return [seat for seat in self.seats if self._is_usable(seat)]
 
     def _is_usable(self, seat: Seat) -> bool:
-        return seat.executor.state == "ready" and not seat.is_leaving and not seat.is_paused
+        return self._is_ready(seat) and not seat.is_paused
+
+    @staticmethod
+    def _is_ready(seat: Seat) -> bool:
+        return seat.executor.state == "ready" and not seat.is_leaving
 
     def drawing(self) -> list[tuple[Seat, EngineInfo]]:
         """The engines that are ready, with what they run; if none is, those that were once."""
@@ -219,7 +229,12 @@ class EnginePool:
         """What runs; with several engines, of the first, with the places of all that are ready."""
         known = [info for _, info in self.drawing()]
         if len(known) > 1:
-            return msgspec.structs.replace(known[0], max_images_in_flight=sum(i.max_images_in_flight for i in known))
+            classes = {info.engine_class for info in known}
+            return msgspec.structs.replace(
+                known[0],
+                max_images_in_flight=sum(info.max_images_in_flight for info in known),
+                engine_class=known[0].engine_class if len(classes) == 1 else "",
+            )
         return known[0] if known else None
 
     @property

@@ -247,12 +247,14 @@ class RemoteEngine:
         body = frame(job.submit)
         stream = self._streams[job.attempt_id] = DrawStream(job, self.allowed_silence_s)
         url = f"{DRAW}?{ALONE}" if job.alone else DRAW
-        headers = {"Content-Type": FRAMES}
+        headers = {"Content-Type": FRAMES, **self._routing(job)}
+        is_answered = False
         try:
             async with contextlib.AsyncExitStack() as exits:
                 response = await exits.enter_async_context(
                     self._client.stream("POST", url, content=body, headers=headers, extensions=self._extensions)
                 )
+                is_answered = True
                 self._check_answer(response)
                 async for chunk in response.aiter_raw():
                     for event in stream.feed(chunk):
@@ -262,15 +264,25 @@ class RemoteEngine:
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
             raise EngineBusyError(f"no connection: {error}", retry_after_s=_UNREACHABLE_RETRY_S) from None
         except httpx2.HTTPError as error:
-            reason = str(error) or type(error).__name__
-            raise EngineLostError(
-                f"the engine at {self._address.url} broke off: {reason}", retry_after_s=RESTART_ESTIMATE_S
-            ) from None
+            raise self._broken_off(str(error) or type(error).__name__, is_answered=is_answered) from None
         finally:
             del self._streams[job.attempt_id]
-        raise EngineLostError(
-            f"the engine at {self._address.url} ended its answer before the job", retry_after_s=RESTART_ESTIMATE_S
-        )
+        raise self._broken_off("its answer ended before the job", is_answered=is_answered)
+
+    def _routing(self, _job: Job) -> Mapping[str, str]:
+        """Headers for a balancer on the way."""
+        return {}
+
+    def _broken_off(self, reason: str, *, is_answered: bool) -> EngineLostError | EngineBusyError:
+        """What the end of the connection means. An engine answers before it begins."""
+        where = f"the engine at {self._address.url}"
+        if not is_answered:
+            return EngineBusyError(
+                f"{where} did not answer: {reason}", retry_after_s=_UNREACHABLE_RETRY_S, is_fault=True
+            )
+        if self._status is not None and self._status.is_draining:
+            return EngineBusyError(f"{where} was shut down", retry_after_s=_UNREACHABLE_RETRY_S)
+        return EngineLostError(f"{where} broke off: {reason}", retry_after_s=RESTART_ESTIMATE_S)
 
     async def finish_early(self, job: Job, image_indices: Collection[int] | None) -> bool:
         """See `Executor.finish_early`. One that is older than this, or does not answer, goes on."""
@@ -305,7 +317,8 @@ class RemoteEngine:
         """
         self._heard_at = time.monotonic()
         if isinstance(event, JobFailed):
-            raise error_from(event)
+            error = error_from(event)
+            raise self._broken_off(str(error), is_answered=True) if isinstance(error, EngineLostError) else error
         # Every job that had a part in a work item is told of it, each with its own rows.
         if isinstance(event, WorkDone) and not any(_is_same(event, other) for other in self._recent_work):
             self._recent_work.append(event)

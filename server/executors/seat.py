@@ -52,6 +52,11 @@ class Seat:
         """Whether it is on another machine."""
         return isinstance(self.executor, RemoteEngine)
 
+    def is_of(self, engine_class: str | None) -> bool:
+        """Whether it is of this class; None: any is."""
+        info = self.executor.info
+        return engine_class is None or (info is not None and info.engine_class == engine_class)
+
     @property
     def is_silent(self) -> bool:
         """Whether it has not responded for longer than it may."""

@@ -143,7 +143,7 @@ class Attempts:
             return _Pictures(await _what_there_is(live, images), done, is_partial=True)
         if done is None or len(images) != live.record.new.params.num_images:
             return EngineLostError("the engine finished without delivering every picture")
-        return _Pictures(tuple(image for _, image in sorted(images.items())), done)
+        return _checked_class(live, _Pictures(tuple(image for _, image in sorted(images.items())), done), seat)
 
     def _judge(self, seat: Seat, live: LiveJob, drawn: _Pictures | Exception) -> None:
         """What this attempt says of its engine."""
@@ -153,6 +153,10 @@ class Attempts:
                 seat.last_fault = str(drawn)
                 self._pool.lost(seat, live.record.id)
             case EngineBusyError(retry_after_s=seconds):
+                if drawn.is_fault:
+                    live.lost_by.add(seat.name)
+                    seat.last_fault = str(drawn)
+                    self._pool.lost(seat, live.record.id)
                 self._pool.leave_out(seat, seconds)
             case _:
                 seat.worked()
@@ -244,6 +248,7 @@ class Attempts:
             engine_s=live.engine_s,
             work_units=work_units,
             price=price_of(work_units, self._price_per_work_unit),
+            engine_class=done.engine_class,
         )
 
 
@@ -263,6 +268,18 @@ async def _as_far_as_it_came(live: LiveJob, images: Mapping[int, Picture]) -> _P
     """An interrupted job that its engine did not bring to an end."""
     done = JobDone(live.record.id, 0.0, 0.0, 0.0, 0.0, 0)
     return _Pictures(await _what_there_is(live, images), done, is_partial=True)
+
+
+def _checked_class(live: LiveJob, drawn: _Pictures, seat: Seat) -> _Pictures | EngineBusyError:
+    """What was drawn, with the class of the engine, which says it itself if it is elsewhere. Not if it must be another:
+    the engine was replaced meanwhile.
+    """
+    info, wanted, drawn_by = seat.executor.info, live.record.new.engine_class, drawn.done.engine_class
+    if not drawn_by and info is not None:
+        drawn_by = info.engine_class
+    if wanted not in {None, drawn_by}:
+        return EngineBusyError("the engine is of another class now", retry_after_s=0.0)
+    return drawn._replace(done=msgspec.structs.replace(drawn.done, engine_class=drawn_by))
 
 
 async def _what_there_is(live: LiveJob, images: Mapping[int, Picture]) -> tuple[Picture, ...]:

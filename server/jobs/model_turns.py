@@ -55,6 +55,9 @@ class ModelTurns:
             return head, seat
         usable = self._pool.usable_seats
         changing = [seat for seat in usable if not seat.keeps_models_for(_model(head))]
+        wanted = head.record.new.engine_class
+        if wanted is not None:  # what other engines draw does not keep it waiting
+            return self._first_without_change(waiting, [seat for seat in usable if not seat.is_of(wanted)])
         if not changing:
             return None  # it waits for room, and nothing overtakes it
         now = self._now()
@@ -83,7 +86,11 @@ class ModelTurns:
     def _place(self, live: LiveJob, admits: Callable[[Seat], bool]) -> Seat | None:
         record = live.record
         return self._pool.place_for(
-            record.new.params, alone=record.is_last_attempt, lost_by=live.lost_by, admits=admits
+            record.new.params,
+            alone=record.is_last_attempt,
+            lost_by=live.lost_by,
+            admits=admits,
+            engine_class=record.new.engine_class,
         )
 
 

@@ -32,6 +32,10 @@ _PICTURE_HEADERS: dict[str, dict[str, object]] = {
     "X-Model-Id": {"description": "The model, percent-encoded", "schema": {"type": "string"}},
     "X-Sampler": {"schema": {"type": "string"}},
     "X-Noise-Schedule": {"schema": {"type": "string"}},
+    "X-Engine-Class": {
+        "description": "Of the engine that drew it: the same request gives the same bytes on every engine of the class",
+        "schema": {"type": "string"},
+    },
     "X-Prompt-Truncated": {
         "description": "Whether the text encoder could not read all of the prompt",
         "schema": {"type": "string", "enum": ["true", "false"]},
@@ -55,7 +59,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
         "content": PICTURE_FILES,
     },
     **problems(400, 406, 413, 415, 422, 504),
-    409: problem("The job was cancelled"),
+    409: problem("The job was cancelled, or no engine is of the class that it demands"),
     503: problem("The queue is full, the model cannot be served, the engine failed, or the server is shutting down"),
 }
 

@@ -87,6 +87,8 @@ class PooledEngine(BaseModel):
     is_remote: bool
     is_paused: bool
     """Left out for a while, because it was lost with different jobs in a row."""
+    engine_class: str | None
+    """The same request gives the same bytes on every engine of a class; null while it is not known."""
     images_in_flight: int
     max_images_in_flight: int | None
 
@@ -194,6 +196,7 @@ async def health(service: ServiceOf, response: Response) -> Health:
                 backend=seat.executor.info.backend if seat.executor.info else None,
                 is_remote=seat.is_remote,
                 is_paused=seat.is_paused,
+                engine_class=(seat.executor.info.engine_class or None) if seat.executor.info else None,
                 images_in_flight=seat.num_images,
                 max_images_in_flight=seat.executor.info.max_images_in_flight if seat.executor.info else None,
             )

@@ -61,6 +61,7 @@ def job_of(
         output_format=output_format,
         image_metadata=body.image_metadata or "full",
         output_quality=body.output_quality if isinstance(body, ForeignRequest) else None,
+        engine_class=body.engine_class if isinstance(body, GenerateRequest) else None,
         is_bound=is_bound,
         idempotency_key=idempotency_key(request),
         request_digest=request_digest(body, api),

@@ -23,6 +23,7 @@ def picture_headers(request: Request, record: JobRecord, service: Service) -> di
         "X-Model-Id": quote(params.model or service.settings.model_name, safe="/:@+ "),
         "X-Sampler": params.sampler,
         "X-Noise-Schedule": params.noise_schedule,
+        "X-Engine-Class": record.outcome.engine_class if record.outcome else "",
         "X-Prompt-Truncated": "true" if is_truncated_in(record) else "false",
         "Server-Timing": ", ".join(f"{phase};dur={milliseconds}" for phase, milliseconds in timing.items()),
     }

@@ -133,6 +133,9 @@ class GenerateRequest(PictureRequest):
     """Pictures to draw, with the seeds `seed`, `seed + 1`, ... More than one are answered as JSON."""
     image_metadata: ImageMetadata | None = None
     """`none` leaves out of the file how the picture was drawn, and that a model drew it; left out, `full`."""
+    engine_class: str | None = Field(default=None, pattern="^[0-9a-f]{16}$")
+    """Only an engine of this class may draw, as `engine_class` of an earlier job names it: the same bytes again. Left
+    out, any. 409 where no engine of the class draws now."""
     user: str | None = Field(default=None, max_length=MAX_USER_CHARACTERS)
     """On whose behalf: any opaque name. Kept out of logs; does not change the picture."""
 

@@ -190,6 +190,9 @@ class JobView(_View):
     timings: JobTimings | None
     cost: JobCost | None
     """null until the job has ended."""
+    engine_class: str | None
+    """Of the engine that drew it: the same request gives the same bytes on every engine of the class. null where it is
+    not known, and until `done`."""
     prompt_truncated: bool | None
     """Whether the text encoder could not read all of the prompt; null until that is known."""
     links: JobLinks
@@ -230,6 +233,7 @@ class JobView(_View):
                 work_units=round(outcome.work_units, 6),
                 price=written(outcome.price),
             ),
+            engine_class=None if outcome is None else outcome.engine_class or None,
             prompt_truncated=outcome.truncated_tokens > 0 if outcome is not None and record.status == "done" else None,
             links=JobLinks(self=path, events=f"{path}/events", cancel=f"{path}/cancel"),
         )

@@ -120,6 +120,11 @@ _KEY_OPTIONS: Final = (
 
 _OUTPUT_QUALITY: Final = ("ALTER TABLE jobs ADD COLUMN output_quality INTEGER",)
 
+_ENGINE_CLASS: Final = (
+    # The class of engine that must draw it; NULL: any.
+    "ALTER TABLE jobs ADD COLUMN engine_class TEXT",
+)
+
 STEPS: Final[tuple[tuple[str, ...], ...]] = (
     _JOBS,
     _API_KEYS,
@@ -129,6 +134,7 @@ STEPS: Final[tuple[tuple[str, ...], ...]] = (
     _IMAGE_METADATA,
     _KEY_OPTIONS,
     _OUTPUT_QUALITY,
+    _ENGINE_CLASS,
 )
 """Step n takes a database of version n to version n + 1. A step that was released never changes.
 

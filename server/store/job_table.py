@@ -65,10 +65,11 @@ def add(connection: sqlite3.Connection, new: NewJob, inputs: Mapping[str, int]) 
     if earlier is not None:
         return earlier
     added = connection.execute(
-        "INSERT INTO jobs (id, key_id, user, params, output_format, image_metadata, output_quality, is_bound,"
-        " idempotency_key, request_digest, created_at, status, attempt, losses, crashes, has_files, file_bytes)"
-        " VALUES (:id, :key_id, :user, :params, :output_format, :image_metadata, :output_quality, :is_bound,"
-        " :idempotency_key, :request_digest, :created_at, 'queued', 0, 0, 0, 0, 0)"
+        "INSERT INTO jobs (id, key_id, user, params, output_format, image_metadata, output_quality, engine_class,"
+        " is_bound, idempotency_key, request_digest, created_at, status, attempt, losses, crashes, has_files,"
+        " file_bytes)"
+        " VALUES (:id, :key_id, :user, :params, :output_format, :image_metadata, :output_quality, :engine_class,"
+        " :is_bound, :idempotency_key, :request_digest, :created_at, 'queued', 0, 0, 0, 0, 0)"
         " RETURNING *",
         msgspec.structs.asdict(new) | {"params": _encode(new.params).decode()},
     ).fetchall()[0]

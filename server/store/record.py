@@ -63,6 +63,8 @@ class NewJob(_Record, frozen=True, kw_only=True):
     image_metadata: ImageMetadata = "full"
     output_quality: int | None = None
     """Of a JPEG or WebP file, 0 to 100; None: the encoder's own."""
+    engine_class: str | None = None
+    """The class of engine that must draw it; None: any."""
     is_bound: bool
     """Whether it lives only as long as the connection that asked: a restart cancels it."""
     idempotency_key: str | None
@@ -132,6 +134,8 @@ class Outcome(_Record, frozen=True, kw_only=True):
     """What is charged: the job's work units if `done`, else nothing."""
     price: Decimal = Decimal(0)
     """Of those work units, when it ended."""
+    engine_class: str = ""
+    """Of the engine that drew it; empty unless `done`, and where it is not known."""
 
 
 class JobQuery(_Record, frozen=True, kw_only=True):

@@ -12,6 +12,7 @@ from dataclasses import astuple
 from typing import Final
 
 from engine.params import GenerationParams
+from server.executors.engine_class import engine_class_of
 from server.executors.messages import EngineInfo, ImageReady, JobDone, Preview, Submit, WorkDone
 from server.picture_info.file_info import NOTHING, FileInfo, file_info
 from server.picture_info.png import PNG_SIGNATURE, info_chunks, png_chunk
@@ -27,6 +28,7 @@ _STEPS_A_PREVIEW: Final = 5
 
 def fake_info(model_id: str, max_images_in_flight: int) -> EngineInfo:
     """What a fake engine says of itself."""
+    rows_per_call = 2 * max_images_in_flight
     return EngineInfo(
         model_id=model_id,
         device="cpu",
@@ -34,8 +36,9 @@ def fake_info(model_id: str, max_images_in_flight: int) -> EngineInfo:
         dtype="float32",
         native_height=512,
         native_width=512,
-        rows_per_call=2 * max_images_in_flight,
+        rows_per_call=rows_per_call,
         max_images_in_flight=max_images_in_flight,
+        engine_class=engine_class_of(model=model_id.partition(":")[0], rows_per_call=rows_per_call),
     )
 
 

@@ -27,7 +27,9 @@ from engine.models.locate import locate
 from engine.params import GenerationParams
 from engine.table_store import TableStore
 from engine.warm_up import WarmUp
+from server.executors.engine_class import engine_class_of
 from server.executors.messages import Configure, EngineInfo, Loading, LoadProgress, WorkDone
+from server.worker.class_facts import ModelDigest, begun_model_digest, versions
 from server.worker.conversion import converted_backend
 from server.worker.models import inversions_in, remembered_rows
 
@@ -87,6 +89,13 @@ def warm_up_of(engine: Engine, configuration: Configure) -> WarmUp:
 
 
 def _start(configuration: Configure, report: Report, conversion: ConversionProcess | None) -> tuple[Engine, EngineInfo]:
+    with begun_model_digest(configuration.model_id, configuration.cache_folder) as digest:
+        return _loaded(configuration, report, conversion, digest)
+
+
+def _loaded(
+    configuration: Configure, report: Report, conversion: ConversionProcess | None, digest: ModelDigest
+) -> tuple[Engine, EngineInfo]:
     model, backend, warning = _load(configuration, report, conversion)
     rows_per_call = configuration.rows_per_call or _measured_rows_per_call(configuration, model, report)
     engine = Engine(
@@ -100,18 +109,30 @@ def _start(configuration: Configure, report: Report, conversion: ConversionProce
     if configuration.warms_up_first:
         _warm_up(engine, configuration, report, backend.name)
     info = model.info
+    num_threads = backend.num_threads if info.device.type == "cpu" else None
+    dtype = str(info.dtype).removeprefix("torch.")
     return engine, EngineInfo(
         model_id=info.model_id,
         device=str(info.device),
         device_name=_device_name(info.device),
-        dtype=str(info.dtype).removeprefix("torch."),
+        dtype=dtype,
         native_height=info.native_height,
         native_width=info.native_width,
         rows_per_call=rows_per_call,
         max_images_in_flight=engine.max_images_in_flight,
         backend=backend.name,
-        num_threads=backend.num_threads if info.device.type == "cpu" else None,
+        num_threads=num_threads,
         warning=warning,
+        engine_class=engine_class_of(
+            model=digest.get(),
+            versions=versions(info.device),
+            dtype=dtype,
+            vae_dtype=configuration.vae_dtype,
+            backend=backend.name,
+            num_threads=num_threads,
+            rows_per_call=rows_per_call,
+            reproducible=configuration.reproducible,
+        ),
     )
 
 

@@ -60,7 +60,7 @@ ROUTES = [tuple(label.replace("*", "GET").split(" ")) for label in sorted(routed
 
 TOLD_BY_A_SERVER = frozenset({
     "cancelled", "client_closed_request", "content_too_large", "draining", "foreign_page",
-    "headers_too_large",
+    "engine_class_not_found", "headers_too_large",
     "idempotency_key_reused", "insufficient_scope", "internal_error", "invalid_idempotency_key", "invalid_request",
     "job_dead", "job_not_dead", "job_not_done", "job_not_found", "key_not_active", "key_not_found", "malformed_body",
     "malformed_request", "method_not_allowed", "model_not_found", "not_acceptable", "not_found", "operator_only",
@@ -276,6 +276,7 @@ def _ask_wrongly(caller: Caller) -> None:
         caller.ask("POST", path, content=f'{{"prompt": "{PROMPT} \xff"}}'.encode("latin-1"), headers=headers)
         caller.ask("POST", path, content=PROMPT.encode(), headers={"Content-Type": "text/plain"})
         caller.ask("POST", path, content=PROMPT.encode() * 2**17, headers=headers)
+        assert caller.post({**QUICK, "engine_class": "0" * 16}, path).status_code == 409
     _upload_wrongly(caller)
     headers = {"Content-Type": "application/json"}
     caller.ask("POST", "/v1/jobs/0123456789abcdef/requeue", content=PROMPT.encode() * 2**17, headers=headers)

@@ -17,6 +17,7 @@ from django.utils import timezone
 from newdreamflow.dreams import ledger, services, staff_statistics
 from newdreamflow.dreams.models import Budget, Dream, LedgerEntry, Tag
 from newdreamflow.dreams.services import Wish
+from server.worker.fake_pictures import fake_info
 from tests.site.addresses import routes
 
 pytestmark = pytest.mark.django_db
@@ -61,7 +62,9 @@ def test_the_overview_of_an_empty_site_says_so(client, staff_user):
 
 def test_the_overview_tells_how_the_gpu_server_is(client, staff_user, gpu_server):
     client.force_login(staff_user)
-    assert "GPU server healthy" in text(client.get("/staff/"))
+    page = text(client.get("/staff/"))
+    assert "GPU server healthy" in page
+    assert f"ready no device {fake_info('fake', 2).engine_class} 0 2" in page
 
 
 def test_the_overview_tells_that_the_worker_is_away(client, staff_user, user):

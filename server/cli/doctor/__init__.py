@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 from server.cli.doctor.configuration import look_at_configuration
 from server.cli.doctor.data import look_at_data
+from server.cli.doctor.engines import look_at_engines
 from server.cli.doctor.finding import Finding
 from server.cli.doctor.gpu import look_at_gpu
 from server.cli.doctor.keys import look_at_keys
@@ -53,4 +54,5 @@ def _look() -> Iterator[Finding]:
     yield from look_at_data(settings.server_folder, settings.keep_results_mib * 2**20)
     yield from look_at_keys(settings.host, settings.server_folder, has_environment_key=settings.api_key is not None)
     yield from look_at_tls(settings)
+    yield from look_at_engines(settings)
     yield from look_at_port(settings.host, settings.port, settings.server_folder)

@@ -207,6 +207,41 @@ async def test_where_nothing_listens_no_attempt_is_used_up():
     await engine.stop()
 
 
+async def test_an_engine_that_does_not_answer_has_not_begun_and_uses_up_no_attempt():
+    async def ignore(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
+
+    connections: list[asyncio.StreamWriter] = []
+    server = await asyncio.start_server(ignore, "127.0.0.1", 0)
+    address = EngineAddress(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    for kind, is_fault in ((RemoteEngine, True), (BalancedEngines, False)):  # a balancer may have let it wait
+        engine = kind(address, token=TOKEN, allowed_silence_s=0.1)
+        await engine.start()
+        engine._state = "ready"  # as it was told a moment ago
+        with pytest.raises(EngineBusyError, match="did not answer") as caught:
+            await events_of(engine, job())
+        assert caught.value.is_fault is is_fault
+        await engine.stop()
+    for connection in connections:
+        connection.close()
+    server.close()
+
+
+async def test_an_engine_that_is_shut_down_while_it_draws_uses_up_no_attempt():
+    executor = FakeExecutor(step_s=60)
+    async with contextlib.AsyncExitStack() as stack:
+        url, service = await stack.enter_async_context(served(executor))
+        engine = await stack.enter_async_context(remote(url))
+        drawing = asyncio.create_task(events_of(engine, job()))
+        await until(lambda: executor.images_in_flight == 1)
+        await service.drain(0)  # its time is over at once
+        await until(lambda: engine.load_trouble == "it is shutting down")
+        for seat in service.pool.seats:
+            await seat.executor.stop()
+        with pytest.raises(EngineBusyError, match="shut down"):
+            await drawing
+
+
 async def test_a_wrong_token_opens_nothing_but_the_probes():
     async with served(FakeExecutor()) as (url, _), httpx2.AsyncClient(base_url=url) as client:
         for path, status in ((INFO, 401), ("/metrics", 401), (DRAW, 401), ("/livez", 200), ("/readyz", 200)):
