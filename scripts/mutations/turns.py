@@ -15,6 +15,7 @@ BATCH_SCHEDULER: Final = "engine/batch_scheduler.py"
 SIMULATED: Final = "tests/server/jobs/test_eta_simulation.py::test_every_job_of_any_mix_ends_when_the_simulation_says"
 OUT_OF_MEMORY: Final = "tests/engine/test_engine.py::test_out_of_memory_costs_nobody_a_picture"
 
+EARLY: Final = "tests/engine/test_finish_early.py"
 TURNS: Final = "tests/server/jobs/test_model_turns.py"
 
 MUTATIONS: Final = (
@@ -148,5 +149,30 @@ MUTATIONS: Final = (
         new="sent(noise.steps, device)",
         test="tests/engine/test_engine.py::test_later_noise_is_on_the_device_only_while_a_picture_is_drawn",
         why="Pictures that only wait would fill the device's memory: a gigabyte for eight large ones.",
+    ),
+    # --- pictures that are handed over early --------------------------------------------------------------------------
+    Mutation(
+        name="early-picture-with-its-noise",
+        file=ENGINE,
+        old="self._previewer.latest(picture) if picture.is_cut_short else picture.leg.latents",
+        new="picture.leg.latents",
+        test=f"{EARLY}::test_what_comes_early_is_the_decoded_estimate",
+        why="An interrupted picture would be covered by the noise that its next steps had taken away.",
+    ),
+    Mutation(
+        name="early-picture-of-nothing",
+        file=ENGINE,
+        old="picture for picture in meant if picture.shown_leg is not None",
+        new="picture for picture in meant",
+        test=f"{EARLY}::test_pictures_of_which_nothing_shows_are_left_out",
+        why="An interrupt would fail where pictures of the call had not begun.",
+    ),
+    Mutation(
+        name="skip-ends-the-whole-call",
+        file="server/jobs/dispatcher.py",
+        old="await live.finish_early(batch)",
+        new="await live.finish_early(None)",
+        test="tests/clients/test_webuiapi_client.py::test_an_interrupt_ends_every_batch_and_a_skip_the_present_one",
+        why="Skipping one batch would end those after it.",
     ),
 )
