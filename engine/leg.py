@@ -59,8 +59,8 @@ class Leg:
 
     @property
     def num_steps(self) -> int:
-        """Steps as a prompt counts them: samplers that call the model twice a step have twice as many (A1111)."""
-        return self.taken_steps * (2 if self.sampler.calls == "2n - 1" else 1)
+        """Steps as a prompt counts them: twice as many where the model is called twice a step (A1111)."""
+        return self.taken_steps * {"2n - 1": 2, "3n - 3": 3}.get(self.sampler.calls, 1)
 
     def read(self, text: str, *, is_negative: bool) -> tuple[ScheduledPart, ...]:
         """What one of its prompts says.

@@ -18,14 +18,13 @@ import torch
 from engine.errors import InvalidParamsError
 from engine.journey import Journey, Route
 from engine.schedulers import Scheduler, noise_from
+from engine.slope_table import slope_table
+from engine.trimming import NOISE_AXIS, NUM_AXES, OUTPUT_AXIS, trim
 
 __all__ = ["probe"]
 
 # While probing, an "image" is a float64 tensor with one channel per axis of the space that the step is linear in, and
 # some channels of random numbers.
-NUM_AXES: Final = 16
-OUTPUT_AXIS: Final = NUM_AXES - 2
-NOISE_AXIS: Final = NUM_AXES - 1
 NUM_WITNESSES: Final = 16
 PROBE_SHAPE: Final = (1, NUM_AXES + NUM_WITNESSES, 1, 1)
 
@@ -37,7 +36,7 @@ MAX_NONLINEARITY: Final = 1e-5
 
 
 def probe(scheduler: Scheduler, timesteps: torch.Tensor, route: Route) -> Journey:
-    """Read a scheduler's table off itself. Consumes the scheduler.
+    """Read a scheduler's table off itself, or make that of a sampler that diffusers lacks. Consumes the scheduler.
 
     Args:
         scheduler: as `set_timesteps` left it.
@@ -51,6 +50,8 @@ def probe(scheduler: Scheduler, timesteps: torch.Tensor, route: Route) -> Journe
         InvalidParamsError: a step is not linear, or a coefficient is not finite (diffusers divides by zero in some
             configurations).
     """
+    if route.sampler.is_own:
+        return slope_table(scheduler, timesteps, route)
     generator = torch.Generator().manual_seed(0)
     drawn: list[torch.Tensor] = []
     scales: list[float] = []
@@ -87,7 +88,7 @@ def probe(scheduler: Scheduler, timesteps: torch.Tensor, route: Route) -> Journe
             after_it = timesteps[index + 1 : index + 2]
             noised = inputs[0] if is_last else scheduler.add_noise(inputs[0].clone(), inputs[1].clone(), after_it)
             known.append([float(share) for share in noised.flatten()[:2]])
-    table = _trim(matrices)
+    table = trim(matrices)
     if not table.isfinite().all():
         raise InvalidParamsError(
             "noise_schedule",
@@ -131,23 +132,3 @@ def _remembered(scheduler: object, shape: Sequence[int]) -> Iterator[tuple[Any, 
 
 def _has_shape(value: object, shape: Sequence[int]) -> bool:
     return isinstance(value, torch.Tensor) and tuple(value.shape) == tuple(shape)
-
-
-def _trim(matrices: list[torch.Tensor]) -> torch.Tensor:
-    """Walk backwards, keep only the slots that something later still reads, and stack with zero padding."""
-    wanted = [0]
-    trimmed: list[torch.Tensor] = []
-    for matrix in reversed(matrices):
-        rows = matrix[wanted]
-        used = [0, *(slot for slot in range(1, OUTPUT_AXIS) if rows[:, slot].any())]
-        trimmed.append(rows[:, [*used, OUTPUT_AXIS, NOISE_AXIS]])
-        wanted = used
-    if wanted != [0]:
-        raise AssertionError("the scheduler has state from before its first step")
-    trimmed.reverse()
-    num_slots = max(matrix.shape[1] for matrix in trimmed) - 2
-    table = torch.zeros(len(trimmed), num_slots, num_slots + 2, dtype=torch.float64)
-    for padded, matrix in zip(table, trimmed, strict=True):
-        padded[: matrix.shape[0], : matrix.shape[1] - 2] = matrix[:, :-2]
-        padded[: matrix.shape[0], num_slots:] = matrix[:, -2:]
-    return table

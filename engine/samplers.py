@@ -50,7 +50,7 @@ EXCLUSIVE_SCHEDULE_OPTIONS = (
 _SPACINGS = ("default", "leading", "trailing", "linspace")
 _SIGMAS = (*_SPACINGS, "karras", "exponential", "beta")
 
-ModelCalls = Literal["n", "n + 1", "2n - 1"]
+ModelCalls = Literal["n", "n + 1", "2n - 1", "3n - 3"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +60,7 @@ class Sampler:
     name: str
     """Our name for it, used in every answer."""
     scheduler_class: str
-    """The diffusers class its tables are read from."""
+    """The diffusers class its tables are read from; of our own samplers, their noise levels alone."""
     aliases: tuple[str, ...] = ()
     """Other names: diffusers' class name, AUTOMATIC1111's label. Case, spaces, `_` and `-` do not matter."""
     noise_schedules: tuple[str, ...] = _SIGMAS
@@ -74,6 +74,8 @@ class Sampler:
     is_cut_when_entered: bool = False
     """Entered in the middle by cutting the schedule: diffusers' own way in takes its order from steps that were never
     taken, and leaves noise in the picture."""
+    is_own: bool = False
+    """Whether diffusers lacks it, and its steps are those of `slopes.py`."""
     options: Mapping[str, object] = field(default_factory=dict)
     """Scheduler options that make this sampler out of its class."""
     step_options: Mapping[str, object] = field(default_factory=dict)
@@ -88,6 +90,8 @@ class Sampler:
                 return num_inference_steps + (num_inference_steps > 1)
             case "2n - 1":  # two calls a step, but the last one needs no correction
                 return 2 * num_inference_steps - 1
+            case "3n - 3":  # three calls a step, but two in the last but one and one in the last
+                return max(1, 3 * num_inference_steps - 3)
 
 
 def _multistep(name: str, *aliases: str, **options: object) -> Sampler:
@@ -111,6 +115,26 @@ def _singlestep(name: str, *aliases: str, solver_order: int) -> Sampler:
     )
 
 
+def _own(
+    name: str,
+    *aliases: str,
+    calls: ModelCalls = "n",
+    is_stochastic: bool = False,
+    noise_schedules: tuple[str, ...] = (*_SIGMAS, AYS),
+) -> Sampler:
+    """One that diffusers lacks, along the noise levels of its Euler; entered as k-diffusion and A1111 do."""
+    return Sampler(
+        name=name,
+        scheduler_class="EulerDiscreteScheduler",
+        aliases=aliases,
+        noise_schedules=noise_schedules,
+        calls=calls,
+        is_stochastic=is_stochastic,
+        is_cut_when_entered=True,
+        is_own=True,
+    )
+
+
 SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
     {
         sampler.name: sampler
@@ -123,6 +147,13 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
             ),
             _multistep("DPM++ 3M", "dpmpp_3m", algorithm_type="dpmsolver++", solver_order=3),
             _multistep("DPM++ 2M SDE", "dpmpp_2m_sde", algorithm_type="sde-dpmsolver++", solver_order=2),
+            _multistep(
+                "DPM++ 2M SDE Heun",
+                "dpmpp_2m_sde_heun",
+                algorithm_type="sde-dpmsolver++",
+                solver_order=2,
+                solver_type="heun",
+            ),
             _multistep("DPM++ 3M SDE", "dpmpp_3m_sde", algorithm_type="sde-dpmsolver++", solver_order=3),
             _singlestep("DPM++ 2S", "DPMSolverSinglestepScheduler", "dpmpp_2s", solver_order=2),
             _singlestep("DPM++ 3S", "dpmpp_3s", solver_order=3),
@@ -228,6 +259,12 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
                 is_stochastic=True,
                 default_eta=0.3,
             ),
+            _own("DPM++ 2S a", "DPM++ 2S ancestral", "dpmpp_2s_ancestral", calls="2n - 1", is_stochastic=True),
+            _own("HeunPP2", "Heun++", "Heun++2", calls="3n - 3"),
+            _own("IPNDM"),
+            _own("IPNDM V"),
+            _own("DPM fast", noise_schedules=("default",)),
+            _own("Restart", calls="2n - 1", is_stochastic=True),
         )
     }
 )

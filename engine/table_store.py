@@ -31,7 +31,10 @@ MAX_FILE_BYTES: Final = 4 * 2**20
 MAX_STORE_BYTES: Final = 16 * 2**20
 """About 2,000 tables of 28 steps."""
 
-_SOURCES: Final = ("journey.py", "probing.py", "samplers.py", "schedulers.py")
+_SOURCES: Final = (
+    *("journey.py", "probing.py", "samplers.py", "schedulers.py"),
+    *("slope_table.py", "slopes.py", "trimming.py"),
+)
 """Our own part in a table's numbers. By content: a version number would be forgotten one day."""
 _LIBRARIES: Final = ("diffusers", "numpy", "scipy", "torch")
 

@@ -220,4 +220,20 @@ MUTATIONS: Final = (
         test=f"{TABLE_TESTS}::test_every_part_of_a_route_and_of_the_model_has_a_table_of_its_own",
         why="The next model of a server would be drawn at the noise levels of the one before.",
     ),
+    Mutation(
+        name="restart-without-noise",
+        file="engine/slopes.py",
+        old="noise=math.sqrt(max(following**2 - later**2, 0.0))",
+        new="noise=0.0",
+        test="tests/engine/test_sampler_table.py::test_restart_goes_back_up_as_often_as_there",
+        why="The network would be told of noise that is not there, and the picture come out smooth.",
+    ),
+    Mutation(
+        name="slopes-oldest-first",
+        file="engine/slope_table.py",
+        old="zip(reversed(call.weights), slopes,",
+        new="zip(call.weights, slopes,",
+        test="tests/engine/test_sampler_table.py::test_every_number_of_steps_follows_the_loop",
+        why="Samplers of several slopes would step by the oldest one.",
+    ),
 )

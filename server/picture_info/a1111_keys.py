@@ -17,8 +17,8 @@ from server.picture_info.fields import JsonValue
 
 __all__ = ["fields_of", "pairs_of"]
 
-_SAMPLERS: Final[Mapping[str, str]] = {"DPMSolver++": "DPM++ 2M"}
-"""Our name -> A1111's, where they differ."""
+_SAMPLERS: Final[Mapping[str, str]] = {"DPMSolver++": "DPM++ 2M", "IPNDM V": "IPNDM_V"}
+"""Our name -> A1111's, or Forge's, where they differ."""
 _SCHEDULES: Final[Mapping[str, str]] = {
     "karras": "Karras",
     "exponential": "Exponential",

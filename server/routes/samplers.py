@@ -35,8 +35,8 @@ class SamplerInfo(BaseModel):
     """Model calls for one picture of `num_inference_steps` steps."""
     model_calls_formula: str
     """The same for n steps."""
-    diffusers_class: str
-    """The scheduler of diffusers that it is equivalent to."""
+    diffusers_class: str | None
+    """The scheduler of diffusers that it is equivalent to; null where diffusers has none."""
 
     @classmethod
     def of(cls, sampler: Sampler, num_inference_steps: int, *, is_default: bool) -> SamplerInfo:
@@ -50,7 +50,7 @@ class SamplerInfo(BaseModel):
             default_eta=sampler.default_eta,
             model_calls=sampler.model_calls(num_inference_steps),
             model_calls_formula=sampler.calls,
-            diffusers_class=sampler.scheduler_class,
+            diffusers_class=None if sampler.is_own else sampler.scheduler_class,
         )
 
 

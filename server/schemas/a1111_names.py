@@ -1,7 +1,7 @@
 """AUTOMATIC1111's names of samplers and schedulers, and what they mean here.
 
 Source: `modules/sd_samplers_kdiffusion.py`, `sd_samplers_timesteps.py` and `sd_schedulers.py` of stable-diffusion-webui
-1.10. Only those that draw here are listed; others are refused by name, never replaced.
+1.10; HeunPP2 and IPNDM are Forge's. Only those that draw here are listed; others are refused by name, never replaced.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ SAMPLER_LABELS: Final = tuple(
         SamplerLabel("DPM++ 2M", "DPMSolver++", "k_dpmpp_2m", "karras"),
         SamplerLabel("DPM++ SDE", "DPM++ SDE", "k_dpmpp_sde", "karras"),
         SamplerLabel("DPM++ 2M SDE", "DPM++ 2M SDE", "k_dpmpp_2m_sde", "exponential"),
+        SamplerLabel("DPM++ 2M SDE Heun", "DPM++ 2M SDE Heun", "k_dpmpp_2m_sde_heun", "exponential"),
+        SamplerLabel("DPM++ 2S a", "DPM++ 2S a", "k_dpmpp_2s_a", "karras"),
         SamplerLabel("DPM++ 3M SDE", "DPM++ 3M SDE", "k_dpmpp_3m_sde", "exponential"),
         SamplerLabel("Euler a", "Euler a", "k_euler_a"),
         SamplerLabel("Euler", "Euler", "k_euler"),
@@ -41,6 +43,11 @@ SAMPLER_LABELS: Final = tuple(
         SamplerLabel("Heun", "Heun", "k_heun"),
         SamplerLabel("DPM2", "DPM2", "k_dpm_2", "karras"),
         SamplerLabel("DPM2 a", "DPM2 a", "k_dpm_2_a", "karras"),
+        SamplerLabel("DPM fast", "DPM fast", "k_dpm_fast"),
+        SamplerLabel("Restart", "Restart", "restart", "karras"),
+        SamplerLabel("HeunPP2", "HeunPP2", "heunpp2"),
+        SamplerLabel("IPNDM", "IPNDM", "ipndm"),
+        SamplerLabel("IPNDM_V", "IPNDM V", "ipndm_v"),
         SamplerLabel("DDIM", "DDIM", "ddim"),
         SamplerLabel("PLMS", "PNDM", "plms"),
         SamplerLabel("UniPC", "UniPC", "unipc"),
@@ -70,7 +77,9 @@ def _key(name: str) -> str:
     return re.sub(r"[\s_-]+", "", name).casefold()
 
 
-_BY_KEY: Final = {_key(name): label for label in SAMPLER_LABELS for name in (label.label, label.alias, label.alias[2:])}
+_BY_KEY: Final = {
+    _key(name): label for label in SAMPLER_LABELS for name in (label.label, label.alias, label.alias.removeprefix("k_"))
+}
 _SCHEDULERS_BY_KEY: Final = {
     _key(name): ours for theirs, (label, ours) in SCHEDULER_LABELS.items() for name in (theirs, label)
 } | {"ays": "ays"}

@@ -82,6 +82,10 @@ def test_old_labels_name_their_scheduler(api, running):
         ("k_dpmpp_2m", None, ("DPMSolver++", "karras")),
         ("Euler", "SGM Uniform", ("Euler", "trailing")),
         ("PLMS", "automatic", ("PNDM", "default")),
+        ("Restart", None, ("Restart", "karras")),
+        ("DPM++ 2S a", "Automatic", ("DPM++ 2S a", "karras")),
+        ("k_dpmpp_2m_sde_heun", None, ("DPM++ 2M SDE Heun", "exponential")),
+        ("IPNDM_V", "Karras", ("IPNDM V", "karras")),
     ):
         api.txt2img(prompt="a cat", sampler_name=label, scheduler=scheduler, steps=2)
         params = running.executor.started[-1].params

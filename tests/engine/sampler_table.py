@@ -21,6 +21,7 @@ from types import ModuleType
 from typing import Any
 
 import diffusers
+import numpy as np
 import torch
 from torch.nn.functional import conv2d
 
@@ -31,6 +32,7 @@ from engine.models.fake import SCHEDULER_CONFIG
 from engine.probing import probe
 from engine.samplers import AYS, SAMPLERS, Sampler
 from engine.schedulers import make_scheduler, set_timesteps
+from tests.engine.own_sampler_loops import LOOPS
 
 REPOSITORY = Path(__file__).parents[2]
 DOCUMENT = REPOSITORY / "docs" / "samplers.md"
@@ -144,6 +146,8 @@ def diffusers_loop(
     """
     network = network or _network(dtype)
     sampler = wanted.sampler
+    if sampler.is_own:
+        return own_loop(wanted, config, image, noise, network)
     scheduler = _scheduler_class(sampler.scheduler_class, dtype).from_config(
         dict(config), **sampler.options, **_OPTIONS.get(wanted.noise_schedule, {})
     )
@@ -175,6 +179,43 @@ def diffusers_loop(
             output = network(scheduler.scale_model_input(latents, timestep), timestep)
             latents = scheduler.step(output, timestep, latents, **wanted.step_options).prev_sample
     return latents, len(taken)
+
+
+def own_loop(
+    wanted: Route, config: dict[str, Any], image: torch.Tensor, noise: list[torch.Tensor], network: Network
+) -> tuple[torch.Tensor, int]:
+    """The same for samplers that diffusers lacks: `own_sampler_loops.py` along the levels of diffusers' Euler."""
+    scheduler = diffusers.EulerDiscreteScheduler.from_config(dict(config), **_OPTIONS.get(wanted.noise_schedule, {}))
+    if wanted.noise_schedule == AYS:
+        ours = make_scheduler(wanted.sampler, AYS, config)
+        set_timesteps(ours, wanted.sampler, AYS, wanted.num_inference_steps)
+        scheduler.set_timesteps(timesteps=_whole_steps(ours))
+    else:
+        scheduler.set_timesteps(wanted.num_inference_steps)
+    sigmas = [float(sigma) for sigma in scheduler.sigmas[wanted.begin :]]
+    shares = scheduler.alphas_cumprod.double()
+    trained = ((1 - shares) / shares).sqrt().log().numpy()
+    told = dict(zip(sigmas, scheduler.timesteps[wanted.begin :].tolist(), strict=False))
+    num_drawn = 0
+
+    def denoised(latents: torch.Tensor, sigma: float) -> torch.Tensor:
+        timestep = next((told[level] for level in told if math.isclose(level, sigma, rel_tol=1e-9)), None)
+        if timestep is None:
+            timestep = float(np.interp(math.log(sigma), trained, range(len(trained))))
+        scale = math.sqrt(sigma**2 + 1)
+        output = network(latents / scale, torch.tensor(timestep, dtype=torch.float64))
+        if config["prediction_type"] == "epsilon":
+            return latents - sigma * output
+        return latents / scale**2 - sigma / scale * output
+
+    def draw() -> torch.Tensor:
+        nonlocal num_drawn
+        num_drawn += 1
+        return noise[num_drawn]
+
+    start = image + sigmas[0] * noise[0] if wanted.begin else noise[0] * scheduler.init_noise_sigma
+    lowest = float(((1 - shares[0]) / shares[0]).sqrt())
+    return LOOPS[wanted.sampler.name](denoised, start, sigmas, lowest, draw), num_drawn
 
 
 # Written by hand, so that a slip in `samplers.py` shows.
@@ -286,28 +327,33 @@ def write_document() -> None:
     worst = dict.fromkeys(MAX_ERROR, 0.0)
     for sampler, schedule in pairs():
         for prediction in PREDICTIONS:
-            cells = []
-            calls, slots, exact = [], 0, 0.0
-            for begin_share in (0.0, MIDDLE):
-                for steps in STEPS:
-                    try:
-                        found = compare(route(sampler, schedule, steps, int(steps * begin_share)), prediction)
-                    except InvalidParamsError as error:
-                        cells.append(f"refused: {error}")
-                        continue
-                    cells.append(f"{found.errors[torch.float32]:.0e}")
-                    exact = max(exact, found.errors[torch.float64])
-                    slots = max(slots, found.num_slots)
-                    for dtype, error in found.errors.items():
-                        worst[dtype] = max(worst[dtype], error)
-                    if not begin_share:
-                        calls.append(str(found.num_calls))
-            name = sampler.name + (" ¹" if sampler.is_cut_when_entered else "")
-            row = [name, schedule, prediction.removesuffix("_prediction"), str(slots), ", ".join(calls), *cells]
-            lines.append("| " + " | ".join([*row, f"{exact:.0e}"]) + " |")
-            sys.stdout.write(lines[-1] + "\n")
+            line, errors = _row(sampler, schedule, prediction)
+            lines.append(line)
+            worst = {dtype: max(worst[dtype], error) for dtype, error in errors.items()}
+            sys.stdout.write(line + "\n")
     lines.append(f"\nWorst of all: float32 {worst[torch.float32]:.1e}, float64 {worst[torch.float64]:.1e}.\n")
     DOCUMENT.write_text("\n".join(lines))
+
+
+def _row(sampler: Sampler, schedule: str, prediction: str) -> tuple[str, dict[torch.dtype, float]]:
+    """A line, and the worst error in each precision."""
+    cells, calls, slots = [], [], 0
+    worst = dict.fromkeys(MAX_ERROR, 0.0)
+    for begin_share in (0.0, MIDDLE):
+        for steps in STEPS:
+            try:
+                found = compare(route(sampler, schedule, steps, int(steps * begin_share)), prediction)
+            except InvalidParamsError as error:
+                cells.append(f"refused: {error}")
+                continue
+            cells.append(f"{found.errors[torch.float32]:.0e}")
+            slots = max(slots, found.num_slots)
+            worst = {dtype: max(worst[dtype], error) for dtype, error in found.errors.items()}
+            if not begin_share:
+                calls.append(str(found.num_calls))
+    name = sampler.name + (" ²" if sampler.is_own else " ¹" if sampler.is_cut_when_entered else "")
+    row = [name, schedule, prediction.removesuffix("_prediction"), str(slots), ", ".join(calls), *cells]
+    return "| " + " | ".join([*row, f"{worst[torch.float64]:.0e}"]) + " |", worst
 
 
 _HEAD = f"""# Samplers
@@ -324,11 +370,19 @@ six journeys in double precision, where diffusers' own casts to float32 inside a
   than diffusers gives for a seed. Both sides of its rows are given the same path.
 * ¹ Entered in the middle by cutting the schedule: diffusers' own way in takes the sampler's order from steps that were
   never taken and leaves noise in the picture. Both sides of these rows are cut.
+* ² diffusers lacks it: the table is our own (`engine/slopes.py`), along the noise levels of diffusers' Euler, and is
+  compared with the loop of k-diffusion (DPM++ 2S a, DPM fast), AUTOMATIC1111 (Restart) or Forge and ComfyUI (HeunPP2,
+  IPNDM, IPNDM V), written plainly in `tests/engine/own_sampler_loops.py`. It is entered by cutting the schedule, as
+  there. IPNDM and IPNDM V end as in ComfyUI: the last step is the denoised picture. DPM fast ends at the model's lowest
+  noise level, as there, also in image to image, where AUTOMATIC1111 ends at the schedule's. Restart goes back up from
+  20 steps on, and never from level 0, as AUTOMATIC1111 does with trailing levels at 20 steps.
+* Two of AUTOMATIC1111's samplers cannot be tables. DDIM CFG++ reads the prediction of the negative prompt beside the
+  guided one, and a table has one prediction a call. DPM adaptive chooses its steps by the picture.
 * AYS is published for ten steps; other counts are interpolated by us, and both sides visit the same timesteps.
-* Pairs that are not listed do not exist in diffusers, and a request for one is refused with the ones that do. Euler a,
-  DDIM, DDPM and PNDM have no Karras, exponential or beta levels there; DPM++ 2S and 3S have no spacings; Lu's levels
-  are the multistep DPM++'s alone; AYS needs a class that takes a list of timesteps; LCM and TCD visit the timesteps
-  they were distilled for, whatever the spacing. Flow matching is not Stable Diffusion 1.x.
+* Pairs that are not listed do not exist, and a request for one is refused with the ones that do. In diffusers Euler a,
+  DDIM, DDPM and PNDM have no Karras, exponential or beta levels; DPM++ 2S and 3S have no spacings; Lu's levels are the
+  multistep DPM++'s alone; AYS needs a class that takes a list of timesteps; LCM and TCD visit the timesteps they were
+  distilled for, whatever the spacing. DPM fast chooses its own levels. Flow matching is not Stable Diffusion 1.x.
 
 | sampler | schedule | prediction | slots | calls | start 7 | 20 | 28 | middle 7 | 20 | 28 | float64 |
 |---|---|---|---|---|---|---|---|---|---|---|---|"""

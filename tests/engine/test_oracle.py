@@ -29,6 +29,7 @@ DIFFUSERS: dict[tuple[str, str], tuple[str, dict[str, object]]] = {
     ("DPMSolver++", "default"): ("DPMSolverMultistepScheduler", {}),
     ("DPMSolver++", "karras"): ("DPMSolverMultistepScheduler", KARRAS),
     ("DPM++ 3M", "karras"): ("DPMSolverMultistepScheduler", {"solver_order": 3, **KARRAS}),
+    ("DPM++ 2M SDE Heun", "karras"): ("DPMSolverMultistepScheduler", {**SDE, **KARRAS, "solver_type": "heun"}),
     ("DPM++ 2M SDE", "karras"): ("DPMSolverMultistepScheduler", {**SDE, **KARRAS}),
     ("DPM++ 3M SDE", "default"): ("DPMSolverMultistepScheduler", {"solver_order": 3, **SDE}),
     ("DPM++ 2S", "karras"): ("DPMSolverSinglestepScheduler", KARRAS),
@@ -52,6 +53,7 @@ DIFFUSERS: dict[tuple[str, str], tuple[str, dict[str, object]]] = {
 
 WITHOUT_DIFFUSERS_NOISE = {
     "DPM++ SDE": "diffusers draws it from a Brownian tree of its own seed",
+    **{name: "diffusers lacks it" for name, sampler in SAMPLERS.items() if sampler.is_own},
     "Euler churn": "chosen by arguments of step(), which the loop below does not pass",
 }
 """Compared in `test_sampler_table.py` only, where both sides are handed the same noise."""

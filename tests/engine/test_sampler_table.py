@@ -44,6 +44,26 @@ def test_the_table_follows_diffusers_from_the_start_and_from_the_middle(sampler:
             assert error <= MAX_ERROR[dtype], f"{sampler.name} / {schedule}, {dtype}"
 
 
+@pytest.mark.parametrize(("steps", "begin"), [(19, 0), (20, 0), (36, 0), (36, 8), (45, 0), (150, 0), (60, 58)])
+def test_restart_goes_back_up_as_often_as_there(steps: int, begin: int):
+    for schedule in ("default", "karras", "trailing"):
+        found = compare(route(SAMPLERS["Restart"], schedule, steps, begin), "epsilon")
+        journey = JourneyCache(SCHEDULER_CONFIG).get(route(SAMPLERS["Restart"], schedule, steps, begin))
+        taken = steps - begin
+        assert sum(journey.draws) == (taken >= 20) + (taken >= 36)
+        assert found.num_calls == SAMPLERS["Restart"].model_calls(taken)
+        for dtype, error in found.errors.items():
+            assert error <= MAX_ERROR[dtype], f"{schedule}, {dtype}"
+
+
+@pytest.mark.parametrize("name", [sampler.name for sampler in SAMPLERS.values() if sampler.is_own])
+def test_every_number_of_steps_follows_the_loop(name: str):
+    for steps in (1, 2, 3, 4, 5, 6, 11):
+        found = compare(route(SAMPLERS[name], "default", steps, 0), "v_prediction")
+        for dtype, error in found.errors.items():
+            assert error <= MAX_ERROR[dtype], f"{steps} steps, {dtype}"
+
+
 @by_sampler
 @pytest.mark.parametrize("steps", [1, 2, 5, 20])
 def test_model_calls_are_known_before_the_table_is(sampler: Sampler, steps: int):
@@ -56,7 +76,8 @@ def test_model_calls_are_known_before_the_table_is(sampler: Sampler, steps: int)
 
 @by_sampler
 def test_stochastic_samplers_are_those_that_use_noise(sampler: Sampler):
-    journey = JourneyCache(SCHEDULER_CONFIG).get(route(sampler, "default", 7, 0))
+    # Restart goes back up from 20 steps on.
+    journey = JourneyCache(SCHEDULER_CONFIG).get(route(sampler, "default", 20, 0))
     assert bool(journey.matrices[..., -1].any()) == (sampler.is_stochastic or bool(sampler.default_eta))
 
 
@@ -101,7 +122,9 @@ def test_a_changed_number_of_a_table_changes_its_fingerprint(part: str):
         assert found != pytest.approx(fingerprint(journey), rel=ROUNDING), index
 
 
-@pytest.mark.parametrize("name", ["DDIM", "DPMSolver++", "PNDM", "LMS", "Heun", "UniPC", "DEIS", "DPM2"])
+@pytest.mark.parametrize(
+    "name", ["DDIM", "DPMSolver++", "PNDM", "LMS", "Heun", "UniPC", "DEIS", "DPM2", "HeunPP2", "IPNDM"]
+)
 def test_a_perfect_network_brings_back_the_image_from_the_middle(name: str):
     """Where diffusers' own way into PNDM and LMS leaves up to a quarter of the noise in the picture."""
     image = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -141,7 +164,7 @@ def test_the_document_has_every_row_and_every_figure_holds():
         for line in DOCUMENT.read_text().splitlines()
         if re.match(r"\| .* \| (epsilon|v) \| \d+ \|", line)
     ]
-    listed = {(row[0].removesuffix(" ¹"), row[1], row[2]) for row in rows}
+    listed = {(row[0].rstrip(" ¹²"), row[1], row[2]) for row in rows}
     assert listed == {
         (sampler.name, schedule, prediction.removesuffix("_prediction"))
         for sampler, schedule in pairs()

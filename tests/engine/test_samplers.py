@@ -31,6 +31,11 @@ from engine.schedulers import make_scheduler
         ("PLMS", "PNDM", "default"),
         ("Euler AYS", "Euler", "ays"),
         ("UniPC", "UniPC", "default"),
+        ("DPM++ 2S a Karras", "DPM++ 2S a", "karras"),
+        ("dpmpp_2s_ancestral", "DPM++ 2S a", "default"),
+        ("DPM++ 2M SDE Heun Exponential", "DPM++ 2M SDE Heun", "exponential"),
+        ("ipndm_v", "IPNDM V", "default"),
+        ("dpm_fast", "DPM fast", "default"),
     ],
 )
 def test_a_sampler_answers_to_every_name_it_has(label: str, name: str, noise_schedule: str):

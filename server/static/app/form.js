@@ -272,7 +272,10 @@ function reflect() {
   const enlarged = ["width", "height"].map((name) => rounded(fields[name].value * fields["hires.scale"].value));
   document.querySelector("#hires-size").textContent = `Comes out at ${enlarged.join(" × ")} pixels.`;
   const sampler = samplers.get(fields.sampler.value);
-  const calls = sampler.model_calls_formula === "2n - 1" ? "Two model calls a step: half as fast" : "One model call a step";
+  const calls =
+    { "2n - 1": "Two model calls a step: half as fast", "3n - 3": "Three model calls a step: a third as fast" }[
+      sampler.model_calls_formula
+    ] ?? "One model call a step";
   const noise = sampler.is_stochastic ? "; fresh noise at each" : "";
   document.querySelector("#sampler-hint").textContent = `${calls}${noise}.`;
 }

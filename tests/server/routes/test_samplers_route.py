@@ -23,6 +23,8 @@ def test_every_sampler_is_listed_with_all_that_matters(server: RunningServer):
     heun = next(sampler for sampler in told["samplers"] if sampler["name"] == "Heun")
     assert (heun["model_calls"], heun["model_calls_formula"], heun["is_stochastic"]) == (55, "2n - 1", False)
     assert heun["diffusers_class"] == "HeunDiscreteScheduler"
+    heun_pp = next(sampler for sampler in told["samplers"] if sampler["name"] == "HeunPP2")
+    assert (heun_pp["model_calls"], heun_pp["diffusers_class"]) == (81, None)
 
 
 def test_model_calls_are_for_the_steps_that_were_asked_about(server: RunningServer):
