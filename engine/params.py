@@ -208,9 +208,10 @@ class GenerationParams:
         Raises:
             InvalidParamsError: one is not.
         """
-        sizes = {} if self.upscaler else {"height": self.height, "width": self.width}
-        if self.expand is not None:
-            sizes |= self.expand.sides
+        # A side by which the picture grows is named before the size that comes of it.
+        sizes = {} if self.expand is None else self.expand.sides
+        if not self.upscaler:
+            sizes |= {"height": self.height, "width": self.width}
         if self.hires is not None:
             sizes |= {"hires.width": self.hires.width, "hires.height": self.hires.height}
         for name, pixels in sizes.items():

@@ -144,8 +144,9 @@ class Admission:
                 self._accepting -= one  # which forgets a key that has none
 
     def _queue_full(self) -> QueueFullError:
+        num_waiting = self._dispatcher.num_waiting + self._accepting.total()
         return QueueFullError(
-            f"the queue is full ({self._dispatcher.num_waiting} jobs waiting)",
+            f"the queue is full ({num_waiting} jobs waiting)",
             retry_after_s=self._estimates.until_room_s(self._request_timeout_s),
         )
 

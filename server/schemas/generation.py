@@ -162,7 +162,7 @@ class GenerateRequest(PictureRequest):
             raise InvalidParamsError("prompt", "must not be empty", self.prompt)
         sampler, noise_schedule = self._sampler_and_schedule(defaults)
         multiple = defaults.pixels_per_latent
-        width, height = self.size(multiple) or (defaults.width, defaults.height)
+        width, height = self.size(multiple, width=self.width, height=self.height) or (defaults.width, defaults.height)
         width, height = _given(self.width, width), _given(self.height, height)
         num_inference_steps = _given(self.num_inference_steps, defaults.num_inference_steps)
         hires = self.hires

@@ -133,15 +133,29 @@ class PictureRequest(_Part):
         """Those that came with the request."""
         return tuple(picture for picture in (self.image, self.mask) if picture is not None)
 
-    def size(self, multiple: int) -> tuple[int, int] | None:
-        """(width, height) of what is drawn, where the request does not say and has an image to tell."""
+    def size(self, multiple: int, *, width: int | None, height: int | None) -> tuple[int, int] | None:
+        """(width, height) of what is drawn, where the request does not say and has an image to tell.
+
+        Args:
+            multiple: pixels that a latent stands for, along each side.
+            width: what the request says, which goes before.
+            height: the same.
+
+        Raises:
+            InvalidParamsError: nothing of this size can be drawn, and the request has no other.
+        """
         if self.image is None or self.mask_area == "masked":
             return None
         expand = self.expand or ExpandRequest()
-        return (
-            self.image.width // multiple * multiple + expand.left + expand.right,
-            self.image.height // multiple * multiple + expand.top + expand.bottom,
-        )
+        own_width = self.image.width // multiple * multiple + expand.left + expand.right
+        own_height = self.image.height // multiple * multiple + expand.top + expand.bottom
+        smallest, largest = LIMITS.min_size, LIMITS.max_size
+        for name, given, pixels in (("width", width, own_width), ("height", height, own_height)):
+            if given is None and not smallest <= pixels <= largest:
+                rule = f"must make a picture with a {name} from {smallest} to {largest}, or come with {name}"
+                value = f"{self.image.width}x{self.image.height}"
+                raise InvalidParamsError("image" if self.expand is None else "expand", rule, value)
+        return own_width, own_height
 
     def picture_params(self) -> dict[str, Any]:
         """What `GenerationParams` takes of all this, but for the hires fix; what was left out is left to its defaults.

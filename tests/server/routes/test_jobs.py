@@ -291,6 +291,13 @@ async def test_a_full_queue_still_answers_a_repeat(serve, client):
     assert (await submitted(running, client, key))["id"] == job["id"]
 
 
+async def test_a_refusal_counts_the_jobs_that_are_being_accepted_at_that_moment(serve, client):
+    running = serve(FakeExecutor(load_s=60), max_queued_requests=2)
+    answers = await asyncio.gather(*(client.post(f"{running.url}/v1/jobs", json=PROMPT) for _ in range(8)))
+    refusals = [answer.json()["detail"] for answer in answers if answer.status_code == 503]
+    assert refusals == ["the queue is full (2 jobs waiting)"] * 6
+
+
 async def test_a_job_that_the_engine_cannot_draw_fails_with_its_code(serve, client):
     running = serve()
     running.call(running.executor.fail_next, DoesNotFitError("too large for the device"))
