@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from newdreamflow.dreams import photos
 from tests.browser import looks
 from tests.site.whole_site import whole_site
 
@@ -280,14 +281,14 @@ def test_a_photo_becomes_a_dream_and_so_does_a_part_of_it(new_page, site, polled
     page = new_page(storage_state=polled.state, viewport={"width": 390, "height": 844})
     write(page, site, "a painted ball", steps=6)
     file = io.BytesIO()
-    Image.new("RGB", (3000, 2000), "darkgreen").save(file, "PNG")
-    upload = {"name": "green.png", "mimeType": "image/png", "buffer": file.getvalue()}
-    with page.expect_request(lambda request: request.method == "POST") as sent:
-        page.get_by_label("Begin with a photo").set_input_files(upload)
-    assert len(sent.value.post_data_buffer) < 200_000, "made smaller before it is sent"
+    noise = np.random.default_rng(3).integers(0, 256, (1500, 2000, 3), np.uint8)
+    Image.fromarray(noise).save(file, "PNG", compress_level=0)
+    upload = {"name": "noise.png", "mimeType": "image/png", "buffer": file.getvalue()}
+    assert len(upload["buffer"]) > photos.MAX_BYTES, "so it must be made smaller before it is sent"
+    page.get_by_label("Begin with a photo").set_input_files(upload)
     picture = page.get_by_alt_text("The picture to change")
     expect(picture).to_be_visible()
-    assert picture.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [256, 176]
+    assert picture.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [256, 192]
     expect(page.locator("textarea[name=prompt]")).to_have_value("a painted ball")
     assert looks.sticking_out(page) == []
     page.get_by_role("button", name="Redraw only a part of it").click()
@@ -300,7 +301,7 @@ def test_a_photo_becomes_a_dream_and_so_does_a_part_of_it(new_page, site, polled
     page.wait_for_url(re.compile(r"/dream/[0-9a-f-]{36}/"))
     positions_until_drawn(page)
     expect(page.locator(".facts")).to_contain_text("a picture")
-    expect(page.locator(".facts")).to_contain_text("256 × 176")
+    expect(page.locator(".facts")).to_contain_text("256 × 192")
 
 
 @pytest.mark.parametrize("width", [320, 390, 767, 768, 927, 928, 1280])
