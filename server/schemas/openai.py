@@ -256,7 +256,8 @@ def check_model(name: str | None, served: str, others: Collection[str] = ()) -> 
         ModelNameError: it is neither.
     """
     if name and name not in {served, served.rpartition("/")[2], *others} and not _ALIASES.fullmatch(name):
-        raise ModelNameError(f"must be {served} (or a dall-e-* or gpt-image-* name)", field="model")
+        names = ", ".join((served, *sorted({*others} - {served})))
+        raise ModelNameError(f"must be one of {names} (or a dall-e-* or gpt-image-* name)", field="model")
 
 
 def _prompt(prompt: str) -> str:

@@ -153,4 +153,6 @@ def test_openai_s_clients_name_models_too(client: httpx2.Client):
     for name, expected in (("quick", 200), ("dall-e-3", 200), ("other", 404)):
         answer = client.post("/v1/images/generations", json={"prompt": "a cat", "model": name, "size": "64x64"})
         assert answer.status_code == expected, answer.text
+    wanted = "must be one of fake, quick, xl (or a dall-e-* or gpt-image-* name)"
+    assert wanted in answer.json()["error"]["message"]
     assert client.get("/v1/models/quick").json()["sampler"] == "LCM"
