@@ -73,6 +73,16 @@ chaos: install ## Kill, hang, flood and fill whatever the server runs on, for lo
 chaos-engines: install ## Kill, freeze and drain four engines on other hosts, and cut their links, 200 times each.
 	CHAOS=long $(PYTHON) -m pytest tests/chaos/test_engines.py $(ARGS)
 
+RAY_VENV := var/ray-venv
+.PHONY: chaos-ray
+chaos-ray: install ## Kill, redeploy and scale engines under Ray Serve, in an environment of its own (var/ray-venv).
+	$(PYTHON) -m venv $(RAY_VENV)
+	$(RAY_VENV)/bin/python -m pip install --quiet --no-deps -r requirements-ray.lock.txt
+	@# The server's packages are those of .venv: a second torch would take gigabytes.
+	$(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	  > $$($(RAY_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/semantic_bit.pth
+	RAY_PYTHON=$(RAY_VENV)/bin/python $(PYTHON) -m pytest tests/ray $(ARGS)
+
 .PHONY: mutate
 mutate: install ## Plant one-line bugs in a copy of the code, one at a time; each must make a named test fail.
 	$(PYTHON) scripts/mutate.py $(ARGS)

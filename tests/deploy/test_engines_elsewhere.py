@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from lock import RAY_LOCK, read_pins
 
 from server.config import Settings
 from server.engine_service import EngineService
@@ -61,6 +63,25 @@ def test_everything_selects_the_pods_that_there_are_and_waits_for_the_drain():
     assert the("ScaledObject")["spec"]["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
     drain_s = Settings.model_fields["drain_timeout"].default
     assert deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] > drain_s
+
+
+def test_rays_manifest_gives_the_application_what_it_takes_and_settings_that_exist():
+    service = yaml.safe_load((DEPLOY / "ray" / "rayservice.yaml").read_text())["spec"]
+    [application] = yaml.safe_load(service["serveConfigV2"])["applications"]
+    module, _, builder = application["import_path"].partition(":")
+    tree = ast.parse((DEPLOY.parent / module.replace(".", "/")).with_suffix(".py").read_text())
+    defined = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+    assert builder in defined
+    taken = {line.target.id for line in defined["EngineArguments"].body if isinstance(line, ast.AnnAssign)}
+    assert application["args"].keys() <= taken
+    [worker] = service["rayClusterConfig"]["workerGroupSpecs"]
+    assert worker["maxReplicas"] == application["args"]["max_replicas"]
+    [container] = worker["template"]["spec"]["containers"]
+    assert {entry["name"] for entry in container["env"]} <= SETTINGS
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == application["args"]["gpus"]
+    drain_s = application["args"]["drain_timeout_s"]
+    assert worker["template"]["spec"]["terminationGracePeriodSeconds"] > drain_s
+    assert service["rayClusterConfig"]["rayVersion"] == read_pins(DEPLOY.parent / RAY_LOCK)["ray"]
 
 
 def test_the_unit_of_engines_is_the_servers_but_for_its_command():

@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 from choose_lock import CONSTRAINTS, CUDA12_LOCK, DEFAULT_LOCK
 from install_venv import EXTRA_LOCKS
-from lock import canonical, read_pins
+from lock import RAY_LOCK, canonical, read_pins
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 RUNTIME = [Requirement(line) for line in PROJECT["dependencies"]]
-EXTRAS = {extra: [Requirement(line) for line in PROJECT["optional-dependencies"][extra]] for extra in EXTRA_LOCKS}
+EXTRAS = {
+    extra: [Requirement(line) for line in PROJECT["optional-dependencies"][extra]] for extra in (*EXTRA_LOCKS, "ray")
+}
 
 
 @pytest.mark.parametrize("lock", [DEFAULT_LOCK, CUDA12_LOCK])
@@ -38,6 +40,13 @@ def test_the_tests_lock_adds_what_the_tests_need_and_repeats_nothing() -> None:
         assert wanted.specifier.contains((others | dev)[canonical(wanted.name)]), wanted
 
 
+def test_rays_lock_adds_what_ray_needs_to_the_servers_and_repeats_nothing() -> None:
+    runtime, ray = read_pins(ROOT / DEFAULT_LOCK), read_pins(ROOT / RAY_LOCK)
+    assert not runtime.keys() & ray.keys()
+    for wanted in EXTRAS["ray"]:
+        assert wanted.specifier.contains(ray[canonical(wanted.name)]), wanted
+
+
 def test_requirements_txt_says_what_pyproject_says() -> None:
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     assert [line for line in lines if not line.startswith("#")] == PROJECT["dependencies"]
@@ -58,7 +67,7 @@ def test_cuda_libraries_are_held_by_constraints_and_forced_on_nobody(lock: str, 
     assert not libraries.keys() & read_pins(ROOT / lock).keys()
 
 
-@pytest.mark.parametrize("name", [DEFAULT_LOCK, CUDA12_LOCK, *EXTRA_LOCKS.values(), *CONSTRAINTS.values()])
+@pytest.mark.parametrize("name", [DEFAULT_LOCK, CUDA12_LOCK, *EXTRA_LOCKS.values(), RAY_LOCK, *CONSTRAINTS.values()])
 def test_a_lock_holds_exact_versions_and_names_no_index(name: str) -> None:
     lines = [line for line in (ROOT / name).read_text().splitlines() if not line.startswith(("#", "-c "))]
     assert lines
