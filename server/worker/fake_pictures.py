@@ -45,7 +45,7 @@ def fake_info(model_id: str, max_images_in_flight: int) -> EngineInfo:
 def fake_image(submit: Submit, image_index: int, model_name: str, steps_left_out: int = 0) -> ImageReady:
     """A finished picture, or one that is handed over early. Its bytes are a PNG's, whatever the format."""
     alone = submit.params.of_image(image_index)
-    info = file_info(submit.params, image_index, model_name, submit.image_metadata)
+    info = file_info(submit.params, image_index, submit.params.model or model_name, submit.image_metadata)
     data = _png((*astuple(alone), steps_left_out), info) if steps_left_out else fake_png(alone, info)
     return ImageReady(submit.job_id, image_index, alone.seed, data, f"image/{submit.output_format}")
 
