@@ -289,6 +289,11 @@ async def test_behind_one_address_the_window_follows_what_is_taken():
     assert windows == [2, 2]
 
 
+@pytest.mark.parametrize(("model", "headers"), [("", {}), ("sdxl", {"serve-multiplexed-model-id": "sdxl"}), ("ä", {})])
+def test_a_balancer_is_given_the_models_name_where_a_header_can_hold_it(model: str, headers: dict[str, str]):
+    assert BalancedEngines(EngineAddress("http://a:1"))._routing(job(model=model)) == headers
+
+
 class TestHostileEngine:
     """
     Whatever an engine sends, the worst that follows is that the attempt counts as lost.
