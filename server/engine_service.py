@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import hmac
 import itertools
 import json
@@ -42,6 +41,7 @@ from server.executors.messages import (
 )
 from server.executors.pool import EnginePool
 from server.executors.seat import Seat
+from server.store.input_files import is_whole_png
 
 __all__ = ["EngineService"]
 
@@ -311,8 +311,12 @@ async def _submit_of(scope: _Scope, receive: _Receive) -> Submit:
         raise _RefusedError(400, "the frame must be a job with the id of an attempt")
     if submit.output_format not in {"png", "webp", "jpeg"}:
         raise _RefusedError(400, f"output_format must be png, webp or jpeg, not {submit.output_format!r:.20}")
-    if any(hashlib.sha256(data).hexdigest() != name for name, data in submit.inputs.items()):
-        raise _RefusedError(400, "a picture of the job is not the one that it is named as")
+    # The name of a picture is the hash of its pixels, not of its file: that it is whole is seen without decoding it.
+    mask = submit.params.mask
+    pictures = (submit.params.image, None if mask is None else mask.image)
+    named = {picture.sha256 for picture in pictures if picture is not None}
+    if named != submit.inputs.keys() or not all(map(is_whole_png, submit.inputs.values())):
+        raise _RefusedError(400, "the pictures of the job must be those that it names, as whole PNG files")
     return submit
 
 

@@ -9,11 +9,12 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import httpx2
+import numpy as np
 import pytest
 import uvicorn
 
 from engine.errors import InvalidParamsError
-from engine.params import GenerationParams
+from engine.params import GenerationParams, InputImage
 from server.access.connections import guarded_config
 from server.engine_service import EngineService
 from server.errors import EngineLostError
@@ -38,6 +39,8 @@ from server.executors.remote import EngineAddress, RemoteEngine
 from server.executors.remote_stream import DrawStream
 from server.worker.fake_executor import FakeExecutor
 from server.worker.fake_pictures import fake_info
+from server.worker.image_files import encode_png
+from server.worker.picture_reading import name_of
 
 TOKEN = "t" * 32
 
@@ -103,6 +106,19 @@ async def test_a_remote_engine_draws_the_same_bytes_and_names_its_own_attempt():
     assert {event.job_id for event in events if not isinstance(event, WorkDone)} == {"a.3"}
     assert all(event.rows_by_job["a.3"] for event in events if isinstance(event, WorkDone))
     assert engine.work_times.median_s("step", 4, 64, 64) is not None
+
+
+async def test_a_picture_goes_to_a_remote_engine_under_the_hash_of_its_pixels():
+    pixels = np.arange(64 * 64 * 3, dtype=np.uint8).reshape(64, 64, 3)
+    name, file = name_of(pixels), encode_png(pixels)
+    wish = job(image=InputImage(sha256=name, width=64, height=64), strength=0.5)
+    executor = FakeExecutor()
+    async with served(executor) as (url, _), remote(url) as engine:
+        assert isinstance((await events_of(engine, replace(wish, inputs={name: file})))[-1], JobDone)
+        assert executor.started[-1].inputs == {name: file}
+        for inputs in ({}, {name: file[:-20]}, {name: file, "0" * 64: file}):
+            with pytest.raises(EngineLostError, match="answered with 400"):
+                await events_of(engine, replace(wish, inputs=inputs))
 
 
 async def test_jobs_side_by_side_learn_nothing_of_each_other_and_one_work_item_counts_once():
