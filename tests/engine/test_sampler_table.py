@@ -44,7 +44,7 @@ def test_the_table_follows_diffusers_from_the_start_and_from_the_middle(sampler:
             assert error <= MAX_ERROR[dtype], f"{sampler.name} / {schedule}, {dtype}"
 
 
-@pytest.mark.parametrize(("steps", "begin"), [(19, 0), (20, 0), (36, 0), (36, 8), (45, 0), (150, 0), (60, 58)])
+@pytest.mark.parametrize(("steps", "begin"), [(19, 0), (20, 0), (36, 0), (36, 8), (45, 0), (60, 58)])
 def test_restart_goes_back_up_as_often_as_there(steps: int, begin: int):
     for schedule in ("default", "karras", "trailing"):
         found = compare(route(SAMPLERS["Restart"], schedule, steps, begin), "epsilon")
