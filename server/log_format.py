@@ -75,6 +75,8 @@ def configure_logging(
     for name in ("uvicorn", "uvicorn.error"):
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
+    # The gateway asks each engine elsewhere how it is once a second; what matters is logged where it is asked.
+    logging.getLogger("httpx2").setLevel(max(root.level, logging.WARNING))
     # Its lines would say less than ours. Without handlers uvicorn does not even make them.
     access = logging.getLogger("uvicorn.access")
     access.handlers.clear()

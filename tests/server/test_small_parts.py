@@ -134,6 +134,19 @@ def test_one_line_a_request_with_what_was_drawn_and_never_the_prompt(serve):
     ]  # fmt: skip
 
 
+def test_requests_to_engines_elsewhere_are_not_logged_one_by_one():
+    source = (
+        "import logging\n"
+        "from server.log_format import configure_logging\n"
+        "configure_logging('info', 'json')\n"
+        "logging.getLogger('httpx2').info('HTTP Request: GET /engine/v1/info')\n"
+        "logging.getLogger('httpx2').warning('a warning')\n"
+    )
+    written = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True).stderr
+    assert "a warning" in written
+    assert "HTTP Request" not in written
+
+
 @pytest.mark.parametrize("log_format", ["json", "pretty"])
 def test_our_lines_and_other_peoples_share_one_format(log_format):
     program = (
