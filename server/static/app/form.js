@@ -26,7 +26,8 @@ let samplers;
 
 /** Ask the server what may be asked, and offer it. */
 export async function prepare() {
-  const [about, known] = await Promise.all([getJson("./"), getJson("v1/samplers"), models.prepare()]);
+  const [about, known] = await Promise.all([getJson("./"), getJson("v1/samplers")]);
+  await models.prepare(); // not first: that a key is missing is said there in OpenAI's words
   info = about;
   samplers = new Map(known.samplers.map((sampler) => [sampler.name, sampler]));
   offer(fields.model, models.all().map(({ id }) => [models.nameFor(id), id]));
