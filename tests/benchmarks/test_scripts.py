@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -42,6 +44,7 @@ def started() -> Iterator[dict[str, subprocess.Popen[str]]]:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,
         )
         for name, options in arguments.items()
     }
@@ -49,7 +52,8 @@ def started() -> Iterator[dict[str, subprocess.Popen[str]]]:
         yield processes
     finally:
         for process in processes.values():
-            process.terminate()
+            with contextlib.suppress(ProcessLookupError):  # it has ended, and so have its servers
+                os.killpg(process.pid, signal.SIGTERM)
             process.communicate(timeout=TIMEOUT_S)
 
 

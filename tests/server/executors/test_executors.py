@@ -22,6 +22,7 @@ from server.executors.messages import Configure, ImageReady, JobDone, LoadProgre
 from server.worker.engine_worker import EngineWorker
 from server.worker.fake_executor import FakeExecutor
 from server.worker.in_process import InProcessExecutor
+from server.worker.model_hash import model_hashes
 from server.worker.start_up import start_engine
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -76,7 +77,8 @@ def start_up() -> list[LoadProgress | WorkDone]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def local(tiny: Configure, start_up: list[LoadProgress | WorkDone]) -> AsyncIterator[InProcessExecutor]:
     engine, info = start_engine(tiny, start_up.append)
-    running = InProcessExecutor(partial(EngineWorker, engine), info)
+    worker = partial(EngineWorker, engine, model_hash=model_hashes(tiny, prefer_fp16=False))  # it is written into files
+    running = InProcessExecutor(worker, info)
     await running.start()
     yield running
     await running.stop()
