@@ -143,7 +143,7 @@ def test_an_interrupt_shows_the_state_that_was_reached(ask, get):
     waiting = threading.Thread(target=lambda: found.append(ask("txt2img", **wish)))
     waiting.start()
     state = get("progress")
-    while state["progress"] < 0.5:
+    while state["progress"] < 0.5 or state["current_image"] is None:
         assert waiting.is_alive()
         state = get("progress")
     ask("interrupt")

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hmac
 import logging
 import re
-import sqlite3
 import time
 import zlib
 from collections import Counter
@@ -20,9 +18,9 @@ from server.access.key_ring import KeyRing
 from server.errors import KeyNotActiveError, KeyNotFoundError, NotAuthorisedError, StoreTroubleError
 from server.store import api_keys
 from server.store.api_keys import ALL_SCOPES, ApiKey, digest_of, id_in, new_key, rotated
-from server.store.database import DATABASE_NAME
 from server.store.errors import StoreUnavailableError
 from server.store.job_store import JobStore
+from tests.server.store.older_store import make_older
 from tests.server.store.store_records import new_job
 
 ENVIRONMENT = "correct horse battery staple, and two more"
@@ -376,14 +374,7 @@ async def test_an_older_store_gets_its_table_of_keys(tmp_path):
     store = await JobStore.open(tmp_path)
     job = await store.add(new_job())
     await store.close()
-    with contextlib.closing(sqlite3.connect(tmp_path / DATABASE_NAME)) as connection:
-        # As the first release left it.
-        connection.executescript(
-            "DROP TABLE api_keys; DROP TABLE usage; DROP TRIGGER job_inputs_end;"
-            " DROP TABLE job_inputs; ALTER TABLE jobs DROP COLUMN crashes;"
-            " ALTER TABLE jobs DROP COLUMN image_metadata"
-        )
-        connection.execute("PRAGMA user_version = 1")
+    make_older(tmp_path, 1)  # as the first release left it
     store = await JobStore.open(tmp_path)
     assert await store.keys() == []
     key = ApiKey(id="0123456789ab", name="a", digest=bytes(32), scopes=frozenset({"read"}), created_at=1.5)

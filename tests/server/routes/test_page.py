@@ -35,7 +35,7 @@ PAINTED = {"image", "mask", "mask_invert"}
 """Fields that the page fills from pictures."""
 
 NOT_ON_THE_PAGE = {
-    "clip_skip", "emphasis", "guidance_end", "guidance_rescale", "guidance_start", "image_metadata",
+    "clip_skip", "emphasis", "engine_class", "guidance_end", "guidance_rescale", "guidance_start", "image_metadata",
     "prompt_syntax", "size_ids", "user",
 }  # fmt: skip
 """Fields for programs only."""

@@ -32,7 +32,6 @@ from server.executors.base import Job
 from server.executors.messages import EngineInfo, WorkDone
 from server.routes import usage as usage_route
 from server.schemas.usage import UsageView
-from server.store.database import DATABASE_NAME
 from server.store.job_store import JobStore
 from server.store.price import price_of, written
 from server.store.record import JobQuery
@@ -41,6 +40,7 @@ from server.worker.engine_worker import EngineWorker
 from server.worker.fake_executor import FakeExecutor
 from server.worker.in_process import InProcessExecutor
 from tests.processes import server_process
+from tests.server.store.older_store import make_older
 from tests.server.store.store_records import FAILURE, done, lost, new_job
 
 KEY = "a key of forty characters or even a little more"
@@ -319,14 +319,7 @@ async def test_a_store_from_before_there_was_usage_begins_to_count(tmp_path):
     store = await JobStore.open(tmp_path)
     await ended(store, done())
     await store.close()
-    connection = sqlite3.connect(tmp_path / DATABASE_NAME)
-    connection.execute("DROP TABLE usage")
-    connection.execute("DROP TRIGGER job_inputs_end")  # nor were there these
-    connection.execute("DROP TABLE job_inputs")
-    connection.execute("ALTER TABLE jobs DROP COLUMN crashes")
-    connection.execute("ALTER TABLE jobs DROP COLUMN image_metadata")
-    connection.execute("PRAGMA user_version = 2")
-    connection.close()
+    make_older(tmp_path, 2)
     store = await JobStore.open(tmp_path)
     await ended(store, done())
     assert [row.done for row in await rows_of(store)] == [1]
