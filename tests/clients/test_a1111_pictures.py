@@ -138,7 +138,7 @@ def test_image_to_image_keeps_what_it_is_told_to_keep(ask):
 
 def test_an_interrupt_shows_the_state_that_was_reached(ask, get):
     """Decoded: nearer to the finished picture than the preview of that moment is, which has a pixel for each 8x8."""
-    wish = {**SMALL, "width": 128, "height": 128, "steps": 60}
+    wish = {**SMALL, "width": 128, "height": 128, "steps": 150}
     found = []
     waiting = threading.Thread(target=lambda: found.append(ask("txt2img", **wish)))
     waiting.start()
