@@ -29,7 +29,7 @@ class Request:
     truncated_tokens: int
     num_unfinished: int
     next_preview_at: float
-    """On the engine's clock; infinity where nobody looks."""
+    """On the engine's clock; infinity if no previews are wanted."""
     encode_s: float = 0.0
     decode_s: float = 0.0
     denoise_began: float | None = None

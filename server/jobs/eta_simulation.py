@@ -332,7 +332,7 @@ class _SimulatedEngine:
         return _Job(params.model, params.num_images, 0, self.clock_s)
 
     def _take(self, params: GenerationParams, calls: Sequence[int]) -> list[_Picture]:
-        if self.memory is not None:  # others may go on drawing while it loads; nobody knows how fast
+        if self.memory is not None:  # others may go on drawing while it loads, at an unknown speed
             self.clock_s += self.memory.take(params.model)
         job = _Job(params.model, params.num_images, len(calls))
         pictures = [_Picture(job, self._legs(params, calls_left)) for calls_left in calls]

@@ -110,7 +110,7 @@ class FairQueue:
         """The jobs in order, found one by one. The queue must not change meanwhile."""
         head = self.peek()
         if head is not None:
-            yield head  # mostly nobody asks for more
+            yield head  # the caller rarely asks for more
             yield from (job_id for job_id, _ in itertools.islice(self._keys.jobs(), 1, None))
 
     def take(self, job_id: str) -> None:

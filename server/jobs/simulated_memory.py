@@ -16,24 +16,24 @@ __all__ = ["SimulatedMemory"]
 class SimulatedMemory:
     """The rule of the engine's shelf: what was used longest ago leaves, and what is in use stays."""
 
-    def __init__(self, told: ModelsChanged, users: Mapping[str, int] = MappingProxyType({})) -> None:
+    def __init__(self, report: ModelsChanged, users: Mapping[str, int] = MappingProxyType({})) -> None:
         """Make one.
 
         Args:
-            told: what there is, the model that was used last at the end.
+            report: what there is, the model that was used last at the end.
             users: model -> jobs that are being drawn with it.
         """
-        self._told = told
-        self._resident = list(told.resident)
+        self._report = report
+        self._resident = list(report.resident)
         self._users = Counter(users)
 
     def branched(self) -> SimulatedMemory:
         """The same once more, to go on in another way."""
-        return SimulatedMemory(msgspec.structs.replace(self._told, resident=tuple(self._resident)), self._users)
+        return SimulatedMemory(msgspec.structs.replace(self._report, resident=tuple(self._resident)), self._users)
 
     def load_s(self, model: str) -> float:
         """Seconds that it takes to load."""
-        return self._told.load_s(model)
+        return self._report.load_s(model)
 
     def keeps_models_for(self, model: str) -> bool:
         """As `Seat.keeps_models_for`."""
@@ -58,4 +58,4 @@ class SimulatedMemory:
         self._users -= Counter([model])
 
     def _fits(self, models: Iterable[str]) -> bool:
-        return self._told.fits(models)
+        return self._report.fits(models)
