@@ -6,7 +6,9 @@ import logging
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
+
+from engine.errors import ModelLoadError
+from engine.models.weights_file import WeightsFile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,13 +52,13 @@ def load_inversions(inversions: Sequence[TextualInversion], widths: Sequence[int
 def _vectors(inversion: TextualInversion) -> tuple[tuple[torch.Tensor, ...], str]:
     """Those of a file, and what is wrong with it."""
     try:
-        with safe_open(inversion.path, framework="pt", device="cpu") as file:
-            # Copies: a tensor left in the mapping would change when somebody overwrites the file.
-            vectors = tuple(
-                file.get_tensor(name).to(torch.float32, copy=True).reshape(-1, width)
-                for name, width in zip(inversion.tensors, inversion.widths, strict=True)
-            )
-    except (SafetensorError, OSError, RuntimeError):
+        file = WeightsFile(inversion.path)
+        # Copies: a tensor left in the mapping would change when somebody overwrites the file.
+        vectors = tuple(
+            file.tensor(name).to(torch.float32, copy=True).reshape(-1, width)
+            for name, width in zip(inversion.tensors, inversion.widths, strict=True)
+        )
+    except (ModelLoadError, LookupError, RuntimeError):
         return (), "it is damaged, or not readable"
     if any(len(part) != inversion.num_vectors for part in vectors):
         return (), "it has changed since it was listed"

@@ -12,15 +12,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from engine.backends.base import NetworkFiles
 from engine.errors import ModelLoadError
 from engine.models.layout import TextEncoderPart, find_weights, read_configs
 from engine.models.ldm_names import Source, autoencoder_source, open_clip_source, unet_source
 from engine.models.options import Options
-from engine.models.single_file import autoencoder_prefix, read_header
+from engine.models.single_file import autoencoder_prefix
 from engine.models.unet_plan import UNetPlan
+from engine.models.weights_file import WeightsFile
+from engine.models.weights_header import read_header
 from engine.networks.autoencoder import AutoencoderKL, AutoencoderTiny
 from engine.networks.clip import TextEncoder
 from engine.networks.unet import UNet
@@ -114,7 +115,7 @@ def load_vae(folder: Path, dtype: torch.dtype, device: torch.device) -> Autoenco
     is_alone = configs.side.vae is not None and configs.side.vae.is_file()
     if isinstance(vae, AutoencoderKL) and (is_alone or (configs.single is not None and configs.side.vae is None)):
         # A file with nothing but an autoencoder may have either kind of names.
-        names = read_header(weights)[0]
+        names = read_header(weights).tensors
         if not is_alone or "encoder.down_blocks.0.resnets.0.conv1.weight" not in names:
             num_blocks = len(vae.channels)
             sources = _prefixed(autoencoder_prefix(weights), lambda name: autoencoder_source(name, num_blocks))
@@ -159,7 +160,7 @@ def load_text_encoder(
     prefix = single.prefixes[part]
     if part in single.open_clip:
         return _fill(encoder, weights, dtype, device, sources=_prefixed(prefix, open_clip_source))
-    if f"{prefix}text_model.final_layer_norm.weight" in read_header(weights)[0]:
+    if f"{prefix}text_model.final_layer_norm.weight" in read_header(weights).tensors:
         prefix += "text_model."
     return _fill(encoder, weights, dtype, device, sources=_prefixed(prefix, Source))
 
@@ -210,25 +211,23 @@ def _fill(
         rename: A name in the file -> its name in the module; None: not needed. Nothing may be left over.
         sources: The other way round, for a file that holds more: a name in the module -> where it is in the file.
     """
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            expected = module.state_dict()
-            if sources is None:
-                found = {name: Source(source) for name, source in _match(path, expected, file.keys(), rename).items()}
-            else:
-                found = {name: sources(name) for name in expected}
-                _check_there(path, {source.name for source in found.values()} - set(file.keys()))
-            for name, source in found.items():
-                _shaped(path, name, _taken(file.get_tensor(source.name), source), expected[name])
-            _give_memory(module, dtype, device)
-            for name, target in module.state_dict().items():
-                source = found[name]
-                tensor = _shaped(path, name, _taken(file.get_tensor(source.name), source), target)
-                # Converted where it ends up, as a GPU does it faster. Always a copy: a tensor left in the mapping would
-                # change, or kill the process, when somebody overwrites the file while it is served.
-                target.copy_(tensor.to(device))
-    except (SafetensorError, OSError) as error:
-        raise ModelLoadError(f"{path} is damaged or not readable: {_first_line(error)}") from error
+    file, expected = WeightsFile(path), module.state_dict()
+    if sources is None:
+        found = {name: Source(source) for name, source in _match(path, expected, file.names, rename).items()}
+    else:
+        found = {name: sources(name) for name in expected}
+        _check_there(path, {source.name for source in found.values()} - file.names)
+
+    def read(name: str) -> torch.Tensor:
+        return _shaped(path, name, _taken(file.tensor(found[name].name), found[name]), expected[name])
+
+    for name in expected:
+        read(name)  # a file that does not fit is refused before memory is taken
+    _give_memory(module, dtype, device)
+    for name, target in module.state_dict().items():
+        # Converted where it ends up, as a GPU does it faster. Always a copy: a tensor left in the mapping would
+        # change, or kill the process, when somebody overwrites the file while it is served.
+        target.copy_(read(name).to(device))
     return module.eval().requires_grad_(False)  # noqa: FBT003 - torch's own signature
 
 

@@ -10,25 +10,23 @@ import copy
 import functools
 import json
 import logging
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from engine.errors import ModelLoadError
 from engine.models.side_file import SideFile, read_side_file, side_file_of
+from engine.models.weights_header import read_header
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["SingleFile", "autoencoder_prefix", "read_header", "read_single_file", "tokenizer_folder"]
+__all__ = ["SingleFile", "autoencoder_prefix", "read_single_file", "tokenizer_folder"]
 
 logger = logging.getLogger(__name__)
 
 UNET_PREFIX: Final = "model.diffusion_model."
 _CONFIGS: Final = Path(__file__).resolve().parent / "configs"
-_MAX_HEADER_BYTES: Final = 2**25
-"""A model of 3,000 tensors has a third of a megabyte."""
 _REFINER: Final = "conditioner.embedders.0.model."
 _SECOND_ENCODER: Final = "conditioner.embedders.1.model."
 _NOT_USED: Final = (
@@ -68,33 +66,14 @@ class SingleFile:
     side: SideFile
 
 
-def read_header(path: Path) -> tuple[dict[str, tuple[int, ...]], Mapping[str, str]]:
-    """Names and shapes of the tensors in a safetensors file, and its notes. No weights are read.
-
-    Raises:
-        ModelLoadError: it is damaged or no such file.
-    """
-    try:
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > _MAX_HEADER_BYTES:
-                raise ModelLoadError(f"{path} is damaged: its header has {length} bytes")
-            header = json.loads(file.read(length))
-        notes = header.pop("__metadata__", {}) or {}
-        return {name: tuple(entry["shape"]) for name, entry in header.items()}, dict(notes)
-    except OSError as error:
-        raise ModelLoadError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, LookupError, TypeError, AttributeError, struct.error, RecursionError) as error:
-        raise ModelLoadError(f"{path} is damaged: it is not a safetensors file") from error
-
-
 def read_single_file(path: Path) -> SingleFile:
     """Recognise a checkpoint.
 
     Raises:
         ModelLoadError: it is damaged, or of a kind that is not served; the message says which.
     """
-    shapes, notes = read_header(path)
+    header = read_header(path)
+    shapes, notes = header.shapes, header.notes
     side = read_side_file(path)
     name = _family_name(path, shapes)
     configs = copy.deepcopy(_template(name))
@@ -135,7 +114,7 @@ def autoencoder_prefix(path: Path) -> str:
     Raises:
         ModelLoadError: it is damaged, or holds no autoencoder.
     """
-    names = read_header(path)[0]
+    names = read_header(path).tensors
     for prefix in ("", "first_stage_model."):
         if f"{prefix}decoder.conv_in.weight" in names:
             return prefix

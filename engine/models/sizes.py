@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from engine.models.layout import WEIGHTS_STEM, find_weights, read_configs
-from engine.models.single_file import read_header
+from engine.models.weights_header import read_header
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +29,7 @@ def memory_bytes(path: Path, bytes_per_number: int) -> int:
     for part in WEIGHTS_STEM:
         if part == "text_encoder_2" and configs.text_encoder_2 is None:
             continue
-        shapes, _ = read_header(find_weights(path, part, prefer_fp16=bytes_per_number == 2))
+        shapes = read_header(find_weights(path, part, prefer_fp16=bytes_per_number == 2)).shapes
         is_own = configs.single is None or part not in configs.single.prefixes
         prefix = "" if configs.single is None or is_own else configs.single.prefixes[part]
         numbers += sum(math.prod(shape) for name, shape in shapes.items() if name.startswith(prefix))

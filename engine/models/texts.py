@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 
@@ -19,6 +19,9 @@ from engine.prompts.prompt import Prompt
 from engine.transfer import sent
 
 __all__ = ["ReadText", "TextReader"]
+
+_ROUNDING: Final = 1e-6
+"""Of the numbers' usual size: a mean that is no further from 0."""
 
 
 class ReadText(NamedTuple):
@@ -114,8 +117,8 @@ class TextReader:
 def _weighted(embeds: torch.Tensor, weights: Sequence[float], *, keeps_mean: bool) -> torch.Tensor:
     """(1, 77, D): a chunk whose tokens count differently; as it is where all count the same.
 
-    A1111's arithmetic, in float32: the mean of all numbers stays as it was. Where that is near 0, the result explodes;
-    networks that were trained have one well away from it.
+    A1111's arithmetic, in float32: the mean of all numbers stays as it was. Unless that is 0, as in networks that were
+    never trained: the quotient of two rounding errors would be anything, or not finite.
     """
     if all(weight == 1.0 for weight in weights):
         return embeds
@@ -124,5 +127,7 @@ def _weighted(embeds: torch.Tensor, weights: Sequence[float], *, keeps_mean: boo
     exact = embeds.float()
     weighted = exact * sent(factors, embeds.device)[None, :, None]
     if keeps_mean:
-        weighted = weighted * (exact.mean() / weighted.mean())
+        before, after = exact.mean(), weighted.mean()
+        is_zero = (before.abs() <= _ROUNDING * exact.abs().mean()) | (after.abs() <= _ROUNDING * weighted.abs().mean())
+        weighted = weighted * torch.where(is_zero, 1.0, before / after)
     return weighted.to(embeds.dtype)
