@@ -95,7 +95,7 @@ sampler-table: install ## Compare every sampler with diffusers and write docs/sa
 sampler-coefficients: install ## Record the samplers' coefficients anew, after diffusers has changed them and we agree.
 	$(PYTHON) -W ignore -m tests.engine.sampler_table --coefficients
 
-BENCHMARKS := model_calls sampler_tables mixed_update cold_start memory http_overhead border_cost submit_latency other_apis engines site_overhead three_prompts against_diffusers contention full_size
+BENCHMARKS := model_calls sampler_tables mixed_update cold_start memory http_overhead border_cost submit_latency other_apis engines site_overhead three_prompts against_diffusers contention full_size two_models model_switches
 .PHONY: benchmarks
 benchmarks: install ## Measure speed, start and memory into benchmarks/results; one alone: make benchmarks ONLY=cold_start.
 	@mkdir -p benchmarks/results

@@ -112,7 +112,11 @@ class RunningServer:
 
     def peak_memory_bytes(self) -> tuple[int, int]:
         """The most memory that gateway and engine have ever had resident. Linux only."""
-        return _peak_memory_bytes(self.process_id), _peak_memory_bytes(self.engine_process_id)
+        return _memory_bytes(self.process_id, "VmHWM"), _memory_bytes(self.engine_process_id, "VmHWM")
+
+    def engine_resident_bytes(self) -> int:
+        """Memory that the engine has resident now. Linux only."""
+        return _memory_bytes(self.engine_process_id, "VmRSS")
 
 
 def client() -> httpx2.Client:
@@ -154,11 +158,11 @@ def _stop(process: subprocess.Popen[str]) -> None:
         process.stdout.close()
 
 
-def _peak_memory_bytes(process_id: int) -> int:
-    peak = _status_field(Path(f"/proc/{process_id}/status"), "VmHWM")
-    if peak is None:
+def _memory_bytes(process_id: int, field: str) -> int:
+    value = _status_field(Path(f"/proc/{process_id}/status"), field)
+    if value is None:
         raise RuntimeError(f"the process {process_id} has ended")
-    return int(peak.removesuffix(" kB")) * 1024
+    return int(value.removesuffix(" kB")) * 1024
 
 
 def _status_field(status: Path, name: str) -> str | None:

@@ -35,6 +35,8 @@ def started() -> Iterator[dict[str, subprocess.Popen[str]]]:
         "memory": ["--model=fake", "--pictures=1", "--burst=3"],
         "submit_latency": ["--repeats=3", "--jobs=50"],
         "other_apis": ["--repeats=3"],
+        "model_switches": ["--switches=6", "--backend=torch"],
+        "two_models": ["--jobs=4", "--rounds=1"],
     }
     processes = {
         name: subprocess.Popen(
@@ -207,3 +209,18 @@ def test_engines_tells_how_many_jobs_two_draw_and_what_http_costs(started):
     assert list(results["jobs a second"]) == ["one local", "two local", "one over HTTP", "two over HTTP"]
     assert all(jobs > 0 for jobs in results["jobs a second"].values())
     assert results["milliseconds a job"].keys() == {"one local", "one over HTTP"}
+
+
+def test_model_switches_tells_memory_and_its_slope(started):
+    printed, document = finished(started["model_switches"])
+    assert document["results"]["slope_mib_per_100"].keys() == {"torch"}
+    (first,) = document["results"]["every_20th_mib"]["torch"]
+    assert 50 < first < 2000
+    assert "| torch | " in printed
+
+
+def test_two_models_are_compared_with_one(started):
+    _, document = finished(started["two_models"])
+    (one,), (two,), (wait,) = document["results"].values()
+    assert 0 < one
+    assert 0 < wait <= two
