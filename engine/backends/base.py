@@ -35,6 +35,8 @@ class NetworkFiles:
     """What its `config.json` says."""
     weights: Path
     """A safetensors file."""
+    changes: tuple[tuple[Path, float], ...] = ()
+    """Files of LoRAs that `load` adds to the weights, and how much of each."""
     load: Callable[[], torch.nn.Module]
     """Reads the file: frozen, in eval mode; what it gave before, while that is in memory."""
 

@@ -6,6 +6,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 import torch
@@ -18,8 +19,8 @@ __all__ = ["KeptNetworks"]
 logger = logging.getLogger(__name__)
 
 _HOST: Final = torch.device("cpu")
-_Key = tuple[str, str, int, int]
-"""Name of the network, its file, and that file's size and time: another file is another network."""
+_Key = tuple[str, str, int, int, tuple[tuple[Path, float], ...]]
+"""Name of the network, its file, that file's size and time, and its LoRAs: another file is another network."""
 
 
 class KeptNetworks:
@@ -76,7 +77,7 @@ class _Backend(TorchBackend):
     def functions(self, network: NetworkFiles, examples: Examples) -> Mapping[str, Function]:
         """See `Backend.functions`."""
         stat = network.weights.stat()
-        key = (network.name, str(network.weights), stat.st_size, stat.st_mtime_ns)
+        key = (network.name, str(network.weights), stat.st_size, stat.st_mtime_ns, network.changes)
         return super().functions(
             replace(network, load=lambda: self._networks.load(self._model, key, network.load)), examples
         )

@@ -116,8 +116,12 @@ class OpenVinoBackend:
         return blobs
 
     def _digest_of(self, network: NetworkFiles) -> str:
+        if self._cache is None:
+            return ""
         try:
-            return self._cache.digest_of(network.weights) if self._cache is not None else ""
+            weights = self._cache.digest_of(network.weights)
+            changes = [(self._cache.digest_of(path), share) for path, share in network.changes]
+            return json.dumps([weights, *changes]) if changes else weights
         except OSError as error:
             raise ModelLoadError(f"{network.weights} is damaged or not readable: {error.strerror}") from error
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import weakref
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 import torch
@@ -17,6 +18,7 @@ from engine.backends.base import NetworkFiles
 from engine.errors import ModelLoadError
 from engine.models.layout import TextEncoderPart, find_weights, read_configs
 from engine.models.ldm_names import Source, autoencoder_source, open_clip_source, unet_source
+from engine.models.loras import Change, changed, lora_changes
 from engine.models.options import Options
 from engine.models.single_file import autoencoder_prefix
 from engine.models.unet_plan import UNetPlan
@@ -27,7 +29,7 @@ from engine.networks.clip import TextEncoder
 from engine.networks.unet import UNet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
 __all__ = [
@@ -54,6 +56,7 @@ def network_files(folder: Path, part: Part, dtype: torch.dtype, device: torch.de
     Raises:
         ModelLoadError: a file is missing, or the model is not served; the message names file and reason.
     """
+    configs = read_configs(folder)
     last: weakref.ref[torch.nn.Module] | None = None
 
     def load() -> torch.nn.Module:
@@ -73,8 +76,9 @@ def network_files(folder: Path, part: Part, dtype: torch.dtype, device: torch.de
 
     return NetworkFiles(
         name=part,
-        config=getattr(read_configs(folder), part),
+        config=getattr(configs, part),
         weights=find_weights(folder, part, prefer_fp16=dtype == torch.float16),
+        changes=() if part == "vae" else tuple((lora.path, lora.share_of(part)) for lora in configs.side.loras),
         load=load,
     )
 
@@ -95,13 +99,20 @@ def load_unet(folder: Path, dtype: torch.dtype, device: torch.device) -> UNet:
     Raises:
         ModelLoadError: a file is missing or damaged, or the model is not served; the message names file and reason.
     """
-    plan, single = read_unet_plan(folder), read_configs(folder).single
+    plan, configs = read_unet_plan(folder), read_configs(folder)
     unet = _build(folder / "unet" / "config.json", lambda: UNet(plan))
     weights = find_weights(folder, "unet", prefer_fp16=dtype == torch.float16)
-    if single is not None:
-        prefix = single.prefixes["unet"]
-        return _fill(unet, weights, dtype, device, sources=_prefixed(prefix, lambda name: unet_source(name, plan)))
-    return _fill(unet, weights, dtype, device)
+    changes = lora_changes(
+        configs.side.loras,
+        "unet",
+        ("unet", *configs.text_encoders),
+        unet.state_dict(),
+        lambda name: unet_source(name, plan).name,
+    )
+    sources = None
+    if configs.single is not None:
+        sources = _prefixed(configs.single.prefixes["unet"], lambda name: unet_source(name, plan))
+    return _fill(unet, weights, dtype, device, sources=sources, changes=changes)
 
 
 def load_vae(folder: Path, dtype: torch.dtype, device: torch.device) -> AutoencoderKL | AutoencoderTiny:
@@ -154,15 +165,18 @@ def load_text_encoder(
         return name.removeprefix("text_model.")
 
     weights = find_weights(folder, part, prefer_fp16=dtype == torch.float16)
-    single = read_configs(folder).single
-    if single is None:
-        return _fill(encoder, weights, dtype, device, rename=rename)
-    prefix = single.prefixes[part]
-    if part in single.open_clip:
-        return _fill(encoder, weights, dtype, device, sources=_prefixed(prefix, open_clip_source))
-    if f"{prefix}text_model.final_layer_norm.weight" in read_header(weights).tensors:
-        prefix += "text_model."
-    return _fill(encoder, weights, dtype, device, sources=_prefixed(prefix, Source))
+    configs = read_configs(folder)
+    changes = lora_changes(configs.side.loras, part, ("unet", *configs.text_encoders), encoder.state_dict())
+    sources = None
+    if configs.single is not None:
+        prefix = configs.single.prefixes[part]
+        if part in configs.single.open_clip:
+            sources = _prefixed(prefix, open_clip_source)
+        elif f"{prefix}text_model.final_layer_norm.weight" in read_header(weights).tensors:
+            sources = _prefixed(f"{prefix}text_model.", Source)
+        else:
+            sources = _prefixed(prefix, Source)
+    return _fill(encoder, weights, dtype, device, rename=rename, sources=sources, changes=changes)
 
 
 def _text_encoder_config(folder: Path, part: TextEncoderPart) -> Mapping[str, Any]:
@@ -200,6 +214,7 @@ def _fill(
     *,
     rename: Callable[[str], str | None] = lambda name: name,
     sources: Callable[[str], Source] | None = None,
+    changes: Mapping[str, Sequence[Change]] = MappingProxyType({}),
 ) -> ModuleT:
     """Give a module on the meta device its weights.
 
@@ -210,6 +225,7 @@ def _fill(
         device: Where they go.
         rename: A name in the file -> its name in the module; None: not needed. Nothing may be left over.
         sources: The other way round, for a file that holds more: a name in the module -> where it is in the file.
+        changes: A name in the module -> what LoRAs add to it.
     """
     file, expected = WeightsFile(path), module.state_dict()
     if sources is None:
@@ -227,7 +243,8 @@ def _fill(
     for name, target in module.state_dict().items():
         # Converted where it ends up, as a GPU does it faster. Always a copy: a tensor left in the mapping would
         # change, or kill the process, when somebody overwrites the file while it is served.
-        target.copy_(read(name).to(device))
+        tensor = read(name).to(device)
+        target.copy_(changed(tensor, changes[name]) if name in changes else tensor)
     return module.eval().requires_grad_(False)  # noqa: FBT003 - torch's own signature
 
 

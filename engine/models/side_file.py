@@ -13,7 +13,7 @@ from engine.errors import ModelLoadError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["SideFile", "read_side_file", "side_file_of"]
+__all__ = ["PermanentLora", "SideFile", "read_side_file", "side_file_of"]
 
 _MAX_BYTES: Final = 2**16
 _PREDICTION_TYPES: Final = ("epsilon", "v_prediction")
@@ -29,6 +29,25 @@ _DEFAULTS: Final[Mapping[str, type]] = MappingProxyType(
 )
 
 
+_MAX_LORAS: Final = 8
+_MAX_WEIGHT: Final = 4.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PermanentLora:
+    """A LoRA that belongs to a model for good."""
+
+    path: Path
+    weight: float = 1.0
+    """How much of what it says of the UNet is added; 1: all, as it was trained."""
+    text_weight: float = 1.0
+    """The same of the text encoders."""
+
+    def share_of(self, part: str) -> float:
+        """How much of it is added to one of the model's networks."""
+        return self.weight if part == "unet" else self.text_weight
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SideFile:
     """What its owner says of a model."""
@@ -39,6 +58,8 @@ class SideFile:
     """None: as the model's own files say."""
     zero_terminal_snr: bool | None = None
     """Whether the noise schedule ends in noise alone; None: as the model's own files say."""
+    loras: tuple[PermanentLora, ...] = ()
+    """Added to the weights, in this order."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """What a request gets that does not say: names of `GenerationParams` -> values."""
 
@@ -67,11 +88,11 @@ def read_side_file(model: Path) -> SideFile:
         raise ModelLoadError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:  # no UTF-8, or no TOML
         raise ModelLoadError(f"{path} is damaged: it is not valid TOML ({error})") from error
-    unknown = said.keys() - {"vae", "prediction_type", "zero_terminal_snr", "defaults"}
+    unknown = said.keys() - {"vae", "prediction_type", "zero_terminal_snr", "loras", "defaults"}
     if unknown:
         raise ModelLoadError(
-            f"{path}: {', '.join(sorted(unknown))} must not be set; vae, prediction_type, zero_terminal_snr and "
-            "[defaults] are known"
+            f"{path}: {', '.join(sorted(unknown))} must not be set; vae, prediction_type, zero_terminal_snr, "
+            "[[loras]] and [defaults] are known"
         )
     prediction_type, zero_terminal_snr = said.get("prediction_type"), said.get("zero_terminal_snr")
     if prediction_type not in (None, *_PREDICTION_TYPES):
@@ -82,6 +103,7 @@ def read_side_file(model: Path) -> SideFile:
         vae=_vae(path, said.get("vae")),
         prediction_type=prediction_type,
         zero_terminal_snr=zero_terminal_snr,
+        loras=_loras(path, said.get("loras", [])),
         defaults=_defaults(path, said.get("defaults", {})),
     )
 
@@ -92,6 +114,33 @@ def _vae(path: Path, name: object) -> Path | None:
     if not isinstance(name, str) or Path(name).name != name or not (path.parent / name).exists():
         raise ModelLoadError(f"{path}: vae must be the name of a file or folder in {path.parent}, not {name!r}")
     return path.parent / name
+
+
+def _loras(path: Path, said: object) -> tuple[PermanentLora, ...]:
+    if not isinstance(said, list) or not all(isinstance(entry, dict) for entry in said):
+        raise ModelLoadError(f"{path}: loras must be tables, each begun by a line [[loras]]")
+    if len(said) > _MAX_LORAS:
+        raise ModelLoadError(f"{path}: there must be at most {_MAX_LORAS} loras, not {len(said)}")
+    return tuple(_lora(path, entry) for entry in said)
+
+
+def _lora(path: Path, said: Mapping[str, Any]) -> PermanentLora:
+    unknown = said.keys() - {"file", "weight", "text_weight"}
+    if unknown:
+        raise ModelLoadError(f"{path}: loras.{min(unknown)} is not known; file, weight, text_weight are")
+    name = said.get("file")
+    # In a folder below, where MODELS_DIR does not take it for a model; nowhere else.
+    inside = Path(name) if isinstance(name, str) else Path("..")
+    if inside.is_absolute() or ".." in inside.parts or not (path.parent / inside).is_file():
+        raise ModelLoadError(f"{path}: loras.file must be a file in {path.parent}, or in a folder there, not {name!r}")
+    weight = said.get("weight", 1.0)
+    weights = {"weight": weight, "text_weight": said.get("text_weight", weight)}
+    for key, value in weights.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _MAX_WEIGHT:
+            raise ModelLoadError(
+                f"{path}: loras.{key} must be a number from {-_MAX_WEIGHT:g} to {_MAX_WEIGHT:g}, not {value!r}"
+            )
+    return PermanentLora(path=path.parent / inside, **weights)
 
 
 def _defaults(path: Path, said: object) -> Mapping[str, Any]:

@@ -49,7 +49,8 @@ class WeightsFile:
         try:
             with safe_open(path, framework="pt", device="cpu"):
                 pass  # it checks that header and data suit each other
-            self._tensors = read_header(path).tensors
+            header = read_header(path)
+            self._tensors, self.notes = header.tensors, header.notes
             self._bytes = torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8)
         except (SafetensorError, OSError, RuntimeError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]

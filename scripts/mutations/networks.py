@@ -255,7 +255,7 @@ MUTATIONS: Final = (
     Mutation(
         name="weights-left-in-the-file",
         file=LOADING,
-        old="target.copy_(tensor.to(device))",
+        old="target.copy_(changed(tensor, changes[name]) if name in changes else tensor)",
         new="target.set_(tensor) if tensor.dtype == target.dtype and tensor.ndim < 2 else target.copy_(tensor)",
         test="tests/engine/test_loading.py::test_overwriting_the_files_does_not_change_a_loaded_model",
         why="Overwriting a model's file while it is served would change its pictures, or kill the process.",

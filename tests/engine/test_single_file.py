@@ -169,6 +169,21 @@ def test_a_single_file_draws_what_the_folder_does_without_a_network(
     assert pictures[0] == pictures[1]
 
 
+def test_a_lora_changes_a_single_file_as_its_folder(family: str, folder: Path, tmp_path: Path):
+    path = tmp_path / "model.safetensors"
+    write_single_file(folder, path, family)
+    before = load_unet(path, torch.float32, CPU).state_dict()
+    layer = "mid_block.attentions.0.transformer_blocks.0.attn1.to_k"
+    width = before[f"{layer}.weight"].shape[0]
+    matrices = {"lora_A": torch.ones(2, width), "lora_B": torch.ones(width, 2)}
+    save_file({f"unet.{layer}.{name}.weight": tensor for name, tensor in matrices.items()}, tmp_path / "a.safetensors")
+    for place in (folder, path):
+        place.with_name(f"{place.stem}.toml").write_text('[[loras]]\nfile = "a.safetensors"\nweight = 0.5\n')
+    ours, same = (load_unet(place, torch.float32, CPU).state_dict() for place in (path, folder))
+    assert [name for name, tensor in ours.items() if not torch.equal(tensor, before[name])] == [f"{layer}.weight"]
+    assert all(torch.equal(tensor, same[name]) for name, tensor in ours.items())
+
+
 @pytest.mark.parametrize("family", ["sd1"], indirect=True)
 def test_another_autoencoder_takes_the_place_of_the_model_s_own(folder: Path, tmp_path: Path):
     """In any of the three forms in which people have them; beside a model without one, too."""
