@@ -12,18 +12,29 @@ from PIL import Image
 from engine.engine import Engine
 from engine.models.fake import FakeModel
 from engine.params import GenerationParams
-from server.executors.messages import FromEngine, ImageReady, JobDone, Preview, Submit
+from server.executors.messages import FromEngine, ImageReady, JobDone, Preview, Progress, Submit
 from server.worker import engine_worker
 from server.worker.engine_worker import EngineWorker
 from server.worker.image_files import encode_preview
 
 
-def told(submit: Submit) -> list[FromEngine]:
-    """Everything that a worker says of a job."""
+def told(submit: Submit, *, waits_for_preview: bool = False) -> list[FromEngine]:
+    """Everything that a worker says of a job.
+
+    Args:
+        submit: the job.
+        waits_for_preview: whether the engine takes its third step only when the first step's preview is there.
+            It is otherwise free to finish the job first, and the preview of a finished job is not sent.
+    """
     said: list[FromEngine] = []
+    is_shown = threading.Event()
 
     def hear(message: FromEngine) -> None:
         said.append(message)
+        if isinstance(message, Preview):
+            is_shown.set()
+        if waits_for_preview and isinstance(message, Progress) and message.step == 2:
+            assert is_shown.wait(20), "no preview came"
         if isinstance(message, JobDone):
             engine_worker.stop()
 
@@ -58,7 +69,7 @@ def test_a_preview_is_enlarged_at_most_fourfold_and_never_large(size: tuple[int,
 
 
 def test_a_worker_sends_previews_before_the_picture():
-    said = [message for message in told(submit()) if isinstance(message, Preview | ImageReady)]
+    said = [message for message in told(submit(), waits_for_preview=True) if isinstance(message, Preview | ImageReady)]
     assert isinstance(said[0], Preview)
     assert (said[0].job_id, said[0].image_index, said[0].step) == ("a", 0, 1)
     picture = Image.open(io.BytesIO(said[0].data))
