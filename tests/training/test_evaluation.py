@@ -1,22 +1,23 @@
-"""The judge, the sheets of riddles, the figures and the card."""
+"""The judge, the sheets, the figures and the card."""
 
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from training.dreamlet import evaluate, sheets
-from training.dreamlet.card import card
 from training.dreamlet.config import load_preset
 from training.dreamlet.figures import GOALS, Figures
+from training.dreamlet.generate import DEFAULT, SAMPLERS, Settings, generate
 from training.dreamlet.judge import Judge, answers, load_judge, shares_right
-from training.dreamlet.labels import COLOUR_NAMES, IGNORED, SUBJECT_NAMES
+from training.dreamlet.labels import COLOUR_NAMES, IGNORED, STYLE_NAMES, SUBJECT_NAMES
 from training.dreamlet.learning.loop import run
 from training.dreamlet.learning.run_folder import RunFolder
 from training.dreamlet.networks import new_autoencoder, new_pipeline, new_text_encoder, new_unet
 from training.dreamlet.train_judge import JudgeStage
-from training.dreamlet.vocabulary import COLOUR_WORDS, SUBJECTS
+from training.dreamlet.vocabulary import COLOUR_WORDS, COLOURS, PLACES, STYLE_WORDS, SUBJECTS, TIMES
 
 pytestmark = [
     # diffusers' schedulers hand torch tensors to numpy in a way that numpy 2 deprecates.
@@ -100,9 +101,9 @@ def test_a_sheet_of_riddles_hides_the_answers_in_a_file_of_their_own(tmp_path):
 
 def test_every_prompt_is_drawn_with_its_own_seed_whatever_the_batch(pipeline):
     prompts, seeds = ["a cat", "a dog", "a fox"], [1, 2, 3]
-    together = evaluate.generate(pipeline, prompts, seeds, batch_size=2)
+    together = generate(pipeline, prompts, seeds, batch_size=2)
     assert together.shape == (3, 3, 64, 64)
-    alone = evaluate.generate(pipeline, prompts[2:], seeds[2:], batch_size=1)
+    alone = generate(pipeline, prompts[2:], seeds[2:], batch_size=1)
     # Another batch size may round differently.
     assert (together[2].int() - alone[0].int()).abs().max() <= 1
 
@@ -110,26 +111,51 @@ def test_every_prompt_is_drawn_with_its_own_seed_whatever_the_batch(pipeline):
 def test_captions_are_judged_and_sheets_are_written(tmp_path):
     asked = []
 
-    def draw(prompts, seeds):
-        asked.append((list(prompts), list(seeds)))
+    def draw(prompts, seeds, settings):
+        asked.append((list(prompts), list(seeds), settings))
         return torch.zeros(len(prompts), 3, 64, 64, dtype=torch.uint8)
 
     judge = Judge(16).eval()
     assert set(evaluate.judge_captions(draw, judge, count=2)) <= set(GOALS)
     assert 0 <= evaluate.draw_sheets(draw, judge, tmp_path, riddles=4)["pair"] <= 1
-    assert [len(prompts) for prompts, _ in asked] == [2, 24, 4, 4]
+    assert [len(prompts) for prompts, _, _ in asked] == [2, 24, 24, *[6] * 9, 4, 4, 4]
     assert asked[1][1] == [7] * 24
-    names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"sheet.png", "stranger.png", "stranger_key.txt", "pairs.png", "pairs_key.txt"}
+    assert asked[2][0][7:9] == ["a cat on a mat, digital art", "a dog in a yard"]
+    assert asked[2][1][7:9] == [7, 0]
+    assert [settings for *_, settings in asked[3:12]] == [*sheets.SETTINGS.values()]
+    riddles = {f"{name}{end}" for name in ("stranger", "styles", "pairs") for end in (".png", "_key.txt")}
+    settings = {f"settings_{name}.png" for name in sheets.SETTINGS}
+    assert {path.name for path in tmp_path.iterdir()} == {"sheet.png", "seeds.png", *riddles, *settings}
 
 
-def test_the_card_says_which_goals_were_missed(tmp_path):
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_settings_reach_the_picture(pipeline, sampler):
+    plain = generate(pipeline, ["a cat"], [1], 1)
+    wide = generate(pipeline, ["a cat"], [1], 1, Settings(sampler, steps=3, guidance_scale=4.0, width=96, height=48))
+    assert wide.shape == (1, 3, 48, 96)
+    assert torch.equal(generate(pipeline, ["a cat"], [1], 1, DEFAULT), plain)
+
+
+def test_the_riddles_of_styles_show_each_as_often_and_name_it():
+    scenes, prompts = sheets.style_riddles(48)
+    assert {style: [scene.style for scene in scenes].count(style) for style in STYLE_NAMES} == dict.fromkeys(
+        STYLE_NAMES, 12
+    )
+    for scene, prompt in zip(scenes, prompts, strict=True):
+        assert prompt.endswith(STYLE_WORDS[scene.style][0])
+
+
+def test_figures_are_kept_and_shown_beside_their_goals(tmp_path):
     shares = {"subject": 0.95, "colour": 0.5, "place": 0.98, "time": 0.98, "pair": 0.9}
     figures = Figures(
         600, shares, dict.fromkeys(shares, 0.99), 29.5, 0.17, 0.3, 0.9, 2, "cpu", {"unet": 12_500_000}
     )  # fmt: skip
     figures.save(tmp_path / "figures.json")
-    text = card(Figures.load(tmp_path / "figures.json"), "Two minutes on a toaster.")
-    assert "Below its goal: colour." in text
-    assert "Two minutes on a toaster." in text
-    assert "50.0%" in text
+    assert Figures.load(tmp_path / "figures.json") == figures
+    assert "| colour | 50.0% | 97% | 99.0% |" in figures.table()
+
+
+def test_the_model_card_lists_every_word_for_what_the_model_knows():
+    card = (Path(__file__).parents[2] / "models" / "dreamlet" / "README.md").read_text(encoding="utf-8")
+    known = [*SUBJECTS, *COLOURS, *STYLE_NAMES, *(where.phrases[0] for where in PLACES.values())]
+    assert [word for word in (*known, *(when.phrases[0] for when in TIMES.values())) if word not in card] == []

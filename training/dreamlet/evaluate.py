@@ -1,4 +1,4 @@
-"""Evaluates a pipeline: judge, blind test, the autoencoder's PSNR, speed, loss, a sheet of 24 prompts.
+"""Evaluates a pipeline: judge, blind tests, the autoencoder's PSNR, speed, loss, sheets of fixed prompts and settings.
 
 `python -m training.dreamlet.evaluate --pipeline DIR --judge FILE --out DIR` prints tables and one JSON line.
 """
@@ -7,63 +7,40 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
-from typing import TypeAlias
 
-import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
 
 from training.dreamlet.captions import full_caption
 from training.dreamlet.figures import Figures
+from training.dreamlet.generate import DEFAULT, Draw, Settings, generate
 from training.dreamlet.held_out_loss import HeldOut
 from training.dreamlet.judge import Judge, answers, load_judge, shares_right
 from training.dreamlet.labels import judged_labels
 from training.dreamlet.machine import device
 from training.dreamlet.networks import load_pipeline
 from training.dreamlet.scenes import Scene, draw_held_out_scene
-from training.dreamlet.sheets import SHEET_PROMPTS, pair_riddles, sheet, single_riddles, write_riddles
+from training.dreamlet.sheets import (
+    FIRST_PROMPTS,
+    SEEDS,
+    SETTINGS,
+    SETTINGS_PROMPTS,
+    SHEET_PROMPTS,
+    SHEET_SEED,
+    pair_riddles,
+    sheet,
+    single_riddles,
+    style_riddles,
+    write_riddles,
+)
 from training.dreamlet.train_autoencoder import held_out_pictures, psnr
 from training.dreamlet.train_judge import score_on_drawings
 
-STEPS = 28
-GUIDANCE_SCALE = 7.0
 CAPTIONS_SEED = 900_003
 RIDDLES = 48
-SHEET_SEED = 7
-
-Draw: TypeAlias = Callable[[Sequence[str], Sequence[int]], torch.Tensor]
-"""Prompts and seeds to pictures, (N, 3, H, W), bytes."""
-
-
-def generate(
-    pipeline: StableDiffusionPipeline, prompts: Sequence[str], seeds: Sequence[int], batch_size: int
-) -> torch.Tensor:
-    """Draw with the default settings.
-
-    Args:
-        pipeline: on its device.
-        prompts: one a picture.
-        seeds: one a picture, each for a generator on the CPU.
-        batch_size: pictures drawn together.
-
-    Returns:
-        (N, 3, H, W), bytes, on the CPU.
-    """
-    parts = []
-    for start in range(0, len(prompts), batch_size):
-        chosen = slice(start, start + batch_size)
-        images = pipeline(
-            prompt=list(prompts[chosen]),
-            num_inference_steps=STEPS,
-            guidance_scale=GUIDANCE_SCALE,
-            generator=[torch.Generator().manual_seed(seed) for seed in seeds[chosen]],
-            output_type="np",
-        ).images
-        parts.append(torch.from_numpy((np.asarray(images) * 255).round().astype(np.uint8)).permute(0, 3, 1, 2))
-    return torch.cat(parts)
 
 
 def judged(judge: Judge, images: torch.Tensor, scenes: Sequence[Scene]) -> dict[str, float]:
@@ -76,23 +53,29 @@ def judge_captions(draw: Draw, judge: Judge, count: int) -> dict[str, float]:
     random = Random(CAPTIONS_SEED)  # noqa: S311 - captions, not secrets
     scenes = [draw_held_out_scene(random) for _ in range(count)]
     prompts = [full_caption(scene, random) for scene in scenes]
-    return judged(judge, draw(prompts, range(count)), scenes)
+    return judged(judge, draw(prompts, range(count), DEFAULT), scenes)
 
 
 def draw_sheets(draw: Draw, judge: Judge, out: Path, riddles: int = RIDDLES) -> dict[str, float]:
-    """Write the sheet of prompts and both sheets of riddles with their keys.
+    """Write the sheets of fixed prompts and settings, and the sheets of riddles with their keys.
 
     Returns:
         What the judge says of the pictures with two subjects; `pair`: both right.
     """
-    sheet(draw(SHEET_PROMPTS, [SHEET_SEED] * len(SHEET_PROMPTS))).save(out / "sheet.png")
-    scenes, prompts_of_one = single_riddles(riddles)
-    seeds = range(len(scenes))
-    write_riddles(out, "stranger", draw(prompts_of_one, seeds), prompts_of_one)
-    pairs, prompts_of_two = pair_riddles(riddles)
-    images = draw(prompts_of_two, seeds)
-    write_riddles(out, "pairs", images, prompts_of_two)
-    return judged(judge, images, pairs)
+    sheet(draw(SHEET_PROMPTS, [SHEET_SEED] * len(SHEET_PROMPTS), DEFAULT)).save(out / "sheet.png")
+    prompts = [prompt for prompt in FIRST_PROMPTS for _ in range(SEEDS)]
+    sheet(draw(prompts, [*range(SEEDS)] * len(FIRST_PROMPTS), DEFAULT), columns=SEEDS).save(out / "seeds.png")
+    for name, settings in SETTINGS.items():
+        pictures = draw(SETTINGS_PROMPTS, [SHEET_SEED] * len(SETTINGS_PROMPTS), settings)
+        sheet(pictures, columns=len(SETTINGS_PROMPTS)).save(out / f"settings_{name}.png")
+    for name, (scenes, prompts) in {
+        "stranger": single_riddles(riddles),
+        "styles": style_riddles(riddles),
+        "pairs": pair_riddles(riddles),
+    }.items():
+        images = draw(prompts, range(len(scenes)), DEFAULT)
+        write_riddles(out, name, images, prompts)
+    return judged(judge, images, scenes)
 
 
 def seconds_a_picture(pipeline: StableDiffusionPipeline) -> float:
@@ -115,8 +98,8 @@ def evaluate(folder: Path, judge_file: Path, out: Path, pictures: int, batch_siz
     judge = load_judge(judge_file)
     out.mkdir(parents=True, exist_ok=True)
 
-    def draw(prompts: Sequence[str], seeds: Sequence[int]) -> torch.Tensor:
-        return generate(pipeline, prompts, seeds, batch_size)
+    def draw(prompts: Sequence[str], seeds: Sequence[int], settings: Settings) -> torch.Tensor:
+        return generate(pipeline, prompts, seeds, batch_size, settings)
 
     pair = draw_sheets(draw, judge, out)["pair"]
     parts = {"unet": pipeline.unet, "text_encoder": pipeline.text_encoder, "vae": pipeline.vae}

@@ -1,9 +1,10 @@
-"""Contact sheets of generated pictures: 24 fixed prompts, and a blind test.
+"""Contact sheets of generated pictures: fixed prompts, seeds and settings, and blind tests.
 
 A riddle sheet shows numbered pictures without their prompts; the key beside it, a file of its own, holds the answers.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import cycle, islice
 from pathlib import Path
 from random import Random
@@ -12,7 +13,9 @@ import torch
 from PIL import Image, ImageDraw
 
 from training.dreamlet.captions import full_caption, pair_caption
-from training.dreamlet.scenes import SUBJECT_NAMES, Said, Scene, draw_held_out_scene, draw_scene
+from training.dreamlet.generate import Settings
+from training.dreamlet.scenes import STYLE_NAMES, SUBJECT_NAMES, Said, Scene, draw_held_out_scene, draw_scene
+from training.dreamlet.vocabulary import STYLE_WORDS
 
 SHEET_PROMPTS = (
     "a cat on a mat, digital art",
@@ -41,7 +44,33 @@ SHEET_PROMPTS = (
     "a red mushroom in a forest",
 )
 """The specification's three first."""
-STRANGER_SEED, PAIRS_SEED = 900_005, 900_006
+SHEET_SEED = 7
+
+FIRST_PROMPTS, SEEDS = SHEET_PROMPTS[:3], 8
+"""What must come out well with every seed."""
+
+SETTINGS_PROMPTS = (
+    "a cat on a mat, digital art",
+    "a dog in a yard",
+    "a white rabbit in a forest in the snow",
+    "a lighthouse on a beach",
+    "a red mushroom in a forest",
+    "a big tree and a small house in a yard",
+)
+SETTINGS = {
+    "default": Settings(),
+    "euler": Settings(sampler="Euler"),
+    "ddim": Settings(sampler="DDIM"),
+    "12_steps": Settings(steps=12),
+    "guidance_4": Settings(guidance_scale=4.0),
+    "guidance_10": Settings(guidance_scale=10.0),
+    "192x256": Settings(width=192),
+    "320x256": Settings(width=320),
+    "no_snow": Settings(negative_prompt="snow"),
+}
+"""A row of the same prompts with each."""
+
+STRANGER_SEED, PAIRS_SEED, STYLES_SEED = 900_005, 900_006, 900_007
 GAP, LABEL = 8, 22
 """Pixels between pictures, and for a number below each."""
 
@@ -87,6 +116,15 @@ def pair_riddles(count: int) -> tuple[list[Scene], list[str]]:
         if left.kind != right.kind and scene.time == "day":
             scenes.append(scene)
     return scenes, [pair_caption(scene, random) for scene in scenes]
+
+
+def style_riddles(count: int) -> tuple[list[Scene], list[str]]:
+    """Held-out scenes of one subject by day, every style equally often, in mixed order, and a prompt for each."""
+    random = Random(STYLES_SEED)  # noqa: S311 - captions, not secrets
+    styles = random.sample([*islice(cycle(STYLE_NAMES), count)], k=count)
+    scenes = [replace(draw_held_out_scene(random), time="day", style=style) for style in styles]
+    words = [STYLE_WORDS[style][0] for style in styles]
+    return scenes, [f"{full_caption(scene, random)}, {word}" for scene, word in zip(scenes, words, strict=True)]
 
 
 def write_riddles(folder: Path, name: str, images: torch.Tensor, prompts: Sequence[str]) -> None:

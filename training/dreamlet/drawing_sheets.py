@@ -1,4 +1,4 @@
-"""Contact sheets of the renderer's drawings: `python -m training.dreamlet.sheet subjects --out FILE`."""
+"""Contact sheets of the renderer's drawings: `python -m training.dreamlet.drawing_sheets subjects --out FILE`."""
 
 import argparse
 import itertools
@@ -7,11 +7,11 @@ import time
 from pathlib import Path
 from random import Random
 
-from PIL import Image
-
 from training.dreamlet.captions import draw_example
 from training.dreamlet.drawing.render import render
+from training.dreamlet.drawings import stacked
 from training.dreamlet.scenes import COLOUR_NAMES, PLACE_NAMES, STYLE_NAMES, SUBJECT_NAMES, TIME_NAMES, Scene, Subject
+from training.dreamlet.sheets import sheet
 
 
 def every_subject() -> list[Scene]:
@@ -81,11 +81,7 @@ def main() -> None:
     started = time.perf_counter()
     pictures = [render(scene) for scene in scenes]
     each_ms = 1000 * (time.perf_counter() - started) / len(scenes)
-    side = 256
-    board = Image.new("RGB", (columns * side, -(-len(pictures) // columns) * side), "white")
-    for index, picture in enumerate(pictures):
-        board.paste(picture, (index % columns * side, index // columns * side))
-    board.save(options.out)
+    sheet(stacked(pictures), columns).save(options.out)
     sys.stdout.write(f"{len(pictures)} pictures, {each_ms:.1f} ms each\n")
 
 
