@@ -62,7 +62,10 @@ TOO_LONG = "must have at most 600 tokens, counted in parts of 75"
         ({"negative_prompt": "x " * 601, "guidance_scale": 1.0}, None),
         ({"prompt": "x BREAK " * 9}, ("prompt", TOO_LONG)),
         ({"prompt": "x " * 601, "prompt_syntax": "plain"}, None),
-        ({"hires": Hires(width=1024, height=1024, steps=5, strength=0.5, prompt="x " * 601)}, ("prompt", TOO_LONG)),
+        (
+            {"hires": Hires(width=1024, height=1024, steps=5, strength=0.5, prompt="x " * 601)},
+            ("hires.prompt", TOO_LONG),
+        ),
         (
             {"prompt": "[a|b|c|d|e|f|g|h|i]" + "x " * 520, "num_inference_steps": 20},
             ("prompt", "must have at most 64 parts of 75 tokens in all texts that it becomes"),
