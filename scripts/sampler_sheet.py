@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 TILE = 128
 """Pixels of one picture on the sheet."""
-LABEL_WIDTH = 150
+LABEL_WIDTH = 200
 MARGIN = 10
 BLOCKS = 2
 """Samplers stand in so many columns."""

@@ -131,8 +131,9 @@ def test_captions_are_judged_and_sheets_are_written(tmp_path):
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_settings_reach_the_picture(pipeline, sampler):
     plain = generate(pipeline, ["a cat"], [1], 1)
-    wide = generate(pipeline, ["a cat"], [1], 1, Settings(sampler, steps=3, guidance_scale=4.0, width=96, height=48))
+    wide = generate(pipeline, ["a cat"], [1], 1, Settings(sampler, steps=3, guidance_scale=4.0, size=(96, 48)))
     assert wide.shape == (1, 3, 48, 96)
+    assert not getattr(pipeline.scheduler.config, "clip_sample", False)
     assert torch.equal(generate(pipeline, ["a cat"], [1], 1, DEFAULT), plain)
 
 

@@ -25,10 +25,8 @@ class Settings:
     steps: int = 28
     guidance_scale: float = 7.0
     negative_prompt: str = ""
-    width: int | None = None
-    """Pixels; None: the model's own."""
-    height: int | None = None
-    """Pixels; None: the model's own."""
+    size: tuple[int, int] | None = None
+    """Width and height in pixels; None: the model's own."""
 
 
 DEFAULT = Settings()
@@ -56,7 +54,9 @@ def generate(
     Returns:
         (N, 3, H, W), bytes, on the CPU.
     """
-    pipeline.scheduler = SAMPLERS[settings.sampler].from_config(pipeline.scheduler.config)
+    # DDIM would cut the latents to [-1, 1] by default, as if they were pixels.
+    pipeline.scheduler = SAMPLERS[settings.sampler].from_config(pipeline.scheduler.config, clip_sample=False)
+    width, height = settings.size or (None, None)
     parts = []
     for start in range(0, len(prompts), batch_size):
         chosen = slice(start, start + batch_size)
@@ -65,8 +65,8 @@ def generate(
             negative_prompt=[settings.negative_prompt] * len(prompts[chosen]),
             num_inference_steps=settings.steps,
             guidance_scale=settings.guidance_scale,
-            width=settings.width,
-            height=settings.height,
+            width=width,
+            height=height,
             generator=[torch.Generator().manual_seed(seed) for seed in seeds[chosen]],
             output_type="np",
         ).images

@@ -64,8 +64,8 @@ SETTINGS = {
     "12_steps": Settings(steps=12),
     "guidance_4": Settings(guidance_scale=4.0),
     "guidance_10": Settings(guidance_scale=10.0),
-    "192x256": Settings(width=192),
-    "320x256": Settings(width=320),
+    "192x256": Settings(size=(192, 256)),
+    "320x256": Settings(size=(320, 256)),
     "no_snow": Settings(negative_prompt="snow"),
 }
 """A row of the same prompts with each."""
