@@ -52,13 +52,19 @@ def num_chunks(leg: Leg, count: Callable[[Prompt], int]) -> int:
     Raises:
         InvalidParamsError: this model cannot read its prompts.
     """
+    try:
+        return _num_chunks(leg, count)
+    except InvalidParamsError as error:
+        # A second leg that repeats the first one's texts is never the first to fail.
+        if leg.start == "leg":
+            raise InvalidParamsError(f"hires.{error.field}", error.rule, error.value) from None
+        raise
+
+
+def _num_chunks(leg: Leg, count: Callable[[Prompt], int]) -> int:
     prompts = leg.prompts
-    # A second leg that repeats the first one's texts is never the first to fail.
-    prefix = "hires." if leg.start == "leg" else ""
     if len(prompts.weights) > 1 and leg.negative_prompt is None:
-        raise InvalidParamsError(
-            f"{prefix}prompt", "must not join prompts by AND with a model that guides by itself", "AND"
-        )
+        raise InvalidParamsError("prompt", "must not join prompts by AND with a model that guides by itself", "AND")
     parts = () if leg.negative_prompt is None else leg.read(leg.negative_prompt, is_negative=True)
     negatives = {told for part in parts for _, told in part.schedule}
     counts: dict[str, int] = {}
@@ -67,15 +73,15 @@ def num_chunks(leg: Leg, count: Callable[[Prompt], int]) -> int:
             counts[told.text] = count(told)
         except PromptError as error:
             field = "negative_prompt" if told.text in negatives else "prompt"
-            raise InvalidParamsError(prefix + field, str(error), told.text) from None
+            raise InvalidParamsError(field, str(error), told.text) from None
     text, most = max(counts.items(), key=operator.itemgetter(1))
     name = "negative_prompt" if text in negatives else "prompt"
     if most > MAX_CHUNKS:
         rule = f"must have at most {MAX_CHUNKS * CHUNK_TOKENS} tokens, counted in parts of {CHUNK_TOKENS}"
-        raise InvalidParamsError(prefix + name, rule, text)
+        raise InvalidParamsError(name, rule, text)
     if most * len(counts) > MAX_TOLD_CHUNKS:
         rule = f"must have at most {MAX_TOLD_CHUNKS} parts of {CHUNK_TOKENS} tokens in all texts that it becomes"
-        raise InvalidParamsError(f"{prefix}prompt", rule, leg.prompt)
+        raise InvalidParamsError("prompt", rule, leg.prompt)
     return most
 
 
