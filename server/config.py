@@ -1,28 +1,22 @@
 """Every setting of the server: its name in the environment or in `.env`, its unit, meaning and default.
 
-Read once, in `load_settings`; the environment wins over `.env`, and an empty value means unset. Every part gets only
-its own values, as arguments.
+Read once, by `server/settings_file.py`; an empty value means unset. Every part gets only its own values, as arguments.
 """
 
 from __future__ import annotations
 
-import difflib
-import os
 import re
-from collections.abc import Mapping
 from decimal import Decimal
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-from dotenv import dotenv_values
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from engine.errors import InvalidParamsError
 from engine.params import LIMITS
 from engine.samplers import resolve_sampler
-from server.error_wording import rule_of, shortened
 
 __all__ = [
     "DEFAULT_MODEL_ID",
@@ -30,9 +24,6 @@ __all__ = [
     "CompatApi",
     "Settings",
     "StartError",
-    "load_settings",
-    "misspelt_names",
-    "unknown_names",
 ]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -357,70 +348,5 @@ class Settings(BaseSettings):
         return sampler.name, noise_schedule
 
 
-def load_settings(env_file: Path = Path(".env")) -> Settings:
-    """Read the settings from the environment and, beneath it, from `env_file`.
-
-    Raises:
-        StartError: a value is wrong, or the file cannot be read; one line that names each setting, rule and value.
-    """
-    try:
-        _take_hub_cache(env_file)
-        # pydantic-settings adds these arguments at run time
-        return Settings(_env_file=env_file, _env_file_encoding=_ENCODING)  # type: ignore[call-arg]
-    except ValidationError as error:
-        raise StartError("; ".join(_setting_error(finding) for finding in error.errors())) from None
-    except UnicodeError:
-        raise StartError(f"{env_file} cannot be read: it must be text in UTF-8; save it as UTF-8") from None
-    except OSError as error:
-        raise StartError(f"{env_file} cannot be read: {error.strerror}") from None
-
-
-def _values_of(env_file: Path) -> Mapping[str, str | None]:
-    """What stands in the file, as the site reads it too: UTF-8, with or without a byte order mark."""
-    if env_file.is_file() and b"\0" in env_file.read_bytes():
-        raise StartError(f"{env_file} must be text in UTF-8, and looks like UTF-16; save it as UTF-8")
-    return dotenv_values(env_file, encoding=_ENCODING)
-
-
-def _take_hub_cache(env_file: Path) -> None:
-    """Let the model hub's own names count in the file as they do in the environment, for gateway and engine alike."""
-    found = _values_of(env_file)
-    for name in _HUB_NAMES:
-        if value := found.get(name):
-            os.environ.setdefault(name, value)
-
-
-_ENCODING = "utf-8-sig"
-
-_HUB_NAMES = ("HF_HOME", "HF_HUB_CACHE")
-"""Where the model hub's library keeps what it has fetched."""
-
-_OF_THE_SITE = ("SITE_", "EMAIL_", "GPU_SERVER_")
-"""How the names begin that the site reads from the same file, and warns about."""
-
-_SECRETS = frozenset({"API_KEY", "ENGINE_TOKEN"})
-"""Settings whose values are never repeated, not even a wrong one."""
-
-
-def unknown_names(env_file: Path = Path(".env")) -> Mapping[str, str | None]:
-    """Names in `env_file` that are no settings -> the setting they look like, if any. Without the site's."""
-    ours = [*(name.upper() for name in Settings.model_fields), *_HUB_NAMES]
-    names = [name for name in _values_of(env_file) if name.upper() not in ours]
-    close = {name: difflib.get_close_matches(name.upper(), ours, n=1, cutoff=0.8) for name in names}
-    return {name: next(iter(close[name]), None) for name in names if not name.upper().startswith(_OF_THE_SITE)}
-
-
-def misspelt_names(env_file: Path = Path(".env")) -> Mapping[str, str]:
-    """Those of them that look like a setting."""
-    return {name: setting for name, setting in unknown_names(env_file).items() if setting is not None}
-
-
 def _split(names: str) -> list[str]:
     return [name for name in re.split(r"[,\s]+", names) if name]
-
-
-def _setting_error(finding: Mapping[str, object]) -> str:
-    name = str(finding["loc"][0]).upper()  # type: ignore[index]  # pydantic's `loc` is a tuple
-    if name in _SECRETS:
-        return f"{name} {rule_of(finding)}"
-    return f"{name} {rule_of(finding)}, not {shortened(finding['input'])!r}"

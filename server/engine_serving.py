@@ -18,7 +18,7 @@ import uvicorn
 from server.access.connections import guarded_config, room_for
 from server.access.network import is_loopback
 from server.access.tls import tls_context
-from server.config import Settings, StartError, load_settings
+from server.config import Settings, StartError
 from server.draining_server import bound_socket
 from server.engine_service import EngineService
 from server.errors import ServerError
@@ -26,6 +26,7 @@ from server.executors.engines import local_engines
 from server.executors.pool import EnginePool
 from server.log_format import configure_logging
 from server.sd_notify import ServiceManager
+from server.settings_file import load_settings
 
 __all__ = ["engine"]
 

@@ -34,7 +34,7 @@ from server.access.proxies import TrustedProxies
 from server.access.rate_limit_middleware import RateLimitMiddleware
 from server.access.rate_limits import KeyLimits
 from server.catalogue import read_catalogue
-from server.config import CompatApi, Settings, StartError, load_settings, unknown_names
+from server.config import CompatApi, Settings, StartError
 from server.dialects.a1111 import A1111
 from server.dialects.base import Dialect
 from server.dialects.huggingface import HUGGINGFACE
@@ -70,6 +70,7 @@ from server.routes.openai.signed_urls import SignedUrls
 from server.routes.strict_requests import refuse_unknown_query
 from server.routes.upload_route import paths_with_uploads
 from server.schemas.generation import Defaults
+from server.settings_file import load_settings, unknown_names
 from server.store.database import database_opened
 from server.store.errors import StoreError
 from server.store.input_files import INPUTS_FOLDER

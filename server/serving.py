@@ -9,9 +9,10 @@ import argparse
 import gc
 import sys
 
-from server.config import Settings, StartError, load_settings
+from server.config import Settings, StartError
 from server.executors.devices import local_devices
 from server.executors.engine_process import EngineProcess, configuration_of
+from server.settings_file import load_settings
 
 __all__ = ["serve"]
 

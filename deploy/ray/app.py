@@ -15,11 +15,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 
 from engine.errors import ModelLoadError
-from server.config import REPOSITORY, load_settings
+from server.config import REPOSITORY
 from server.engine_service import EngineService
 from server.executors.engine_protocol import DRAW
 from server.executors.engines import local_engines
 from server.executors.pool import EnginePool
+from server.settings_file import load_settings
 
 __all__ = ["Engine", "EngineArguments", "build"]
 

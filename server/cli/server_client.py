@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from server.access.operator_socket import address_of, connect_to, socket_path
 from server.cli.errors import UNREACHABLE, CommandError
-from server.config import Settings, StartError, load_settings
+from server.config import Settings, StartError
+from server.settings_file import load_settings
 
 if TYPE_CHECKING:
     import httpx2

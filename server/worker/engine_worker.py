@@ -26,7 +26,6 @@ from engine.shelf import Shelf
 from engine.warm_up import WarmUp
 from server.executors.messages import (
     Cancel,
-    DeviceMemory,
     FinishEarly,
     FromEngine,
     ImageReady,
@@ -44,6 +43,7 @@ from server.executors.messages import (
     WorkDone,
 )
 from server.picture_info.file_info import ImageMetadata, file_info
+from server.worker.device_memory import device_memory
 from server.worker.image_files import decode_png, encode_image, encode_preview
 from server.worker.model_hash import ModelHash
 from server.worker.models import DEFAULT
@@ -245,7 +245,7 @@ class EngineWorker:
                 case PreparedRequest() | Cancel() | FinishEarly():
                     self._carry_out(command)
                 case Ping(number):
-                    self._send(Pong(number, _device_memory(self._device)))
+                    self._send(Pong(number, device_memory(self._device)))
                     wait_s = self._idle_wait_s()
                 case DeviceError():
                     raise command
@@ -380,23 +380,3 @@ class EngineWorker:
         self._give_back(job_id)
         self._formats.pop(job_id, None)
         self._send(JobFailed.of(job_id, error))
-
-
-def _device_memory(device: torch.device) -> DeviceMemory | None:
-    """How full the device is. Takes microseconds, and does not wait for it.
-
-    Raises:
-        DeviceError: the device failed.
-    """
-    if device.type != "cuda":
-        return None
-    try:
-        free_bytes, total_bytes = torch.cuda.mem_get_info(device)
-    except torch.AcceleratorError as error:
-        raise DeviceError(f"the device failed while reporting its memory: {error}") from error
-    return DeviceMemory(
-        total_bytes=total_bytes,
-        free_bytes=free_bytes,
-        reserved_bytes=torch.cuda.memory_reserved(device),
-        allocated_bytes=torch.cuda.memory_allocated(device),
-    )

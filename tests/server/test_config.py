@@ -7,7 +7,8 @@ import os
 import pytest
 from pydantic import ValidationError
 
-from server.config import Settings, StartError, load_settings, misspelt_names, unknown_names
+from server.config import Settings, StartError
+from server.settings_file import load_settings, misspelt_names, unknown_names
 
 
 @pytest.fixture(autouse=True)

@@ -25,7 +25,7 @@ from newdreamflow.config.logs import LineFormatter
 from newdreamflow.config.proxy import TrustedProxies
 from newdreamflow.config.site_settings import SiteSettings, load_settings, unknown_names
 from newdreamflow.dreams.models import SIZES
-from server.config import load_settings as server_settings
+from server.settings_file import load_settings as server_settings
 from tests.deploy.unit_file import values_of
 
 REPOSITORY = Path(__file__).parents[2]

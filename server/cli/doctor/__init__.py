@@ -17,7 +17,8 @@ from server.cli.doctor.model import look_at_model
 from server.cli.doctor.network import look_at_port
 from server.cli.doctor.tls import look_at_tls
 from server.cli.output import as_json, say
-from server.config import Settings, StartError, load_settings
+from server.config import Settings, StartError
+from server.settings_file import load_settings
 
 __all__ = ["doctor"]
 

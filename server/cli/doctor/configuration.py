@@ -9,7 +9,7 @@ from pathlib import Path
 from dotenv import dotenv_values
 
 from server.cli.doctor.finding import Finding
-from server.config import misspelt_names
+from server.settings_file import misspelt_names
 
 __all__ = ["look_at_configuration"]
 

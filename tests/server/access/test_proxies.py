@@ -9,8 +9,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from server.access.proxies import TrustedProxies
-from server.config import Settings, StartError, load_settings
+from server.config import Settings, StartError
 from server.main import create_app
+from server.settings_file import load_settings
 from server.worker.fake_executor import FakeExecutor
 
 TRUSTED = "127.0.0.1, 10.0.0.0/8, fd00::/8"

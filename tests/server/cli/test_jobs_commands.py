@@ -17,7 +17,7 @@ from engine.params import GenerationParams
 from server.cli.arguments import build_parser, main
 from server.cli.jobs import newest_jobs
 from server.cli.server_client import any_server
-from server.config import load_settings
+from server.settings_file import load_settings
 from server.store.job_store import JobStore
 from server.store.record import Failure, NewJob, Outcome
 from tests.processes import ServerProcess, server_process
