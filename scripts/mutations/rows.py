@@ -169,7 +169,7 @@ MUTATIONS: Final = (
         file="engine/probing.py",
         old="if not nonlinearity <= MAX_NONLINEARITY:\n        raise",
         new="if False:\n        raise",
-        test="tests/engine/test_engine.py::test_a_sampler_that_clips_is_refused_when_the_request_is_prepared",
+        test="tests/engine/test_engine_failures.py::test_a_sampler_that_clips_is_refused_when_the_request_is_prepared",
         why="A sampler that is no table would draw wrong pictures instead of being refused.",
     ),
     Mutation(

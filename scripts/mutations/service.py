@@ -57,7 +57,7 @@ MUTATIONS: Final = (
         file=STORE_THREAD,
         old="if not _carried_out(connection, writes):",
         new="if False:",
-        test="tests/server/store/test_job_store.py::test_an_operation_that_fails_halfway_is_undone_and_its_neighbours_are_not",
+        test="tests/server/store/test_store_thread.py::test_an_operation_that_fails_halfway_is_undone_and_its_neighbours_are_not",
         why="Half of what was refused would be in the store.",
     ),
     Mutation(
@@ -170,7 +170,7 @@ MUTATIONS: Final = (
         file="server/executors/messages.py",
         old="return self.seconds * self.rows_by_job[job_id] / sum(self.rows_by_job.values())",
         new="return self.seconds",
-        test="tests/server/routes/test_usage.py::test_an_items_seconds_are_shared_by_rows_without_anything_left",
+        test="tests/server/jobs/test_work_shares.py::test_an_items_seconds_are_shared_by_rows_without_anything_left",
         why="Jobs that are drawn together would each be told the engine's whole time.",
     ),
     Mutation(
@@ -178,7 +178,7 @@ MUTATIONS: Final = (
         file="server/store/job_table.py",
         old='        count_end(connection, row["key_id"], row["user"], outcome)',
         new="        pass",
-        test="tests/server/routes/test_usage.py::test_usage_outlives_the_jobs",
+        test="tests/server/store/test_usage_table.py::test_usage_outlives_the_jobs",
         why="Nothing would ever be charged.",
     ),
     Mutation(
@@ -202,7 +202,7 @@ MUTATIONS: Final = (
         file="server/cli/backup.py",
         old='    raise _damaged("it is incomplete: its end is missing")',
         new='    return _End(created_at="?", database_sha256="", jobs=num_jobs, pictures=0, missing=len(missing))',
-        test="tests/server/cli/test_backup.py::test_an_archive_that_was_cut_off_or_overwritten_anywhere_is_refused",
+        test="tests/server/cli/test_damaged_backups.py::test_an_archive_that_was_cut_off_or_overwritten_anywhere_is_refused",
         why="A backup that was cut off would be restored without a word, pictures missing.",
     ),
     Mutation(

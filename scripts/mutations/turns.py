@@ -13,7 +13,7 @@ ETA: Final = "server/jobs/eta_simulation.py"
 LEG: Final = "engine/leg_state.py"
 BATCH_SCHEDULER: Final = "engine/batch_scheduler.py"
 SIMULATED: Final = "tests/server/jobs/test_eta_simulation.py::test_every_job_of_any_mix_ends_when_the_simulation_says"
-OUT_OF_MEMORY: Final = "tests/engine/test_engine.py::test_out_of_memory_costs_nobody_a_picture"
+OUT_OF_MEMORY: Final = "tests/engine/test_engine_failures.py::test_out_of_memory_costs_nobody_a_picture"
 
 EARLY: Final = "tests/engine/test_finish_early.py"
 TURNS: Final = "tests/server/jobs/test_model_turns.py"
@@ -82,7 +82,7 @@ MUTATIONS: Final = (
         file=BATCH_SCHEDULER,
         old="used - pictures[-1].num_rows if len(pictures) > 1 else used",
         new="2 if len(pictures) > 1 else used",
-        test="tests/engine/test_engine.py::test_the_learned_limit_is_kept",
+        test="tests/engine/test_engine_failures.py::test_the_learned_limit_is_kept",
         why="One call that was a little too large would make every later one as small as can be.",
     ),
     Mutation(
@@ -106,7 +106,7 @@ MUTATIONS: Final = (
         file=BATCH_SCHEDULER,
         old="self._is_draining = self._is_draining or bool(self.running)",
         new="pass",
-        test="tests/engine/test_engine.py::test_a_decode_that_does_not_fit_waits_until_the_batch_has_left",
+        test="tests/engine/test_engine_failures.py::test_a_decode_that_does_not_fit_waits_until_the_batch_has_left",
         why="A picture whose decode needs all of the memory would be tried again and again, others at its place.",
     ),
     Mutation(
@@ -139,7 +139,7 @@ MUTATIONS: Final = (
         file=ENGINE,
         old="if is_out_of_memory(error):\n                    events += self._make_room(alone)",
         new="if False:\n                    events += self._make_room(alone)",
-        test="tests/engine/test_engine.py::test_a_picture_that_finds_no_memory_alone_waits_for_a_smaller_call",
+        test="tests/engine/test_engine_failures.py::test_a_picture_that_finds_no_memory_alone_waits_for_a_smaller_call",
         why="A full device would be taken for a broken one, and every running picture lost.",
     ),
     Mutation(
@@ -147,7 +147,7 @@ MUTATIONS: Final = (
         file=LEG,
         old="pinned(noise.steps, device)",
         new="sent(noise.steps, device)",
-        test="tests/engine/test_engine.py::test_later_noise_is_on_the_device_only_while_a_picture_is_drawn",
+        test="tests/engine/test_engine_failures.py::test_later_noise_is_on_the_device_only_while_a_picture_is_drawn",
         why="Pictures that only wait would fill the device's memory: a gigabyte for eight large ones.",
     ),
     # --- pictures that are handed over early --------------------------------------------------------------------------

@@ -49,3 +49,19 @@ def new_page(browser):
     for context in contexts:
         context.close()
     assert complaints == []
+
+
+@pytest.fixture
+def open_page(new_page):
+    """Open a server's page in a fresh window: `open_page(running, viewport={...})`.
+
+    It is ready when it has what `ready` selects.
+    """
+
+    def opened(running, path="", ready="#sampler option", **options):
+        page = new_page(may_lose=True, **options)
+        page.goto(f"{running.url}/{path}")
+        page.wait_for_selector(ready, state="attached")
+        return page
+
+    return opened

@@ -38,12 +38,6 @@ def picture():
     return Image.fromarray(pixels_of(64, 128))
 
 
-def bytes_of(picture: Image.Image) -> bytes:
-    file = io.BytesIO()
-    picture.save(file, "PNG")
-    return file.getvalue()
-
-
 def same_pixels(picture: Image.Image, file: bytes) -> bool:
     return picture.tobytes() == Image.open(io.BytesIO(file)).tobytes()
 

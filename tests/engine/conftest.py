@@ -14,7 +14,7 @@ from engine.models.locate import locate
 from engine.models.random_model import make_random_model
 from engine.models.stable_diffusion import StableDiffusion
 from engine.params import GenerationParams
-from tests.engine.drawing import Params
+from tests.engine.drawing import Params, alone
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -82,3 +82,27 @@ def tiny_openvino(tiny_model_folder: Path, on_openvino: Callable[[str], StableDi
 @pytest.fixture(scope="session")
 def dreamlet_openvino(on_openvino: Callable[[str], StableDiffusion]) -> StableDiffusion:
     return on_openvino("models/dreamlet")
+
+
+@pytest.fixture
+def mixed(params: Params) -> list[GenerationParams]:
+    """Twelve requests that differ in everything that may differ."""
+    samplers = [("DPMSolver++", "karras"), ("Euler", "default"), ("Euler a", "default"), ("DDIM", "default")]
+    return [
+        params(
+            prompt=f"picture {i}",
+            negative_prompt=f"not {i}",
+            seed=i,
+            sampler=samplers[i % 4][0],
+            noise_schedule=samplers[i % 4][1],
+            num_inference_steps=3 + i % 5,
+            guidance_scale=(1.0, 4.0, 7.5)[i % 3],
+            height=(64, 72)[i % 2],
+        )
+        for i in range(12)
+    ]
+
+
+@pytest.fixture
+def lonely(mixed: list[GenerationParams]) -> dict[tuple[str, int], bytes]:
+    return {(str(index), 0): alone(request) for index, request in enumerate(mixed)}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from engine.engine import Engine
 from engine.events import EngineEvent, Failed, ImageDrawn
+from engine.models.fake import FakeModel
 from engine.params import GenerationParams
 
 Params = Callable[..., GenerationParams]
@@ -35,3 +36,10 @@ def images(events: Sequence[EngineEvent]) -> dict[tuple[str, int], bytes]:
         for event in events
         if isinstance(event, ImageDrawn)
     }
+
+
+def alone(request: GenerationParams, request_id: str = "0") -> bytes:
+    """The pixels of a request that is drawn alone."""
+    engine = Engine(FakeModel(), rows_per_call=6)
+    engine.add(engine.prepare(request_id, request))
+    return images(run(engine))[request_id, 0]

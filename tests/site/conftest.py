@@ -50,3 +50,14 @@ def closed_clients():
 def prices(settings):
     settings.DREAMS_PRICE_PER_WORK_UNIT = Decimal("2.00")
     settings.DREAMS_STARTING_BUDGET = Decimal("100.00")
+
+
+@pytest.fixture
+def with_mail(settings):
+    settings.ACCOUNTS_CONFIRM_ADDRESS = True
+
+
+@pytest.fixture
+def signed_in(client, user):
+    client.force_login(user)
+    return client

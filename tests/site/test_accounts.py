@@ -1,9 +1,8 @@
-"""Signing up, in and out; lost passwords; one's own page; and how often all that may be tried."""
+"""Signing up, signing in, and lost passwords."""
 
 from __future__ import annotations
 
 import datetime
-import re
 from decimal import Decimal
 from smtplib import SMTPServerDisconnected
 
@@ -15,30 +14,11 @@ from django.urls import reverse
 from django.utils import timezone
 
 from newdreamflow.accounts import limits, services
-from newdreamflow.accounts.models import Attempt, User
+from newdreamflow.accounts.models import User
 from newdreamflow.dreams import ledger
-from tests.site.dreaming import done
+from tests.site.account_helpers import PASSWORD, SIGN_IN, SIGN_UP, link_in, text
 
 pytestmark = pytest.mark.django_db
-
-PASSWORD = "a long walk by the sea"
-SIGN_UP = {"username": "ida", "email": "ida@example.org", "password": PASSWORD}
-SIGN_IN = {"username": "ada", "password": "correct horse"}
-
-
-def text(response):
-    """What a page says, on one line."""
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", response.content.decode()))
-
-
-@pytest.fixture
-def with_mail(settings):
-    settings.ACCOUNTS_CONFIRM_ADDRESS = True
-
-
-def link_in(message):
-    [link] = re.findall(r"http://\S+", message.body.split("link", 1)[1])
-    return link.removeprefix("http://127.0.0.1:8001")
 
 
 # --- signing up -------------------------------------------------------------------------------------------------------
@@ -297,159 +277,3 @@ def test_a_password_is_changed_by_the_old_one(client, user):
     new = {"old_password": "correct horse", "new_password1": PASSWORD, "new_password2": PASSWORD}
     assert "Your password is changed" in text(client.post("/accounts/password/", new, follow=True))
     assert get_user(client) == user, "one stays signed in"
-
-
-# --- limits -----------------------------------------------------------------------------------------------------------
-
-
-LIMIT = limits.Limit("test", 2, datetime.timedelta(minutes=5))
-
-
-def test_a_limit_holds_for_each_caller_and_says_when_it_is_over():
-    limits.spend(LIMIT, "a")
-    limits.spend(LIMIT, "a")
-    limits.spend(LIMIT, "b")
-    with pytest.raises(limits.TooOftenError) as caught:
-        limits.spend(LIMIT, "a")
-    assert 290 < caught.value.wait_s <= 300
-
-
-def test_a_limit_forgets():
-    for _ in range(2):
-        limits.spend(LIMIT, "a")
-    Attempt.objects.update(at=timezone.now() - datetime.timedelta(minutes=6))
-    limits.spend(LIMIT, "a")
-    Attempt.objects.update(at=timezone.now() - datetime.timedelta(hours=2))
-    limits.spend(LIMIT, "b")
-    assert Attempt.objects.count() == 1, "what no limit counts is deleted"
-
-
-def test_what_is_refused_does_not_count():
-    for _ in range(2):
-        limits.spend(LIMIT, "a")
-    for _ in range(5):
-        with pytest.raises(limits.TooOftenError):
-            limits.spend(LIMIT, "a")
-    assert Attempt.objects.count() == 2
-
-
-def test_no_network_address_is_kept(client):
-    client.post("/accounts/sign-up/", SIGN_UP, REMOTE_ADDR="198.51.100.7")
-    assert "198.51" not in str(list(Attempt.objects.values()))
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "same"),
-    [
-        ("198.51.100.7", "198.51.100.8", False),
-        ("198.51.100.7", "::ffff:198.51.100.7", True),
-        ("2001:db8:1:2::1", "2001:db8:1:2:ffff::2", True),
-        ("2001:db8:1:2::1", "2001:db8:1:3::1", False),
-    ],
-)
-def test_a_caller_is_an_address_or_the_network_that_one_customer_gets(rf, one, other, same):
-    callers = [limits.caller(rf.get("/", REMOTE_ADDR=address)) for address in (one, other)]
-    assert (callers[0] == callers[1]) is same
-
-
-def test_ten_accounts_an_hour_are_enough_for_one_address(client):
-    for number in range(10):
-        client.post("/accounts/sign-up/", SIGN_UP | {"username": f"u{number}", "email": f"{number}@example.org"})
-        client.logout()
-    response = client.post("/accounts/sign-up/", SIGN_UP)
-    assert response.status_code == 429
-    assert int(response["Retry-After"]) > 3000
-    assert User.objects.count() == 10
-
-
-# --- one's own page ---------------------------------------------------------------------------------------------------
-
-
-def test_ones_own_page_says_what_is_left(client, user):
-    client.force_login(user)
-    ledger.grant(user=user, amount=Decimal("12.5"))
-    assert "112.50 credits left" in text(client.get("/accounts/"))
-
-
-def test_an_empty_purse_is_put_into_words(client, user, settings):
-    settings.DREAMS_STARTING_BUDGET = Decimal("0.5")
-    client.force_login(user)
-    assert "The site’s operator can give you more" in text(client.get("/accounts/"))
-
-
-def test_ones_own_page_is_ones_own(client):
-    assert client.get("/accounts/")["Location"].startswith("/accounts/sign-in/")
-
-
-# --- another address, and no account any more -------------------------------------------------------------------------
-
-OTHER = {"email": "lovelace@example.org", "password": "correct horse"}
-
-
-def test_the_address_is_changed_by_the_password(client, user):
-    client.force_login(user)
-    assert "Wrong password" in text(client.post("/accounts/address/", OTHER | {"password": "wrong"}))
-    assert "Your address is changed" in text(client.post("/accounts/address/", OTHER, follow=True))
-    client.logout()
-    client.post("/accounts/sign-in/", SIGN_IN | {"username": "LOVELACE@example.org"})
-    assert get_user(client) == user
-
-
-def test_an_address_that_is_taken_is_refused(client, user, other_user):
-    client.force_login(user)
-    assert "Another account has this address" in text(
-        client.post("/accounts/address/", OTHER | {"email": "BOB@example.org"})
-    )
-
-
-def test_where_mail_can_be_sent_the_new_address_is_confirmed_first(client, user, other_user, with_mail):
-    client.force_login(user)
-    free = client.post("/accounts/address/", OTHER, follow=True)
-    taken = client.post("/accounts/address/", OTHER | {"email": "bob@example.org"}, follow=True)
-    assert text(taken).replace("bob@", "lovelace@") == text(free), "nobody learns which addresses have an account"
-    user.refresh_from_db()
-    assert user.email == "ada@example.org"
-    link = link_in(mail.outbox[0])
-    assert "lovelace@example.org" in text(client.get(link))
-    client.force_login(other_user)
-    assert client.post(link).status_code == 404, "it is for the account that asked"
-    client.force_login(user)
-    assert "Your address is changed" in text(client.post(link, follow=True))
-    user.refresh_from_db()
-    assert user.email == "lovelace@example.org"
-    assert client.post(link).status_code == 404, "it works once"
-
-
-def test_deleting_an_account_erases_the_person_and_keeps_the_books(client, user):
-    dream = done(user, "a secret", tags=["secret"], is_public=True)
-    client.force_login(user)
-    sure = {"password": "correct horse", "is_sure": "on"}
-    assert "Please tick this" in text(client.post("/accounts/delete/", sure | {"is_sure": ""}))
-    assert "Wrong password" in text(client.post("/accounts/delete/", sure | {"password": "wrong"}))
-    assert User.objects.get(pk=user.pk).is_active
-    assert "Your account and your dreams are deleted" in text(client.post("/accounts/delete/", sure, follow=True))
-    assert get_user(client).is_anonymous
-    gone = User.objects.get(pk=user.pk)
-    assert not {"ada", "ada@example.org"} & {str(value) for value in vars(gone).values()}
-    dream.refresh_from_db()
-    assert (dream.prompt, dream.folded_prompt, dream.pictures.count()) == ("", "", 0)
-    assert ledger.balance(gone) == 100 - dream.cost
-    response = client.post("/accounts/sign-up/", SIGN_UP | {"username": "ada", "email": "ada@example.org"})
-    assert response.status_code == 302, "name and address are free again"
-
-
-def test_guesses_of_the_password_are_counted(client, user, monkeypatch):
-    client.force_login(user)
-    monkeypatch.setattr(
-        "newdreamflow.accounts.views._OwnFormView.limit", limits.Limit("sign-in", 3, datetime.timedelta(hours=1))
-    )
-    for page in ("address", "delete", "address"):
-        assert client.post(f"/accounts/{page}/", OTHER | {"password": "wrong"}).status_code == 200
-    assert client.post("/accounts/delete/", OTHER | {"password": "wrong"}).status_code == 429
-
-
-def test_forms_that_were_refused_do_not_count_as_accounts(client, user):
-    for _ in range(30):
-        assert "Please fill this in" in text(client.post("/accounts/sign-up/", SIGN_UP | {"email": ""}))
-        assert "Somebody else has" in text(client.post("/accounts/sign-up/", SIGN_UP | {"username": "ada"}))
-    assert client.post("/accounts/sign-up/", SIGN_UP).status_code == 302

@@ -1,11 +1,9 @@
-"""`python -m server backup` and `restore`: whole or not at all, while the server runs, and nothing else is taken in."""
+"""`python -m server backup` and `restore`: what comes back, and what is never touched."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import io
-import json
 import os
 import resource
 import sqlite3
@@ -15,7 +13,6 @@ import sys
 import tarfile
 import threading
 import time
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -23,77 +20,20 @@ from typing import Any
 
 import httpx2
 import msgspec
-import pytest
 
-from engine.params import GenerationParams, InputImage
+from engine.params import InputImage
 from server.access.operator_socket import socket_path
 from server.cli.arguments import main
 from server.store.database import DATABASE_NAME, database_opened
-from server.store.database_schema import STEPS
 from server.store.input_files import INPUTS_FOLDER, InputFiles
 from server.store.job_store import JobStore
 from server.store.picture_files import ResultFiles
-from server.store.record import NewJob, Outcome, StoredImage
 from tests.chaos.gateway import until
 from tests.processes import REPOSITORY, server_process
+from tests.server.cli.backups import PICTURES, new
 from tests.server.uploads.picture_files import png
 
-PICTURES = [b"first picture", b"second picture"]
 WISH = {"prompt": "a cat", "num_inference_steps": 1, "height": 64, "width": 64}
-
-
-def new(number: int, *, is_bound: bool = False) -> NewJob:
-    return NewJob(
-        id=f"{number:016x}",
-        key_id="local",
-        user=None,
-        params=GenerationParams(prompt="a cat", seed=7, num_inference_steps=4, height=64, width=64, num_images=2),
-        output_format="png",
-        is_bound=is_bound,
-        idempotency_key=f"wish-{number}",
-        request_digest=bytes(32),
-        created_at=1_700_000_000.0 + number,
-    )
-
-
-async def fill(folder: Path) -> None:
-    """Job 1 is done and has two pictures, job 2 was running, job 3 waits, job 4 runs for a connection."""
-    store = await JobStore.open(folder)
-    for number in (1, 2, 3, 4):
-        await store.add(new(number, is_bound=number == 4))
-        if number != 3:
-            await store.begin(f"{number:016x}", 1_700_000_010.0)
-    files = ResultFiles(folder / "results")
-    images = []
-    for index, data in enumerate(PICTURES):
-        files.write(f"{1:016x}", index, data)
-        digest = hashlib.sha256(data).hexdigest()
-        images.append(StoredImage(seed=index, media_type="image/png", num_bytes=len(data), sha256=digest))
-    await store.finish(f"{1:016x}", 1, Outcome(status="done", finished_at=1_700_000_020.0, images=tuple(images)))
-    await store.close()
-
-
-@pytest.fixture
-def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """DATA_DIR/server of a stopped server."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
-    asyncio.run(fill(tmp_path / "data" / "server"))
-    return tmp_path / "data" / "server"
-
-
-@pytest.fixture
-def archive(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
-    assert main(["backup", "backup.tar"]) == 0
-    capsys.readouterr()
-    return tmp_path / "backup.tar"
-
-
-@pytest.fixture
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Another DATA_DIR/server, not made yet; the one that commands work on from now on."""
-    monkeypatch.setenv("DATA_DIR", str(tmp_path / "elsewhere"))
-    return tmp_path / "elsewhere" / "server"
 
 
 def rows(folder: Path) -> list[tuple[object, ...]]:
@@ -254,165 +194,6 @@ def test_a_full_disk_leaves_no_half_backup(data, tmp_path):
     )
     assert (finished.returncode, finished.stderr) == (1, b"error: File too large\n")
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
-
-
-Change = Callable[[list[tuple[tarfile.TarInfo, bytes]]], None]
-
-
-def rewritten(archive: Path, change: Change) -> Path:
-    """The archive with other members."""
-    with tarfile.open(archive) as members:
-        content = [(member, members.extractfile(member).read()) for member in members]
-    change(content)
-    with tarfile.open(archive, "w") as members:
-        for member, data in content:
-            member.size = len(data)
-            members.addfile(member, io.BytesIO(data))
-    return archive
-
-
-def replaced(name: str, data: bytes) -> Change:
-    def change(content):
-        content[:] = [(member, data if member.name == name else before) for member, before in content]
-
-    return change
-
-
-def renamed(name: str) -> Change:
-    def change(content):
-        content[1][0].name = name
-
-    return change
-
-
-def of_type(kind: bytes, target: str = "/etc/passwd") -> Change:
-    def change(content):
-        member, _ = content[1]
-        member.type, member.linkname = kind, target
-        content[1] = (member, b"")
-
-    return change
-
-
-def sparse(position: int) -> Change:
-    """A member of some bytes that says that it is 8 GiB long."""
-
-    def change(content):
-        member, data = content[position]
-        member.pax_headers = {"GNU.sparse.map": f"0,{len(data)}", "GNU.sparse.size": str(2**33)}
-
-    return change
-
-
-def dropped(position: int) -> Change:
-    return lambda content: content.pop(position)
-
-
-def doubled(content: list[tuple[tarfile.TarInfo, bytes]]) -> None:
-    content.insert(2, content[1])
-
-
-def stranger(content: list[tuple[tarfile.TarInfo, bytes]]) -> None:
-    content.insert(1, (tarfile.TarInfo("results/00/0000000000000009.0"), b"x"))
-
-
-def end_with(**values: object) -> Change:
-    def change(content):
-        content[-1] = (content[-1][0], json.dumps({**json.loads(content[-1][1]), **values}).encode())
-
-    return change
-
-
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        (renamed("../../../etc/cron.d/x"), "unexpected file"),
-        (renamed("/etc/cron.d/x"), "unexpected file"),
-        (renamed(f"results/00/../00/{1:016x}.0"), "unexpected file"),
-        (renamed(f"results/00/{1:016x}.0\n"), "unexpected file"),
-        (of_type(tarfile.SYMTYPE), "is not a plain file"),
-        (of_type(tarfile.LNKTYPE, "jobs.sqlite3"), "is not a plain file"),
-        (of_type(tarfile.DIRTYPE), "is not a plain file"),
-        (of_type(tarfile.CHRTYPE), "is not a plain file"),
-        (of_type(tarfile.FIFOTYPE), "is not a plain file"),
-        (sparse(0), "is not a plain file"),
-        (sparse(1), "is not a plain file"),
-        (doubled, "unexpected file"),
-        (stranger, "unexpected file"),
-        (dropped(0), "does not begin with jobs.sqlite3"),
-        (dropped(1), "it holds 4 jobs and 1 pictures, and should hold 4 jobs and 2 pictures"),
-        (dropped(3), "it is incomplete: its end is missing"),
-        (replaced(f"results/00/{1:016x}.1", b"another picture"), "has a wrong size or checksum"),
-        (replaced(f"results/00/{1:016x}.1", b"second picturE"), "has a wrong size or checksum"),
-        (replaced("end.json", b"{}"), "damaged"),
-        (replaced("end.json", b"[" * 10_000), "damaged"),
-        (replaced("end.json", b" " * 100_000), "damaged"),
-        (replaced("end.json", b'{"pictures": "two"}'), "damaged"),
-        (replaced("jobs.sqlite3", b"nothing"), "the database in the backup cannot be used"),
-        (replaced("jobs.sqlite3", b""), "unexpected file"),
-        (end_with(database_sha256="0" * 64), "its database has a wrong checksum"),
-        (end_with(jobs=5), "should hold 5 jobs"),
-    ],
-)
-def test_an_archive_that_is_not_as_it_was_written_is_refused_and_leaves_nothing(
-    archive, elsewhere, tmp_path, capsys, change, told
-):
-    rewritten(archive, change)
-    before = {path for path in tmp_path.rglob("*") if "elsewhere" not in path.parts}
-    assert main(["restore", str(archive)]) == 1
-    assert told in capsys.readouterr().err
-    assert not elsewhere.exists()
-    assert list(elsewhere.parent.iterdir()) == []
-    assert {path for path in tmp_path.rglob("*") if "elsewhere" not in path.parts} == before
-
-
-def test_an_archive_that_was_cut_off_or_overwritten_anywhere_is_refused(archive, elsewhere, tmp_path, capsys):
-    whole = archive.read_bytes()
-    # Whatever lies behind the end's own block is padding.
-    end = whole.rindex(b"}") + 1
-    # A tar archive that ends between two members is sound, as far as tar can tell.
-    between = range(whole.index(f"results/00/{1:016x}.0".encode()), end, 512)
-    for place in {*range(0, end, max(1, end // 30)), *between}:
-        (tmp_path / "bad.tar").write_bytes(whole[:place])
-        assert main(["restore", "bad.tar"]) == 1, place
-    # One bit, in places that mean something: not in the padding between members.
-    database = whole.index(b"SQLite format 3")
-    for place in (0, 100, 150, database, database + 5000, database + 9000, whole.index(PICTURES[0]), end - 3):
-        flipped = bytearray(whole)
-        flipped[place] ^= 4
-        (tmp_path / "bad.tar").write_bytes(flipped)
-        assert main(["restore", "bad.tar"]) == 1, place
-    assert "error: " in capsys.readouterr().err
-    assert list(elsewhere.parent.iterdir()) == []
-
-
-def test_what_is_no_archive_at_all_is_refused(elsewhere, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    for data in (b"", b"not a tar archive", bytes(20_000)):
-        (tmp_path / "no.tar").write_bytes(data)
-        assert main(["restore", "no.tar"]) == 1
-        assert "backup" in capsys.readouterr().err
-    assert main(["restore", "nowhere.tar"]) == 1
-    assert "nowhere.tar: No such file or directory" in capsys.readouterr().err
-
-
-def test_a_database_of_a_later_release_is_refused(data, elsewhere, monkeypatch, capsys):
-    monkeypatch.setenv("DATA_DIR", str(data.parent))
-    assert main(["backup", "backup.tar"]) == 0
-    with tarfile.open("backup.tar") as members:
-        database = members.extractfile("jobs.sqlite3").read()
-    Path("later.sqlite3").write_bytes(database)
-    with closing(sqlite3.connect("later.sqlite3")) as connection:
-        connection.execute("PRAGMA journal_mode = DELETE")
-        connection.execute(f"PRAGMA user_version = {len(STEPS) + 1}")
-    later = Path("later.sqlite3").read_bytes()
-    digest = hashlib.sha256(later).hexdigest()
-    rewritten(Path("backup.tar"), replaced("jobs.sqlite3", later))
-    rewritten(Path("backup.tar"), end_with(database_sha256=digest))
-    monkeypatch.setenv("DATA_DIR", str(elsewhere.parent))
-    assert main(["restore", "backup.tar"]) == 1
-    assert f"has version {len(STEPS) + 1} and this release knows only versions up to" in capsys.readouterr().err
-    assert not elsewhere.exists()
 
 
 def test_only_the_operators_socket_gives_a_copy_away(serve):

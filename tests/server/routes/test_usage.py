@@ -1,4 +1,4 @@
-"""What jobs cost: the engine's time, work units and money, counted once, kept longer than the jobs."""
+"""What a job has cost, who may ask, and the command line: /v1/usage, `python -m server usage`."""
 
 from __future__ import annotations
 
@@ -12,127 +12,34 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import aclosing
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from functools import partial
 
 import httpx2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.engine import Engine
 from engine.errors import EngineError
-from engine.events import WorkItem
-from engine.models.fake import FakeModel
-from engine.params import GenerationParams
 from server.cli.arguments import main
-from server.executors.base import Job
-from server.executors.messages import EngineInfo, WorkDone
 from server.routes import usage as usage_route
 from server.schemas.usage import UsageView
 from server.store.job_store import JobStore
 from server.store.price import price_of, written
-from server.store.record import JobQuery
 from server.store.usage_table import Usage, UsageQuestion
-from server.worker.engine_worker import EngineWorker
 from server.worker.fake_executor import FakeExecutor
-from server.worker.in_process import InProcessExecutor
 from tests.processes import server_process
-from tests.server.store.older_store import make_older
-from tests.server.store.store_records import FAILURE, done, lost, new_job
+from tests.server.store.store_records import done, noon
+from tests.server.store.stored_jobs import ended
 
 KEY = "a key of forty characters or even a little more"
-EVER = {"first_day": date(1970, 1, 1), "last_day": date(2100, 1, 1)}
+
 WISH = {"prompt": "a cat", "num_inference_steps": 4, "height": 64, "width": 64}
 """Costs 8 rows of 64x64 pixels."""
+
 WORK_UNITS = 8 * 64 * 64 / (56 * 512 * 512)
+
 RATE = Decimal("0.02")
-
-
-@pytest.fixture
-async def store(tmp_path):
-    store = await JobStore.open(tmp_path)
-    yield store
-    await store.close()
-
-
-async def ended(store, outcome, **wish):
-    """A job that came to this end."""
-    new = new_job(**wish)
-    await store.add(new)
-    attempt = await store.begin(new.id, 1.0)
-    assert await store.finish(new.id, attempt, outcome)
-    return new.id
-
-
-async def rows_of(store, *group_by, **question):
-    return await store.usage(UsageQuestion(**EVER | question, group_by=group_by))
-
-
-def noon(day: str) -> float:
-    return datetime.fromisoformat(f"{day}T12:00+00:00").timestamp()
-
-
-# --- whose time it was ------------------------------------------------------------------------------------------------
-
-
-def drawn(*wishes: dict[str, object], **options: object) -> list[WorkItem]:
-    """The work items of an engine that draws these requests together."""
-    engine = Engine(FakeModel(), **{"rows_per_call": 8} | options)
-    for number, wish in enumerate(wishes):
-        params = GenerationParams(
-            **{"prompt": "a cat", "seed": 7, "num_inference_steps": 4, "height": 64, "width": 64} | wish
-        )
-        engine.add(engine.prepare(f"r{number}", params))
-    items = []
-    while engine.has_work:
-        items += [event for event in engine.step() if isinstance(event, WorkItem)]
-    return items
-
-
-def test_a_work_item_says_whose_rows_it_had_and_padding_is_nobodys():
-    items = drawn({"num_images": 2}, {"guidance_scale": 1.0})
-    steps = [item.rows_by_request for item in items if item.kind == "step"]
-    assert steps == [{"r0": 4, "r1": 1}] * 4
-    assert {item.rows for item in items if item.kind == "step"} == {8}
-    assert sorted(min(item.rows_by_request) for item in items if item.kind == "decode") == ["r0", "r0", "r1"]
-    assert all(len(item.rows_by_request) == 1 for item in items if item.kind != "step")
-
-
-def test_an_items_seconds_are_shared_by_rows_without_anything_left():
-    item = WorkDone("step", 3.0, 8, 64, 64, {"a": 4, "b": 2})
-    assert item.seconds_of("a") == 2.0
-    assert item.seconds_of("b") == 1.0
-
-
-async def test_the_engine_tells_every_job_the_work_that_it_had_a_part_in():
-    info = EngineInfo("fake", "cpu", "CPU", "float32", 64, 64, 4, 2)
-    executor = InProcessExecutor(partial(EngineWorker, Engine(FakeModel(), rows_per_call=4)), info)
-    params = GenerationParams(**(WISH | {"seed": 7, "num_inference_steps": 30}))
-    jobs = [Job(id=job_id, params=params, output_format="png") for job_id in "ab"]
-    first, second = (job.attempt_id for job in jobs)
-    told: dict[str, list[WorkDone]] = {first: [], second: []}
-
-    async def draw(job: Job) -> None:
-        async with aclosing(executor.run(job)) as events:
-            async for event in events:
-                if isinstance(event, WorkDone):
-                    told[job.attempt_id].append(event)
-
-    await executor.start()
-    try:
-        await asyncio.gather(*map(draw, jobs))
-    finally:
-        await executor.stop()
-    for attempt_id, items in told.items():
-        assert [item.kind for item in items].count("step") == 30
-        assert {"encode", "decode"} < {item.kind for item in items}
-        assert all(attempt_id in item.rows_by_job for item in items)
-    shared = [item for item in told[first] if len(item.rows_by_job) == 2]
-    assert shared, "they were to be drawn together"
-    assert all(item.seconds_of(first) == item.seconds_of(second) == item.seconds / 2 for item in shared)
 
 
 # --- what a job has cost ----------------------------------------------------------------------------------------------
@@ -224,106 +131,6 @@ def test_a_price_is_exact_to_a_billionth_and_written_without_an_exponent(work_un
     assert abs(price - Decimal(work_units) * rate) <= Decimal("5e-10")
     assert re.fullmatch(r"\d+(\.\d*[1-9])?", written(price))
     assert Decimal(written(price)) == price
-
-
-# --- the table --------------------------------------------------------------------------------------------------------
-
-
-async def test_a_job_counts_on_the_day_in_utc_on_which_it_ended(store):
-    midnight = datetime(2026, 11, 23, tzinfo=UTC).timestamp()
-    await ended(store, done(midnight - 0.001))
-    await ended(store, done(midnight))
-    await ended(store, lost("failed", midnight + 86399.9))
-    rows = await rows_of(store, "day")
-    assert [(str(row.day), row.done, row.failed) for row in rows] == [("2026-11-22", 1, 0), ("2026-11-23", 1, 1)]
-
-
-async def test_sums_are_by_day_key_and_user_as_asked(store):
-    await ended(store, done(noon("2026-11-01"), num_images=2), key_id="a", user="ada")
-    await ended(store, done(noon("2026-11-02")), key_id="a")
-    await ended(store, done(noon("2026-11-02")), key_id="b", user="ada")
-    assert [(row.key_id, row.user, row.done) for row in await rows_of(store, "key")] == [("a", None, 2), ("b", None, 1)]
-    assert [(row.user, row.images) for row in await rows_of(store, "user")] == [(None, 1), ("ada", 3)]
-    assert [row.key_id for row in await rows_of(store, "key", user="ada")] == ["a", "b"]
-    assert [str(row.day) for row in await rows_of(store, "day", key_id="a", user="ada")] == ["2026-11-01"]
-    assert len(await rows_of(store, "day", "key", "user")) == 3
-    assert len(await rows_of(store, "day", "key", "user", max_rows=2)) == 2
-    [second] = await rows_of(store, first_day=date(2026, 11, 2), last_day=date(2026, 11, 2))
-    assert (second.done, second.price) == (2, Decimal("0.01"))
-    [nothing] = await rows_of(store, last_day=date(2000, 1, 1))
-    assert (nothing.done, nothing.images, nothing.work_units, nothing.price) == (0, 0, 0.0, Decimal(0))
-
-
-async def test_money_is_added_without_rounding_whatever_it_comes_to(store):
-    """Ten times 0.1 is 1; and more than 64 bits hold in billionths can be added."""
-    for _ in range(10):
-        await ended(store, done(price="0.1"), key_id="cheap")
-    for number in range(3):
-        await ended(store, done(price="8000000000.000000001"), key_id=f"dear {number}")
-    [row] = await rows_of(store, key_id="cheap")
-    assert row.price == 1
-    [total] = await rows_of(store)
-    assert total.price == Decimal("24000000001.000000003")
-
-
-async def test_a_late_end_of_a_lost_attempt_counts_nothing(store):
-    new = new_job()
-    await store.add(new)
-    assert await store.begin(new.id, 1.0) == 1
-    await store.put_back(new.id, 1)
-    assert await store.begin(new.id, 2.0) == 2
-    assert not await store.finish(new.id, 1, done())
-    assert await store.finish(new.id, 2, done())
-    assert not await store.finish(new.id, 2, done())
-    await store.cancel(new.id, 3000.0, FAILURE)
-    [row] = await rows_of(store)
-    assert (row.done, row.cancelled, row.images) == (1, 0, 1)
-
-
-async def test_a_dead_job_that_is_let_run_again_has_ended_twice(store):
-    """
-    What was told of a day does not change afterwards.
-    """
-    job_id = await ended(store, lost("dead", noon("2026-11-01"), engine_s=3.0))
-    await store.revive(job_id)
-    await store.begin(job_id, 1.0)
-    await store.finish(job_id, 1, done(noon("2026-11-02"), engine_s=1.0))
-    rows = await rows_of(store, "day")
-    assert [(row.dead, row.done, row.engine_s) for row in rows] == [(1, 0, 3.0), (0, 1, 1.0)]
-
-
-async def test_usage_outlives_the_jobs(store, tmp_path):
-    await ended(store, done(2000.0))
-    await store.expire(files_before=9e9, keep_bytes=0, jobs_before=9e9)
-    assert await store.page(JobQuery(key_id=None, limit=1)) == []
-    [row] = await rows_of(store)
-    assert row.done == 1
-
-
-async def test_an_end_whose_count_fails_is_no_end(store, tmp_path):
-    """They are one transaction."""
-    new = new_job()
-    await store.add(new)
-    await store.begin(new.id, 1.0)
-
-    def forbid(connection: sqlite3.Connection) -> None:
-        connection.execute("CREATE TRIGGER forbid BEFORE INSERT ON usage BEGIN SELECT RAISE(ABORT, 'no'); END")
-
-    await store._thread.write(forbid)
-    with pytest.raises(sqlite3.IntegrityError):
-        await store.finish(new.id, 1, done())
-    assert (await store.get(new.id)).status == "running"
-
-
-async def test_a_store_from_before_there_was_usage_begins_to_count(tmp_path):
-    store = await JobStore.open(tmp_path)
-    await ended(store, done())
-    await store.close()
-    make_older(tmp_path, 2)
-    store = await JobStore.open(tmp_path)
-    await ended(store, done())
-    assert [row.done for row in await rows_of(store)] == [1]
-    await store.close()
 
 
 # --- asking -----------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from datetime import datetime
 from decimal import Decimal
 
 from engine.params import GenerationParams
@@ -59,3 +60,8 @@ def lost(status: str = "dead", at: float = 2000.0, *, engine_s: float = 0.0) -> 
 
 
 FAILURE = Failure(code="engine_lost", detail="the engine ended while it drew")
+
+
+def noon(day: str) -> float:
+    """Of a day in UTC, like 2026-11-01."""
+    return datetime.fromisoformat(f"{day}T12:00+00:00").timestamp()
