@@ -95,7 +95,7 @@ class Preset:
     workers: int
     """Processes that draw pictures; 0 draws between the steps."""
     precision: str
-    """`bfloat16` for autocast, `float32` for none."""
+    """`auto`: bfloat16 through autocast where the device is faster in it, else float32. `float32`: always that."""
     shard: int
     """Pictures drawn together; all of them have one size."""
     sizes: tuple[tuple[int, int, float], ...]

@@ -21,6 +21,9 @@ def begin(preset: Preset) -> None:
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
+    # Gradients have numbers below 1e-38, each of which slows a CPU down: as zero, a step takes a third of the time.
+    # This holds for threads that are made from here on.
+    torch.set_flush_denormal(True)
 
 
 def device() -> torch.device:
@@ -28,13 +31,19 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def has_fast_bfloat16() -> bool:
+    """Whether the device multiplies bfloat16 faster than float32: GPUs, and CPUs with Intel's AMX."""
+    return device().type == "cuda" or bool(torch.cpu.get_capabilities().get("amx_bf16"))
+
+
 def autocast(preset: Preset) -> torch.autocast:
     """The precision in which networks are trained."""
-    return torch.autocast(device().type, dtype=torch.bfloat16, enabled=preset.precision == "bfloat16")
+    is_bfloat16 = preset.precision == "auto" and has_fast_bfloat16()
+    return torch.autocast(device().type, dtype=torch.bfloat16, enabled=is_bfloat16)
 
 
 def to_device(network: Network) -> Network:
-    """The network on the device, its kernels laid out channels last, which is fastest in bfloat16 everywhere."""
+    """The network on the device, its kernels laid out channels last, which is fastest everywhere."""
     network.to(device())
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack this form
     return network

@@ -6,10 +6,12 @@ from typing import Any
 
 import torch
 
+from training.dreamlet.machine import has_fast_bfloat16
+
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic iteration that brings all singular values near 1, from the paper."""
 LARGE = 40_000
-"""Elements from which on a batch of matrices is orthogonalised in bfloat16, which is faster there and exact enough."""
+"""Elements from which on a batch of matrices is orthogonalised in bfloat16 where that is faster; it is exact enough."""
 
 
 class Muon(torch.optim.Optimizer):
@@ -54,7 +56,7 @@ def orthogonalised(matrices: torch.Tensor, iterations: int = 5) -> torch.Tensor:
         iterations: of Newton and Schulz.
     """
     a, b, c = NEWTON_SCHULZ
-    x = matrices.bfloat16() if matrices.numel() > LARGE else matrices
+    x = matrices.bfloat16() if matrices.numel() > LARGE and has_fast_bfloat16() else matrices
     is_tall = x.shape[-2] > x.shape[-1]
     x = x.mT if is_tall else x
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
