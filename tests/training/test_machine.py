@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from training.dreamlet.config import load_preset
-from training.dreamlet.learning.muon import LARGE, orthogonalised
 from training.dreamlet.machine import autocast, begin, device
 
 on_a_cpu = pytest.mark.skipif(device().type != "cpu", reason="a GPU always has bfloat16")
@@ -23,17 +22,9 @@ def _denormals():
 @pytest.mark.parametrize("has_amx", [True, False])
 def test_a_cpu_trains_in_bfloat16_only_where_it_is_faster_in_it(monkeypatch, has_amx):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": has_amx})
-    generator = torch.Generator().manual_seed(0)
-    layer, matrices = torch.nn.Linear(16, 16), torch.randn(1, 200, 201, generator=generator)
-    assert matrices.numel() > LARGE
-
     with autocast(load_preset("cpu")):
-        made = layer(torch.ones(2, 16))
-
+        made = torch.nn.Linear(16, 16)(torch.ones(2, 16))
     assert made.dtype == (torch.bfloat16 if has_amx else torch.float32)
-    directions = orthogonalised(matrices)
-    assert directions.dtype == torch.float32
-    assert torch.equal(directions, directions.bfloat16().float()) == has_amx
 
 
 @on_a_cpu
@@ -56,5 +47,5 @@ def test_training_begins_with_tiny_numbers_as_zero():
     """For a CPU they are several times slower than others."""
     tiny = torch.tensor([1e-39])
     assert (tiny * 1).item() > 0
-    begin(load_preset("tiny"))
+    begin()
     assert (tiny * 1).item() == 0

@@ -20,7 +20,7 @@ from training.dreamlet.generate import DEFAULT, Draw, Settings, generate
 from training.dreamlet.held_out_loss import HeldOut
 from training.dreamlet.judge import Judge, answers, load_judge, shares_right
 from training.dreamlet.labels import judged_labels
-from training.dreamlet.machine import device
+from training.dreamlet.machine import begin, device
 from training.dreamlet.networks import load_pipeline
 from training.dreamlet.scenes import Scene, draw_held_out_scene
 from training.dreamlet.sheets import (
@@ -126,6 +126,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=600)
     parser.add_argument("--batch-size", type=int, default=12)
     options = parser.parse_args()
+    begin()
     figures = evaluate(options.pipeline, options.judge, options.out, options.pictures, options.batch_size)
     figures.save(options.out / "figures.json")
     sys.stdout.write(f"{figures.table()}\n{figures.line()}\n")

@@ -18,7 +18,7 @@ from training.dreamlet.config import load_preset
 from training.dreamlet.diffusion import Noised, noised
 from training.dreamlet.drawing.render import render
 from training.dreamlet.drawings import stacked
-from training.dreamlet.machine import as_network_input, device
+from training.dreamlet.machine import as_network_input, begin, device
 from training.dreamlet.networks import new_unet, read_unet
 from training.dreamlet.scenes import Shares, draw_said, draw_scene
 from training.dreamlet.tokenizer import token_ids
@@ -101,6 +101,7 @@ def main() -> None:
     parser.add_argument("--parts", type=Path, required=True, help="folder with vae, text_encoder and tokenizer")
     parser.add_argument("--preset", default="cpu", help="whose UNet it is")
     options = parser.parse_args()
+    begin()
     text_encoder = CLIPTextModel.from_pretrained(options.parts / "text_encoder", dtype=torch.float32).to(device())
     held_out = HeldOut(
         AutoencoderTiny.from_pretrained(options.parts / "vae").float(),

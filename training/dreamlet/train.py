@@ -143,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     preset = load_preset(options.preset)
     if options.steps:
         preset = with_steps(preset, options.part, options.steps)
-    begin(preset)
+    begin(preset.threads)
     values = (options.out, options.start_from, options.seed, options.checkpoint_every, Interrupted())
     if options.part == "all":
         train_all(preset, *values)
