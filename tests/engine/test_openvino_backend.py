@@ -98,6 +98,22 @@ def test_what_is_computed_once_a_picture_is_what_torch_computes(functions: dict[
 
 
 @torch.inference_mode()
+def test_numbers_too_small_for_full_speed_are_zero(tmp_path: Path):
+    """Below 1.2e-38 a float32 is denormal, which slows a processor down; torch on the CPU keeps it."""
+
+    class Half(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * 0.5
+
+    weights = tmp_path / "half.safetensors"
+    weights.write_bytes(b"")
+    files = NetworkFiles(name="half", config={}, weights=weights, load=Half)
+    x = torch.tensor([[4e-38, 1e-39, -1e-39, 1.0]])
+    half = backend(None).functions(files, {"forward": lambda _: Example((torch.ones(1, 4),), ((),))})["forward"]
+    assert half(x).tolist() == [[pytest.approx(2e-38), 0.0, 0.0, 0.5]]
+
+
+@torch.inference_mode()
 def test_sizes_and_guidance_are_what_torch_computes(tmp_path: Path):
     """As an SDXL that was distilled with its guidance scale has them."""
     files = unet_files(tmp_path, kind="SDXL", more={"time_cond_proj_dim": 16})
